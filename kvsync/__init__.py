@@ -1,0 +1,122 @@
+"""kvsync: shared state and coordination for the processes of one machine, on one SQLite file.
+
+How the package is laid out; imports run downwards only, and import-linter holds that:
+
+    cli, contrib                  the command; pytest, gunicorn and the like
+    compat, testing               KeyValueSqlite; what users' own tests need
+    store                         open() and Store: wires the engine to the primitives
+    primitives/                   one concept a file; know the engine's protocol, not SQLite
+    waiting, deadlock             the only wait loop; when a wait can never end
+    session                       who we are, whether another is alive, reaping the dead
+    engine/                       the seam to the database, the write gate, the fork rule
+    errors, clock, codec, exits   the ground
+"""
+
+from kvsync.compat import KeyValueSqlite
+from kvsync.errors import (
+    AcquireTimeout,
+    BrokenBarrierError,
+    BusyError,
+    ClosedError,
+    CorruptError,
+    CounterOverflowError,
+    DeadlockError,
+    DecodeError,
+    EncodeError,
+    ForkError,
+    InvalidKeyError,
+    InvalidNameError,
+    KeyTypeError,
+    KvsyncError,
+    LeaseLostError,
+    LimitError,
+    NotADatabaseError,
+    NotANumberError,
+    NotDoneError,
+    NotOwnedError,
+    OpenError,
+    OverReleaseError,
+    ReadOnlyError,
+    SchemaError,
+    StorageError,
+    StorePathError,
+    StoreReplacedError,
+    TransactionError,
+    UnsafeFilesystemError,
+    UnsupportedSQLiteError,
+)
+from kvsync.primitives.barrier import Barrier
+from kvsync.primitives.buffered import BufferedCounter
+from kvsync.primitives.condition import Condition
+from kvsync.primitives.counter import Counter, Counters
+from kvsync.primitives.election import Election
+from kvsync.primitives.event import Event
+from kvsync.primitives.grants import Grant, Holder, Waiter
+from kvsync.primitives.lock import Lock, RLock
+from kvsync.primitives.mapping import MISSING, Dict
+from kvsync.primitives.once import Once
+from kvsync.primitives.overview import Holding, Line, Waiting
+from kvsync.primitives.rate import RateLimiter
+from kvsync.primitives.rwlock import RWLock
+from kvsync.primitives.semaphore import Semaphore
+from kvsync.store import Store, open, temporary
+
+__all__ = [
+    "MISSING",
+    "AcquireTimeout",
+    "Barrier",
+    "BrokenBarrierError",
+    "BufferedCounter",
+    "BusyError",
+    "ClosedError",
+    "Condition",
+    "CorruptError",
+    "Counter",
+    "CounterOverflowError",
+    "Counters",
+    "DeadlockError",
+    "DecodeError",
+    "Dict",
+    "Election",
+    "EncodeError",
+    "Event",
+    "ForkError",
+    "Grant",
+    "Holder",
+    "Holding",
+    "InvalidKeyError",
+    "InvalidNameError",
+    "KeyTypeError",
+    "KeyValueSqlite",
+    "KvsyncError",
+    "LeaseLostError",
+    "LimitError",
+    "Line",
+    "Lock",
+    "NotADatabaseError",
+    "NotANumberError",
+    "NotDoneError",
+    "NotOwnedError",
+    "Once",
+    "OpenError",
+    "OverReleaseError",
+    "RLock",
+    "RWLock",
+    "RateLimiter",
+    "ReadOnlyError",
+    "SchemaError",
+    "Semaphore",
+    "StorageError",
+    "Store",
+    "StorePathError",
+    "StoreReplacedError",
+    "TransactionError",
+    "UnsafeFilesystemError",
+    "UnsupportedSQLiteError",
+    "Waiter",
+    "Waiting",
+    "open",
+    "temporary",
+]
+
+__version__ = "0.1.0"

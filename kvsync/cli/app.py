@@ -1,0 +1,122 @@
+"""The group of verbs, and how every error becomes one line on stderr and an exit status."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+import kvsync
+from kvsync.cli import INTERRUPTED, contents, doctor, locks, release, upkeep, values, why
+from kvsync.cli.demo import command as demo
+from kvsync.cli.options import with_json, with_store
+from kvsync.cli.output import printable, reason
+from kvsync.errors import (
+    EncodeError,
+    InvalidKeyError,
+    InvalidNameError,
+    KvsyncError,
+    OpenError,
+    ReadOnlyError,
+    StorePathError,
+    UnsupportedSQLiteError,
+)
+
+_NOBODY_READS = 141  # 128 + SIGPIPE
+
+_UNUSABLE = (
+    OpenError,
+    ReadOnlyError,
+    StorePathError,
+    UnsupportedSQLiteError,
+    InvalidNameError,
+    InvalidKeyError,
+    EncodeError,
+)
+"""Wrong usage, or a store that cannot be opened: exit status 2. All else that fails: 1."""
+
+
+class App(click.Group):
+    """Lists its verbs in the order of their definition; ends quietly when nobody listens."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _NOBODY_READS
+        except KeyboardInterrupt:  # before click, which would print an empty line
+            return INTERRUPTED
+        return status
+
+
+@click.group(cls=App, invoke_without_command=True)
+@with_store
+@with_json
+@click.version_option(kvsync.__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def app(ctx: click.Context) -> int:
+    """State that the processes of one machine share, in one SQLite file.
+
+    The store is --store, else $KVSYNC_STORE, else a file in your state folder. get, ls, locks, why,
+    stats and doctor change nothing and hold no writer up.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        return 2
+    return 0
+
+
+for verb in (
+    values.get,
+    values.set_,
+    values.del_,
+    values.incr,
+    contents.ls,
+    locks.locks,
+    why.why,
+    release.release,
+    upkeep.stats,
+    doctor.doctor,
+    upkeep.backup,
+    upkeep.adopt,
+    demo.demo,
+):
+    app.add_command(verb)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run one command line; returns its exit status."""
+    _print_what_the_terminal_cannot_show()
+    try:
+        return app.main(arguments, prog_name="kvsync", standalone_mode=False) or 0
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        return _complain(_sentence_of(error), error.exit_code)
+    except (KvsyncError, OSError) as error:
+        return _complain(reason(error), 2 if isinstance(error, _UNUSABLE) else 1)
+
+
+def _complain(sentence: str, status: int) -> int:
+    click.echo(f"kvsync: {printable(sentence)}", err=True)
+    return status
+
+
+def _sentence_of(error: click.ClickException) -> str:
+    sentence = " ".join(error.format_message().split())
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{sentence} (see {error.ctx.command_path} --help)"
+    return sentence
+
+
+def _print_what_the_terminal_cannot_show() -> None:
+    """As escapes, rather than fail half way."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

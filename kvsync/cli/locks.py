@@ -1,0 +1,121 @@
+"""locks: who holds and who waits for what, once or again and again."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import click
+
+import kvsync
+from kvsync.cli import stores
+from kvsync.cli.options import Asked, Verb, pass_asked, positive, with_json, with_store
+from kvsync.cli.output import emit, say
+from kvsync.cli.parties import States, cut, details, duration, moment, plainly
+from kvsync.engine.process import this_process
+from kvsync.primitives.overview import Holding, Line, Party, lines
+
+_HEADINGS = "name kind state host pid thread command since for lease token".split()
+_NUMBERS = ("pid", "thread", "token")
+_GAP = 3
+
+_LEAST = 12
+"""Characters of a command that a terminal shows, though numbers must be folded for it."""
+
+
+@click.command(cls=Verb)
+@click.option(
+    "-i",
+    "--interval",
+    type=float,
+    metavar="SECONDS",
+    callback=positive,
+    help="Again and again, with so many seconds between, until Ctrl-C.",
+)
+@with_store
+@with_json
+@pass_asked
+def locks(asked: Asked, interval: float | None) -> None:
+    """Show who holds and who waits for what.
+
+    Locks, semaphores, elections and all else that is acquired or waited for. Of each name the
+    holders come first, then those who wait, the next one first. With --json and -i, each look is a
+    line.
+    """
+    with stores.existing(asked) as store:
+        if interval is None:
+            _print(asked, store)
+        else:
+            _repeat(asked, store, interval)
+
+
+def _repeat(asked: Asked, store: kvsync.Store, interval: float) -> None:
+    with suppress(KeyboardInterrupt):  # which is how this is meant to end
+        while True:
+            if not asked.json:
+                _begin_page(interval)
+            _print(asked, store)
+            sys.stdout.flush()
+            time.sleep(interval)
+
+
+def _begin_page(interval: float) -> None:
+    if sys.stdout.isatty():
+        click.clear()
+    say(f"{time.strftime('%Y-%m-%d %H:%M:%S')}, every {duration(interval)}")
+
+
+def _print(asked: Asked, store: kvsync.Store) -> None:
+    found, states = lines(store.engine), States(store)
+    if asked.json:
+        emit([plainly(line, states) for line in found])
+    elif found:
+        _show(found, states)
+    else:
+        say("nobody holds anything or waits")
+
+
+def _show(found: list[Line], states: States) -> None:
+    from kvsync.cli import tables
+
+    rows = [row for line in found for row in _rows(line, states)]
+    columns = [each for each in zip(_HEADINGS, *rows, strict=True) if any(each[1:])]
+    _fit_commands(columns, tables.console().width)
+    headings, *cells = zip(*columns, strict=True)
+    tables.show(tables.table(*headings, right=_NUMBERS), cells)
+
+
+def _rows(line: Line, states: States) -> Iterator[list[str]]:
+    for party in (*line.holders, *line.waiters):
+        yield [line.name, line.kind, _state(line, party, states), *_cells(party)]
+
+
+def _fit_commands(columns: list[tuple[str, ...]], width: int) -> None:
+    """Cut the commands to what the other columns leave of the terminal."""
+    taken = sum(max(map(len, each)) + _GAP for each in columns if each[0] != "command")
+    for number, column in enumerate(columns):
+        if column[0] == "command":
+            columns[number] = tuple(cut(each, max(_LEAST, width - taken)) for each in column)
+
+
+def _state(line: Line, party: Party, states: States) -> str:
+    verb = "holds" if isinstance(party, Holding) else "waits"
+    state = states.of(party)
+    return ", ".join([verb, *details(line, party), *([] if state == "alive" else [state])])
+
+
+def _cells(party: Party) -> list[str]:
+    lease = token = ""
+    if isinstance(party, Holding):
+        lease = "" if party.lease_left is None else duration(party.lease_left)
+        token = str(party.token)
+    return [
+        "" if party.host == this_process().host else party.host,
+        str(party.pid),
+        str(party.ident or ""),
+        party.command,
+        moment(party),
+        duration(party.age),
+        lease,
+        token,
+    ]

@@ -1,0 +1,81 @@
+"""What can be said before or after the verb, and how a verb reads its arguments."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NEGATIVE_NUMBER = re.compile(r"-\.?\d")
+
+
+@dataclass
+class Asked:
+    """The common options of one command line."""
+
+    store: str | None = None
+    json: bool = False
+
+
+pass_asked = click.make_pass_decorator(Asked, ensure=True)
+
+
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    asked = ctx.ensure_object(Asked)
+    if value is not None:
+        setattr(asked, str(param.name), value)
+
+
+def with_store(function: F) -> F:
+    """Adds --store, remembered in `Asked`."""
+    return click.option(
+        "--store",
+        metavar="PATH",
+        expose_value=False,
+        callback=_remember,
+        help="The store: a path or a URL sqlite:///path.",
+    )(function)
+
+
+def with_json(function: F) -> F:
+    """Adds --json, remembered in `Asked`."""
+    return click.option(
+        "--json",
+        is_flag=True,
+        default=None,
+        expose_value=False,
+        callback=_remember,
+        help="Print JSON, for programs.",
+    )(function)
+
+
+class Verb(click.Command):
+    """A command that takes a negative number for an argument, and refuses unknown options."""
+
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = [name for param in self.get_params(ctx) for name in param.opts]
+        for word in takewhile(lambda word: word != "--", args):
+            name = word.partition("=")[0]
+            if _looks_like_option(name) and name not in known:
+                close = difflib.get_close_matches(name, known)
+                raise click.NoSuchOption(name, possibilities=close, ctx=ctx)
+        return super().parse_args(ctx, args)
+
+
+def _looks_like_option(word: str) -> bool:
+    return len(word) > 1 and word.startswith("-") and not _NEGATIVE_NUMBER.match(word)
+
+
+def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """The callback of an option that takes a positive, finite number of seconds."""
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter(f"{value} is not a positive number of seconds", ctx, param)
+    return value

@@ -1,0 +1,72 @@
+"""JSON for programs, and text that is safe on a terminal."""
+
+import base64
+import json
+import sys
+import unicodedata
+from typing import Any
+
+import click
+
+from kvsync.codec import JSON, Stored
+
+_JOINERS = "\u200c\u200d"  # invisible, and part of words and emoji
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def say(text: str) -> None:
+    """One line for people."""
+    click.echo(text)
+
+
+def emit(value: Any) -> None:
+    """One line of JSON."""
+    click.echo(dump(value))
+
+
+def dump(value: Any) -> str:
+    """`value` as JSON that stdout can carry, whatever its encoding."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
+
+
+def printable(text: str, keep: str = "") -> str:
+    """`text` with control characters as escapes: what a store holds must not drive a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or not _is_unsafe(c) else _escaped(c) for c in text)
+
+
+def _is_unsafe(character: str) -> bool:
+    return unicodedata.category(character) in _UNSAFE and character not in _JOINERS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def loaded(stored: Stored) -> Any:
+    """What a dict holds, whatever codec wrote it: JSON's value, else the text or bytes itself."""
+    try:
+        return JSON.loads(stored)
+    except (ValueError, RecursionError):
+        return stored
+
+
+def jsonable(value: Any) -> Any:
+    """What `loaded` returned, with bytes as {"base64": "..."}."""
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    return value
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line and without error numbers."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(text.split())

@@ -1,0 +1,83 @@
+"""Tables for people."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from kvsync.cli.output import printable
+
+_AS_WIDE_AS_IT_TAKES = 100_000
+
+MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
+"""How each state of a check looks: its sign and its style."""
+
+Cell = str | Text
+Names = Sequence[str]
+
+
+def console() -> Console:
+    """Stdout. A pipe gets its lines in full, a terminal as they fit. No markup in values."""
+    width = None if sys.stdout.isatty() else _AS_WIDE_AS_IT_TAKES
+    return Console(markup=False, emoji=False, highlight=False, width=width)
+
+
+def table(*headings: str, right: Names = (), cut: Names = (), keep: Names = ()) -> Table:
+    """An empty table.
+
+    Args:
+        right: the columns of numbers.
+        cut: the columns that end in an ellipsis where the terminal does.
+        keep: the columns that stay whole.
+    """
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+    for heading in headings:
+        made.add_column(
+            Text(printable(heading)),
+            justify="right" if heading in right else "left",
+            no_wrap=heading in cut or heading in keep,
+            overflow="ellipsis" if heading in cut else "fold",
+        )
+    return made
+
+
+def show(made: Table, rows: Iterable[Sequence[Cell]]) -> None:
+    """Print a table with these rows."""
+    screen = console()
+    for row in rows:
+        made.add_row(
+            *(_fitted(cell, column, screen) for column, cell in zip(made.columns, row, strict=True))
+        )
+    screen.print(made)
+
+
+def _fitted(cell: Cell, column: Column, screen: Console) -> Text:
+    """Safe to print, and no longer than can be seen of it: a value may have megabytes."""
+    if isinstance(cell, Text):
+        return cell
+    return Text(printable(cell[: screen.width + 1] if column.no_wrap else cell))
+
+
+def mark(state: str) -> Text:
+    """The sign of a check's state, one of `MARKS`."""
+    sign, style = MARKS[state]
+    return Text(f"{sign} {state}", style)
+
+
+def size(count: int) -> str:
+    """Bytes as people read them: "4.2 MB"."""
+    if count < 1000:
+        return f"{count} B"
+    amount, units = float(count), iter(("kB", "MB", "GB"))
+    unit = ""
+    while amount >= 999.95 and (next_unit := next(units, "")):
+        amount, unit = amount / 1000, next_unit
+    return f"{amount:.1f} {unit}"
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """ "1 entry", "2 entries"."""
+    return f"{count:,} {one if count == 1 else many}"

@@ -1,0 +1,28 @@
+"""The two clocks that kvsync reads; tests put others in their place."""
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the time comes from, in seconds."""
+
+    def wall(self) -> float:
+        """Seconds since 1970: for what must survive a reboot (a TTL)."""
+
+    def boot(self) -> float:
+        """Seconds that never jump, suspended time included: for waits and leases."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    wall = staticmethod(time.time)
+
+    @staticmethod
+    def boot() -> float:
+        return time.clock_gettime(_BOOT_CLOCK)
+
+
+# Linux counts suspended time in CLOCK_BOOTTIME only; macOS does in CLOCK_MONOTONIC.
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

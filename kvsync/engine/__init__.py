@@ -1,0 +1,90 @@
+"""The seam to the database: all that a primitive may know of it.
+
+SQL passed through here keeps to what SQLite and PostgreSQL both speak
+(`insert ... on conflict ... do update ... returning`, named parameters `:name`), and takes "now"
+from the transaction or the engine, never from SQL.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from kvsync.engine.doorbell import Doorbells
+
+T = TypeVar("T")
+
+Row = tuple[Any, ...]
+Params = Mapping[str, object]
+
+
+class Transaction(Protocol):
+    """An open write transaction: no one else writes until it ends."""
+
+    @property
+    def now(self) -> float:
+        """Wall time in seconds since 1970, the same throughout the transaction."""
+
+    def execute(self, sql: str, params: Params = ...) -> list[Row]:
+        """Run one statement; returns all its rows."""
+
+    def after_commit(self, call: Callable[[], object]) -> None:
+        """Call it once the whole is committed, outside of the transaction; a kill may prevent it.
+
+        What a savepoint undid is called too: good for hints only.
+        """
+
+
+class Engine(Protocol):
+    """One database, seen from one process. Usable from any thread.
+
+    Every method may raise `BusyError`, `ClosedError`, `ForkError`, `StoreReplacedError` and
+    `StorageError`; none lets an error of the driver through.
+    """
+
+    @property
+    def url(self) -> str:
+        """What `kvsync.open` takes to open this database again, in this or another process."""
+
+    def now(self) -> float:
+        """Wall time in seconds since 1970; inside a transaction of this thread, the same always."""
+
+    def boot(self) -> float:
+        """Seconds on a clock that never jumps: for waits and leases."""
+
+    @property
+    def doorbells(self) -> "Doorbells":
+        """How the processes that use this database wake each other."""
+
+    def read(self, sql: str, params: Params = ...) -> list[Row]:
+        """One reading statement, on the last committed state or inside the open transaction."""
+
+    def write(
+        self, sql: str, params: Params = ..., *, patience: float | None = None, sure: bool = False
+    ) -> list[Row]:
+        """One writing statement: a transaction of its own, or part of the open one.
+
+        BusyError comes after `patience` seconds, if that is less than the `busy_timeout`. `sure`
+        looks right before whether the database is still the one that was opened; without, that
+        was seen a moment ago.
+        """
+
+    def transact(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+        """What `work` returns, its statements one commit; nothing at all if it raises.
+
+        Inside a transaction of the same thread and task it joins that one: what it did is undone
+        if it raises, and committed when the outermost commits. BusyError comes after `patience`
+        seconds, if that is less than the `busy_timeout`.
+        """
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """`transact` as a `with` block, for users: every call of this thread is part of it."""
+
+    def sync(self) -> None:
+        """Wait until what is committed would survive a power failure."""
+
+    def forbid_in_transaction(self, what: str) -> None:
+        """For calls that would wait. Raises: TransactionError inside a transaction."""
+
+    def close(self) -> None:
+        """Give up this handle; the last one on a database closes its connections."""

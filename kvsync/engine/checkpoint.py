@@ -1,0 +1,113 @@
+"""The checkpoint: copies the log (`-wal`) into the database, so that the log stays short.
+
+It runs only while the gate is held. Before 3.51.3 a checkpoint that races another connection's
+commit can lose committed rows (https://www.sqlite.org/wal.html, "The WAL-Reset Bug"). Behind the
+gate no such race exists among kvsync's processes. The modes used here take SQLite's write lock as
+well, which keeps out writers that do not know the gate, unless one of them holds that lock for
+longer than `PATIENCE`: then SQLite does what it can without it.
+
+RESTART lets the next commit overwrite the log from its beginning; TRUNCATE, which also gives its
+space back, is for a log that one large transaction blew up: appending to a file that was just cut
+costs a third of the throughput. So the log's size says nothing of its content, and whether a
+checkpoint is due is read from the log itself (https://www.sqlite.org/fileformat2.html#walformat):
+frame n belongs to the current log if it carries the salts of the log's header. Opening the `-wal`
+is harmless, for SQLite holds no locks on it.
+"""
+
+import logging
+import os
+import sqlite3
+import struct
+
+THRESHOLD, LARGEST_THRESHOLD, SHARE = 4 << 20, 32 << 20, 4
+"""Bytes of log that make a checkpoint due: the first; in a large file a quarter of it, at most the
+second.
+
+Most of a checkpoint's time is the disk's, for pages that lie far apart. The longer the log, the
+more of its commits have changed the same page.
+"""
+
+PATIENCE = 100
+"""Milliseconds for which it waits for readers; nobody writes meanwhile."""
+
+_HEADER, _FRAME_HEADER = 32, 24
+_PAGE_SIZE_AT, _SALTS_AT, _FRAME_SALTS_AT, _SALTS = 8, 16, 8, 8
+
+_log = logging.getLogger("kvsync")
+
+
+class Checkpoint:
+    """When to checkpoint one database, as one process sees it."""
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        self._log_path = database + "-wal"
+        self._due_at = THRESHOLD
+        self._frame_size = 0
+
+    def if_due(self, connection: sqlite3.Connection) -> None:
+        """Checkpoint if the log has grown past the threshold. Call only while holding the gate.
+
+        It never raises: the commit before it stands.
+
+        Readers that stay too long make it fail; then it is tried again only after another
+        threshold of growth, so that a slow reader does not make every writer wait.
+        """
+        try:
+            threshold = self._threshold()
+            due = self._reaches(self._due_at)
+            if not due and not self._reaches(threshold):
+                self._due_at = threshold  # somebody else has restarted the log since
+        except OSError as error:
+            _log.warning("kvsync: the log could not be looked at: %s", error)
+            return
+        if not due:
+            return
+        mode = "truncate" if self.size() > 2 * threshold else "restart"
+        frames = checkpoint(connection, mode)
+        left = self._due_at if frames is None else frames * self._frame_size
+        self._due_at = left + threshold
+
+    def _threshold(self) -> int:
+        size = os.stat(self._database).st_size
+        return max(THRESHOLD, min(size // SHARE, LARGEST_THRESHOLD))
+
+    def size(self) -> int:
+        """Bytes of the log file; 0 where there is none."""
+        try:
+            return os.stat(self._log_path).st_size
+        except OSError:
+            return 0
+
+    def _reaches(self, size: int) -> bool:
+        """Whether the current log holds that many bytes."""
+        try:
+            descriptor = os.open(self._log_path, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            header = os.pread(descriptor, _HEADER, 0)
+            if len(header) < _HEADER:
+                return False
+            (page_size,) = struct.unpack_from(">I", header, _PAGE_SIZE_AT)
+            self._frame_size = _FRAME_HEADER + page_size
+            at = _HEADER + size // self._frame_size * self._frame_size + _FRAME_SALTS_AT
+            salts = os.pread(descriptor, _SALTS, at)
+            return salts == header[_SALTS_AT : _SALTS_AT + _SALTS]
+        finally:
+            os.close(descriptor)
+
+
+def checkpoint(connection: sqlite3.Connection, mode: str) -> int | None:
+    """Checkpoint, waiting for readers; returns the frames that stay in the log, None on failure."""
+    try:
+        connection.execute(f"pragma busy_timeout={PATIENCE:d}").fetchall()
+        try:
+            ((busy, frames, _),) = connection.execute(f"pragma wal_checkpoint({mode})").fetchall()
+        finally:
+            connection.execute("pragma busy_timeout=0").fetchall()
+    except sqlite3.Error as error:
+        # The commit before it stands whatever becomes of the checkpoint: never fail the caller.
+        _log.warning("kvsync: checkpoint failed: %s", error)
+        return None
+    return int(frames) if busy else 0

@@ -1,0 +1,206 @@
+"""Doorbells: FIFOs beside the database that wake one waiter, or prove a process alive.
+
+- Each waiting thread has a doorbell of its own, for threads must not take each other's rings. A
+  ring is one byte, and only a hint: who is woken reads the truth from the database.
+- Each session has one that nobody rings. Its process keeps it open for reading until it ends, and
+  no one else does: who opens it for writing is refused (ENXIO) once that process is gone, and
+  whoever had it open before is told by the kernel (POLLERR). That takes no pid and no guess, and
+  holds across containers on one kernel.
+
+A doorbell has its final rights and is open before it gets its name, and a name is never used
+again, so finding it without a reader means that its process is gone. That says nothing if the
+inode is another than the one recorded (a restored copy).
+
+Children: a fork closes them in the child at once, for a child must not keep its parent alive. A
+program that is started gets none of them (close on exec), unless somebody hands one on.
+"""
+
+import errno
+import os
+import secrets
+import select
+import signal
+import stat
+import threading
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import NamedTuple
+
+from kvsync.engine.gate import Sidecar
+
+_OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
+# Writing too, so that it is never at its end, as a FIFO without a writer would be.
+_OPEN_RINGING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Mark(NamedTuple):
+    """By what a doorbell is known in the database; nothing but None where there is none."""
+
+    name: str | None
+    device: int | None
+    inode: int | None
+
+
+class _End:
+    """One end of a FIFO, open in this process.
+
+    It has no `__del__`, which would swallow the exception of a signal that falls into it. What an
+    interrupted call loses is closed when the next end is opened.
+    """
+
+    def __init__(self, path: str, flags: int) -> None:
+        with _lock:
+            _close_lost_ends()
+            self.descriptor = os.open(path, flags)
+            _open[self.descriptor] = weakref.ref(self)
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Idempotent. In a forked child it is closed already."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0 and self._pid == os.getpid():
+            _close(descriptor)
+
+
+class Doorbell(_End):
+    """One end to listen at. Closing it takes it away."""
+
+    def __init__(self, path: str) -> None:
+        """The FIFO at `path` with a "~" behind gets its name only now that it is open."""
+        super().__init__(path + "~", _OPEN_LISTENING)
+        found = os.fstat(self.descriptor)
+        self.mark = Mark(os.path.basename(path), found.st_dev, found.st_ino)
+        self._path = path
+        os.rename(path + "~", path)
+
+    def wait(self, watches: Iterable["Watch"], timeout: float | None) -> list["Watch"]:
+        """Sleep until it rings, a watched process is gone, or `timeout` seconds are over.
+
+        Returns the watches whose process is gone; forgets the rings so far.
+        """
+        poll = select.poll()  # looked up each time: gevent puts its own in its place
+        poll.register(self.descriptor, select.POLLIN)
+        watched = {}
+        for watch in watches:
+            poll.register(watch.descriptor, 0)
+            watched[watch.descriptor] = watch
+        found = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        self._forget_rings()
+        return [watched[descriptor] for descriptor, _ in found if descriptor in watched]
+
+    def _forget_rings(self) -> None:
+        with suppress(BlockingIOError):
+            while len(os.read(self.descriptor, 512)) == 512:
+                pass
+
+    def close(self) -> None:
+        """Stop listening; idempotent. In a forked child it is closed already."""
+        if self.descriptor >= 0 and self._pid == os.getpid():
+            with suppress(OSError):
+                os.unlink(self._path)
+        super().close()
+
+
+class Watch(_End):
+    """A process's doorbell, held open for writing: `Doorbell.wait` tells when it is gone."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, _OPEN_RINGING)
+
+
+class Doorbells:
+    """The doorbells beside one database."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+        self.folder = os.path.join(sidecar.folder, "doorbells")
+
+    def install(self) -> Doorbell:
+        """A new one. Raises: OSError where there can be none."""
+        path = os.path.join(self.folder, secrets.token_hex(12))
+        self._sidecar.make_fifo(path + "~")
+        return Doorbell(path)
+
+    def ring(self, name: str) -> None:
+        """Wake who listens there; no one is no error, for the truth is in the database."""
+        try:
+            descriptor = os.open(os.path.join(self.folder, name), _OPEN_RINGING)
+        except OSError:
+            return
+        # The host program may have SIGPIPE at its default, and the listener may just be gone.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+        try:
+            with suppress(BlockingIOError):  # full: it has been rung often enough
+                os.write(descriptor, b"!")
+        except BrokenPipeError:
+            if signal.SIGPIPE not in masked:
+                signal.sigtimedwait({signal.SIGPIPE}, 0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+            os.close(descriptor)
+
+    def watch(self, mark: Mark) -> Watch | None:
+        """A watch on a living process's doorbell; None if it is gone, or cannot be watched."""
+        try:
+            watch = Watch(self._path(mark))
+        except OSError:
+            return None
+        found = os.fstat(watch.descriptor)
+        if (found.st_dev, found.st_ino) != (mark.device, mark.inode):
+            watch.close()
+            return None
+        return watch
+
+    def answers(self, mark: Mark) -> bool | None:
+        """Whether somebody listens there; None where that cannot be told."""
+        path = self._path(mark)
+        try:
+            found = os.stat(path, follow_symlinks=False)
+            if not stat.S_ISFIFO(found.st_mode):
+                return None
+            if (found.st_dev, found.st_ino) != (mark.device, mark.inode):
+                return None
+            os.close(os.open(path, _OPEN_RINGING))
+        except OSError as error:
+            return False if error.errno == errno.ENXIO else None
+        return True
+
+    def _path(self, mark: Mark) -> str:
+        return os.path.join(self.folder, mark.name or "")
+
+    def remove(self, name: str) -> None:
+        """Take away the doorbell of a process that is known to be gone."""
+        with suppress(OSError):
+            os.unlink(os.path.join(self.folder, name))
+
+
+_lock = threading.RLock()  # re-entrant for the sake of signal handlers
+_open: dict[int, "weakref.ref[_End]"] = {}
+"""All ends that are open in this process, by descriptor; a forked child closes its copies."""
+
+
+def _close(descriptor: int) -> None:
+    _open.pop(descriptor, None)
+    os.close(descriptor)
+
+
+def _close_lost_ends() -> None:
+    for descriptor, end in list(_open.items()):
+        if end() is None and _open.get(descriptor) is end:  # not closed since, and used again
+            _close(descriptor)
+
+
+def _after_fork_in_child() -> None:
+    for descriptor in _open:
+        with suppress(OSError):
+            os.close(descriptor)
+    _open.clear()
+    _lock.release()
+
+
+os.register_at_fork(
+    before=_lock.acquire,
+    after_in_parent=_lock.release,
+    after_in_child=_after_fork_in_child,
+)

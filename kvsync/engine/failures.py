@@ -1,0 +1,52 @@
+"""SQLite's errors in kvsync's words. Matches on error codes, never on texts."""
+
+import errno
+import sqlite3
+
+from kvsync.engine.gate import Obstructed
+from kvsync.errors import (
+    ClosedError,
+    CorruptError,
+    EncodeError,
+    NotADatabaseError,
+    OpenError,
+    ReadOnlyError,
+    StorageError,
+    StoreReplacedError,
+)
+
+_PRIMARY = 0xFF
+_DBMOVED = 1032  # SQLITE_READONLY_DBMOVED, which the sqlite3 module does not name everywhere
+
+
+def translated(error: sqlite3.Error | OverflowError, path: str) -> Exception:
+    """What to raise in the place of `error`; `Obstructed` where trying again can help.
+
+    The sqlite3 module has an OverflowError of its own, for text and bytes past 2 GB.
+    """
+    if isinstance(error, OverflowError):
+        return EncodeError(f"{path}: the value is larger than SQLite can hold: {error}")
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # from the sqlite3 module itself
+        kind = ClosedError if isinstance(error, sqlite3.ProgrammingError) else StorageError
+        return kind(f"{path}: {error}")
+    if code == _DBMOVED:
+        return StoreReplacedError(f"{path} was deleted or replaced while it was open")
+    match code & _PRIMARY:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Obstructed("another program's transaction was in the way")
+        case sqlite3.SQLITE_NOTADB:
+            return NotADatabaseError(f"{path} is no SQLite database, or an encrypted one")
+        case sqlite3.SQLITE_CORRUPT:
+            return CorruptError(errno.EUCLEAN, f"{path} is damaged: {error}")
+        case sqlite3.SQLITE_FULL:
+            return StorageError(errno.ENOSPC, f"{path}: no space left: {error}")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return ReadOnlyError(errno.EACCES, f"{path} cannot be written by this user: {error}")
+        case sqlite3.SQLITE_CANTOPEN:
+            return OpenError(f"cannot open {path}: {error}")
+        case sqlite3.SQLITE_TOOBIG:
+            return EncodeError(f"{path}: the value is larger than SQLite can hold: {error}")
+        case sqlite3.SQLITE_NOMEM:
+            return MemoryError(f"{path}: {error}")
+    return StorageError(errno.EIO, f"{path}: {error} ({error.sqlite_errorname})")

@@ -1,0 +1,130 @@
+"""Who a process is, in terms that stay true: for telling whether a recorded one still lives.
+
+A pid alone is used again. Beside it stand the start time in clock ticks since boot (which no clock
+step moves, unlike a wall time), the address of the stack (which another program, started by exec
+in the same process, does not share), the boot, and the pid namespace in which the pid counts.
+"""
+
+import functools
+import os
+import platform
+import socket
+import sys
+from contextlib import suppress
+from typing import NamedTuple
+
+import psutil
+
+
+class Process(NamedTuple):
+    """One process; 0 and "" where the system does not tell."""
+
+    host: str
+    boot: str
+    pid_namespace: int
+    time_namespace: int
+    pid: int
+    start_ticks: int
+    start_stack: int
+    command: str
+
+    @property
+    def clock(self) -> str:
+        """Names the boot clock that this process sees: others' times on it compare with ours."""
+        return f"{self.boot}/{self.time_namespace}"
+
+
+def this_process() -> Process:
+    return _this_process(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _this_process(pid: int) -> Process:
+    start_ticks, start_stack, _ = _stat(pid) or (0, 0, "")
+    return Process(
+        host=socket.gethostname(),
+        boot=_boot(),
+        pid_namespace=_namespace("pid"),
+        time_namespace=_namespace("time"),
+        pid=pid,
+        start_ticks=start_ticks,
+        start_stack=start_stack,
+        command=" ".join(psutil.Process(pid).cmdline())[:200] or sys.executable,
+    )
+
+
+def lives(recorded: Process) -> bool | None:
+    """Whether the very process lives that was recorded; None where that cannot be told from here.
+
+    Zombies and programs that took its place by exec count as gone.
+    """
+    here = this_process()
+    if recorded.pid_namespace != here.pid_namespace:
+        return _lives_in_a_namespace_below(recorded)
+    if recorded.boot != here.boot:
+        return False
+    if recorded.time_namespace != here.time_namespace:
+        return None  # its ticks count from another moment
+    found = _stat(recorded.pid)
+    if found is None:
+        return False if _sees_every_process() else None
+    start_ticks, start_stack, state = found
+    if state in ("Z", "X") or start_ticks != recorded.start_ticks:
+        return False
+    # The address is 0 for those who may not look.
+    return not (start_stack and recorded.start_stack) or start_stack == recorded.start_stack
+
+
+def _lives_in_a_namespace_below(recorded: Process) -> bool | None:
+    """Look for it among all processes that are visible here, under whatever pid."""
+    for pid in psutil.pids():
+        with suppress(OSError):
+            if os.stat(f"/proc/{pid}/ns/pid").st_ino == recorded.pid_namespace:
+                found = _stat(pid)
+                if found and found[0] == recorded.start_ticks and found[2] not in ("Z", "X"):
+                    return True
+    return None
+
+
+def _stat(pid: int) -> tuple[int, int, str] | None:
+    """Start ticks, start of the stack, and state; None if there is no such process."""
+    if not sys.platform.startswith("linux"):
+        return _stat_elsewhere(pid)
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # 4711 (any) (name) S 1 ...: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+    fields = text[text.rindex(b")") + 2 :].split()
+    return int(fields[19]), int(fields[25]), fields[0].decode()
+
+
+def _stat_elsewhere(pid: int) -> tuple[int, int, str] | None:
+    try:
+        process = psutil.Process(pid)
+        state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "R"
+        return int(process.create_time() * 100), 0, state
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _sees_every_process() -> bool:
+    """Not where /proc hides the processes of other users."""
+    return not sys.platform.startswith("linux") or os.path.exists("/proc/1/stat")
+
+
+@functools.lru_cache(maxsize=1)
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return f"{platform.node()}@{int(psutil.boot_time()) // 60}"
+
+
+def _namespace(kind: str) -> int:
+    try:
+        return os.stat(f"/proc/self/ns/{kind}").st_ino
+    except OSError:
+        return 0

@@ -1,0 +1,203 @@
+"""kvsync's tables, and which versions of the library may use them.
+
+`kvsync_meta` holds three numbers. `schema` is the version that made or last migrated the tables.
+A newer library only ever adds to them, and raises `min_writer` or `min_reader` when an older one
+would do harm, so that older workers keep running through a rolling deploy:
+
+- `min_reader` above `VERSION`: the file is refused;
+- `min_writer` above `VERSION`: it can be read, and every write is refused.
+"""
+
+import sqlite3
+from typing import NamedTuple
+
+from kvsync.errors import SchemaError
+
+VERSION = 1
+
+_TABLES = """
+create table kvsync_meta (
+    key text primary key,
+    value integer not null
+) without rowid;
+
+-- Values are text (JSON, raw str) or blobs. `expires` is wall time in seconds, null for never.
+-- A row past it is as good as gone; whoever sets another TTL sweeps some of them up.
+create table kvsync_dict (
+    name text not null,
+    key text not null,
+    value blob not null,
+    expires real,
+    primary key (name, key)
+) without rowid;
+create index kvsync_dict_expires on kvsync_dict (name, expires) where expires is not null;
+
+-- A counter on its own is a label of the family ''.
+create table kvsync_counter (
+    family text not null,
+    label text not null,
+    value bigint not null,
+    primary key (family, label)
+) without rowid;
+
+-- A process that holds something or waits, as one store handle: see session.py. The doorbell that
+-- proves its life is null where the system has none.
+create table kvsync_session (
+    id integer primary key autoincrement,
+    doorbell text,
+    device bigint,
+    inode bigint,
+    host text not null,
+    boot text not null,
+    clock text not null,
+    pid_namespace bigint not null,
+    time_namespace bigint not null,
+    pid bigint not null,
+    start_ticks bigint not null,
+    start_stack bigint not null,
+    command text not null,
+    since real not null
+);
+
+-- Each boot has an epoch of fencing tokens: a power failure may take commits, and with them the
+-- memory of the last tokens given out.
+create table kvsync_boot (
+    boot text primary key,
+    epoch bigint not null
+);
+
+-- Units of a named thing that somebody holds, or held: see primitives/grants.py. A row of session
+-- 0 is free. `expires` and `claim_by` are on the session's boot clock.
+create table kvsync_unit (
+    space text not null,
+    name text not null,
+    slot bigint not null,
+    token bigint not null,
+    kind text not null,
+    units bigint not null,
+    capacity bigint not null,
+    session bigint not null,
+    attempt bigint not null,
+    thread text not null,
+    since real not null,
+    expires real,
+    claim_by real,
+    ticket bigint,
+    primary key (space, name, slot)
+) without rowid;
+create view kvsync_grant as
+    select token as id, space, name, kind, units, capacity, session, attempt, thread, since,
+        expires, claim_by, ticket
+    from kvsync_unit where session <> 0;
+
+-- A place in a line, first come first served: see waiting.py. `state` is 'waiting', 'passed' (it
+-- did not claim what it was given, and is skipped until it stirs), or how its wait ended.
+create table kvsync_ticket (
+    id integer primary key autoincrement,
+    space text not null,
+    name text not null,
+    kind text not null,
+    units bigint not null,
+    capacity bigint not null,
+    session bigint not null,
+    attempt bigint not null,
+    thread text not null,
+    doorbell text,
+    since real not null,
+    lease real,
+    deadline real,
+    state text not null,
+    token bigint
+);
+create index kvsync_ticket_name on kvsync_ticket (space, name, id);
+
+-- What a rate limiter has granted, as the moment when it would all have gone through at the steady
+-- rate: see primitives/rate.py. `tat` and `reserved` are nanoseconds of the boot clock named by
+-- `clock`, `fraction` is the rest of `tat` in 2**-32 nanoseconds, `wall` is `tat` in wall time.
+create table kvsync_rate (
+    name text primary key,
+    clock text not null,
+    tat bigint not null,
+    fraction bigint not null,
+    reserved bigint not null,
+    wall real not null,
+    attempt bigint not null
+) without rowid;
+
+-- What was done once: its result as JSON, its wall time, and the token under which it ran.
+create table kvsync_once (
+    name text primary key,
+    value text not null,
+    since real not null,
+    token bigint not null
+) without rowid;
+
+-- An event that is set, and a barrier that is broken, since that wall time.
+create table kvsync_event (
+    name text primary key,
+    since real not null
+) without rowid;
+create table kvsync_barrier (
+    name text primary key,
+    since real not null
+) without rowid;
+
+-- A ticket whose owner owes something to the others: see primitives/tickets.py.
+create table kvsync_pledge (
+    space text not null,
+    name text not null,
+    ticket bigint not null,
+    primary key (space, name, ticket)
+) without rowid;
+"""
+
+
+class Versions(NamedTuple):
+    schema: int
+    min_reader: int
+    min_writer: int
+
+
+def versions(connection: sqlite3.Connection) -> Versions | None:
+    """What the file says of its tables; None if it has none of kvsync's. Raises: SchemaError."""
+    found = connection.execute(
+        "select 1 from sqlite_schema where type = 'table' and name = 'kvsync_meta'"
+    ).fetchall()
+    if not found:
+        return None
+    try:
+        meta = dict(connection.execute("select key, value from kvsync_meta").fetchall())
+        return Versions(meta["schema"], meta["min_reader"], meta["min_writer"])
+    except KeyError as error:
+        raise SchemaError(f"its table kvsync_meta lacks the row {error}") from error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        raise SchemaError(f"its table kvsync_meta is not kvsync's: {error}") from error
+
+
+def check(found: Versions, *, writing: bool) -> None:
+    """Raises: SchemaError if this library is too old for these tables."""
+    needed = found.min_writer if writing else found.min_reader
+    if needed > VERSION:
+        verb = "written" if writing else "read"
+        raise SchemaError(
+            f"its tables (schema {found.schema}) can be {verb} by schema {needed} and newer only;"
+            f" this library has {VERSION}: upgrade kvsync"
+        )
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables, all or none."""
+    connection.execute("begin immediate")
+    try:
+        for statement in _TABLES.split(";\n"):
+            connection.execute(statement)
+        connection.executemany(
+            "insert into kvsync_meta (key, value) values (?, ?)",
+            [("schema", VERSION), ("min_reader", 1), ("min_writer", 1)],
+        )
+        connection.execute("commit")
+    finally:
+        if connection.in_transaction:
+            connection.execute("rollback")

@@ -1,0 +1,191 @@
+"""Bringing a file to the state in which every process may use it without a further look.
+
+Making the file, setting WAL mode and making the tables happen under a lock in the folder beside the
+database, for `pragma journal_mode=wal` does not wait for other connections. Once the tables are
+there the lock is never taken again. Every step looks first whether another process has done it, and
+a process killed between two of them leaves what the next one completes.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from urllib.parse import quote
+
+from kvsync.engine import schema
+from kvsync.engine.flock import TRY, UNLOCK, close, flock, owned, unlock
+from kvsync.engine.gate import Obstructed, Sidecar, Turn
+from kvsync.engine.location import examine
+from kvsync.errors import SchemaError, UnsafeFilesystemError, UnsupportedSQLiteError
+
+DURABILITY = {"none": "off", "process": "normal", "power": "full"}
+"""What SQLite calls each `durability` (`pragma synchronous`)."""
+
+_NEEDED = (3, 35, 0)
+_CACHE_KIB = 65536  # at most, for each connection; only what was read takes memory
+_CONNECT_PATIENCE = 0.1
+# Seconds. Who closes the file's last connection locks it for a moment, and it is soon over.
+_PAGE_SIZE = 2048  # a commit writes whole pages: small ones cost less, and fill the log later
+
+
+def require_sqlite() -> None:
+    """Raises: UnsupportedSQLiteError where SQLite has no `returning` clause."""
+    if sqlite3.sqlite_version_info < _NEEDED:
+        needed = ".".join(map(str, _NEEDED))
+        raise UnsupportedSQLiteError(
+            f"kvsync needs SQLite {needed} or newer; this Python has {sqlite3.sqlite_version}"
+        )
+
+
+def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """Whether this SQLite can lose rows when a checkpoint races a commit.
+
+    3.7.0 to 3.51.2 can, but for the corrected 3.44.6 and 3.50.7
+    (https://www.sqlite.org/wal.html, "The WAL-Reset Bug").
+    """
+    if version[:2] in ((3, 44), (3, 50)):
+        return version[2] < (6 if version[1] == 44 else 7)
+    return (3, 7, 0) <= version < (3, 51, 3)
+
+
+def connect(path: str, durability: str) -> sqlite3.Connection:
+    """A connection to an existing file, set up as kvsync needs it."""
+    # mode=rw: a thread that connects after the file was deleted must not make a new one.
+    connection = sqlite3.connect(
+        f"file://{quote(os.fsencode(path))}?mode=rw",
+        uri=True,
+        timeout=_CONNECT_PATIENCE,
+        isolation_level=None,
+        check_same_thread=False,  # a fork closes the connections of all threads
+        cached_statements=256,
+    )
+    try:
+        ((mode,),) = connection.execute("pragma journal_mode").fetchall()
+        synchronous = DURABILITY[durability]
+        if mode != "wal" and synchronous == "normal":
+            synchronous = "full"  # NORMAL keeps a file sound through a power failure in WAL only
+        for setting in (
+            "busy_timeout=0",  # from here on waiting is in Python, where signals are heard
+            "wal_autocheckpoint=0",  # see gate.py
+            f"synchronous={synchronous}",
+            "trusted_schema=off",  # a hostile file's views and triggers run no functions
+            "cell_size_check=on",
+            "temp_store=memory",
+            f"cache_size=-{_CACHE_KIB}",
+        ):
+            connection.execute(f"pragma {setting}").fetchall()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare_file(sidecar: Sidecar, mode: int, *, allow_network: bool, patience: float) -> None:
+    """See to it that the file is there. A file that kvsync makes is in WAL mode.
+
+    Raises: what `examine` raises; BusyError; sqlite3.Error.
+    """
+    path = sidecar.database
+    examine(path, allow_network=allow_network)
+    if not _is_empty(path):
+        return
+
+    def make() -> None:
+        if _is_empty(path):
+            _create(path, mode)
+            with closing(
+                sqlite3.connect(path, timeout=patience, isolation_level=None)
+            ) as connection:
+                connection.execute(f"pragma page_size={_PAGE_SIZE}").fetchall()
+                set_wal(connection, path)
+
+    _under_setup_lock(sidecar, mode, patience, make)
+
+
+def _create(path: str, mode: int) -> None:
+    """An empty file with exactly this mode, whatever the umask, from its first moment on."""
+    if os.path.exists(path):
+        return  # an empty file, such as tempfile makes: its mode is its maker's business
+    if not hasattr(os, "O_TMPFILE"):
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+        descriptor = os.open(path, flags, mode)
+        os.fchmod(descriptor, mode)
+        os.close(descriptor)
+        return
+    descriptor = os.open(os.path.dirname(path), os.O_TMPFILE | os.O_RDWR, mode)
+    try:
+        os.fchmod(descriptor, mode)
+        with suppress(FileExistsError):
+            # With a folder's descriptor, though the path is absolute: only then links are followed.
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def set_wal(connection: sqlite3.Connection, path: str) -> None:
+    """Raises: UnsafeFilesystemError if SQLite answers with another mode; sqlite3.Error if busy."""
+    ((mode,),) = connection.execute("pragma journal_mode=wal").fetchall()
+    if mode != "wal":
+        raise UnsafeFilesystemError(f"cannot use {path}: SQLite offers no WAL mode there")
+
+
+def prepare_schema(
+    sidecar: Sidecar, connection: sqlite3.Connection, retrying: "Retrying", patience: float
+) -> schema.Versions:
+    """Make the tables unless they are there. Raises: SchemaError, BusyError, sqlite3.Error."""
+
+    def make() -> None:
+        if retrying(lambda: schema.versions(connection)) is None:
+            retrying(lambda: _create_behind_gate(sidecar, connection))
+
+    try:
+        found = retrying(lambda: schema.versions(connection))
+        if found is None:
+            _under_setup_lock(sidecar, 0o600, patience, make)
+            found = retrying(lambda: schema.versions(connection))
+        assert found is not None
+        schema.check(found, writing=False)
+    except SchemaError as error:
+        raise SchemaError(f"cannot open {sidecar.database}: {error}") from error
+    return found
+
+
+Retrying = Callable[[Callable[[], schema.Versions | None]], schema.Versions | None]
+
+
+def _create_behind_gate(sidecar: Sidecar, connection: sqlite3.Connection) -> None:
+    gate = sidecar.open(sidecar.gate)
+    try:
+        flock(gate, TRY)
+        schema.create(connection)
+    finally:
+        unlock(gate, UNLOCK)
+        os.close(gate)
+
+
+def _under_setup_lock(
+    sidecar: Sidecar, mode: int, patience: float, action: Callable[[], None]
+) -> None:
+    """Raises: BusyError when patience is over, and what `action` raises."""
+    descriptor = sidecar.open(sidecar.setup_lock, mode)
+    try:
+        owned.add(descriptor)
+        turn = Turn(sidecar, patience, writing=False)
+        while True:
+            try:
+                flock(descriptor, TRY)
+                break
+            except BlockingIOError:
+                turn.rest(Obstructed("another process was setting the store up"))
+        action()
+    finally:
+        if descriptor in owned:
+            unlock(descriptor, UNLOCK)  # the first call: no exception can keep it locked
+            close(descriptor)
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return os.stat(path).st_size == 0
+    except FileNotFoundError:
+        return True

@@ -1,0 +1,485 @@
+"""The engine on SQLite: single statements, transactions, and the waiting between attempts."""
+
+import logging
+import os
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from types import CodeType
+from typing import TypeVar
+
+from kvsync.clock import Clock, SystemClock
+from kvsync.engine import Params, Row, Transaction, schema, setup
+from kvsync.engine.doorbell import Doorbells
+from kvsync.engine.failures import translated
+from kvsync.engine.flock import TRY, UNLOCK, flock, owned, unlock
+from kvsync.engine.gate import Obstructed, Turn
+from kvsync.engine.links import (
+    CHECK_EVERY,
+    SPOILT,
+    Place,
+    Pool,
+    current_task,
+    pool_of,
+    release,
+    takes_link,
+)
+from kvsync.engine.location import filesystem
+from kvsync.engine.transaction import Block, SqliteTransaction, run
+from kvsync.errors import (
+    BusyError,
+    ClosedError,
+    CorruptError,
+    KvsyncError,
+    OpenError,
+    StorageError,
+    StoreReplacedError,
+    TransactionError,
+)
+
+T = TypeVar("T")
+
+_monotonic = time.monotonic
+
+_log = logging.getLogger("kvsync")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A database file at one moment; sizes in bytes."""
+
+    sqlite_version: str
+    journal_mode: str
+    schema: int
+    file_bytes: int
+    wal_bytes: int
+
+
+@dataclass(frozen=True)
+class Health:
+    """What `kvsync doctor` wants to know of a database: `damage` is empty where all is well."""
+
+    facts: Facts
+    filesystem: str
+    has_wal_reset_bug: bool
+    damage: tuple[str, ...]
+
+
+class SqliteEngine:
+    """One handle on one file; connections are shared with the file's other handles."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        busy_timeout: float,
+        durability: str,
+        mode: int,
+        allow_network: bool = False,
+        with_schema: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        setup.require_sqlite()
+        self._pool = pool_of(path, durability, id(self))
+        self.path = path
+        self.busy_timeout = busy_timeout
+        self.durability = durability
+        self._mode = mode
+        self._allow_network = allow_network
+        self._with_schema = with_schema
+        self._readable = self._writable = self._closed = False
+        self._versions: schema.Versions | None = None
+        clock = clock or SystemClock()
+        self._wall, self.boot = clock.wall, clock.boot
+        self.doorbells = Doorbells(self._pool.sidecar)
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def now(self) -> float:
+        transaction = self._pool.place().transaction
+        return self._wall() if transaction is None else transaction.now
+
+    # --- single statements --------------------------------------------------------------------
+
+    def read(self, sql: str, params: Params = {}) -> list[Row]:
+        if not self._readable:
+            self._prepare()
+        place = self._pool.place()
+        if place.transaction is not None and (joined := self.open_transaction(place)):
+            return joined.join().execute(sql, params)
+        try:
+            return self._read_once(place, sql, params)
+        except Obstructed as obstacle:
+            return self.wait(obstacle, lambda: self._read_once(place, sql, params), writing=False)
+
+    @takes_link
+    def _read_once(self, place: Place, sql: str, params: Params) -> list[Row]:
+        link = place.take()
+        try:
+            if _monotonic() >= link.trusted_until:
+                link.verify()
+            return link.cursor.execute(sql, params).fetchall()
+        except (sqlite3.Error, OverflowError) as error:
+            link.renew_cursor()  # a value that does not decode leaves its statement half done
+            raise translated(error, self.path) from error
+        except StoreReplacedError:
+            raise  # from before the statement
+        except BaseException:
+            link.cursor.close()  # a statement that is not fetched would hold on to the log
+            link.generation = SPOILT
+            raise
+        finally:
+            place.give(link)
+
+    def write(
+        self,
+        sql: str,
+        params: Params = {},
+        *,
+        patience: float | None = None,
+        sure: bool = False,
+    ) -> list[Row]:
+        if not self._writable:
+            self.place_for_writing()
+        place = self._pool.place()
+        if place.transaction is not None and (joined := self.open_transaction(place)):
+            return joined.join().execute(sql, params)
+        try:
+            return self._write_once(place, sql, params, sure=sure)
+        except Obstructed as obstacle:
+            return self.wait(
+                obstacle,
+                lambda: self._write_once(place, sql, params, polite=False, sure=sure),
+                patience=patience,
+            )
+
+    @takes_link
+    def _write_once(
+        self, place: Place, sql: str, params: Params, *, polite: bool = True, sure: bool
+    ) -> list[Row]:
+        link = place.take()
+        try:
+            if _monotonic() >= link.slice_end:
+                link.begin_slice(polite=polite)
+            elif sure:
+                link.verify()
+            flock(link.gate, TRY)
+            rows = link.cursor.execute(sql, params).fetchall()
+            link.writes += 1
+            if link.writes >= CHECK_EVERY:
+                link.look_after_log()
+            return rows
+        except BlockingIOError:
+            raise Obstructed("another process was writing") from None
+        except (sqlite3.Error, OverflowError) as error:
+            link.renew_cursor()  # a value that does not decode leaves its statement half done
+            raise translated(error, self.path) from error
+        except (Obstructed, StoreReplacedError):
+            raise  # from before the statement
+        except BaseException:
+            link.cursor.close()  # a statement that is not fetched would keep the write lock
+            link.generation = SPOILT
+            raise
+        finally:
+            # The first call here: no signal's exception can keep the gate locked.
+            if link.gate >= 0:
+                unlock(link.gate, UNLOCK)
+            place.give(link)
+
+    # --- transactions -------------------------------------------------------------------------
+
+    def transact(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+        place = self.place_for_writing()
+        outer = self.open_transaction(place)
+        if outer is not None:
+            return outer.join().nested(work)
+        return run(self, place, work, patience)
+
+    def transaction(self) -> Block:
+        return Block(self)
+
+    def open_transaction(self, place: Place) -> SqliteTransaction | None:
+        """This thread's transaction, unless a signal cut off the end of its block: see there."""
+        transaction = place.transaction
+        if transaction is not None and transaction.block is not None:
+            for error in (sys.exception(), getattr(sys, "last_value", None)):
+                if transaction.ends_in(error):
+                    transaction.end()
+                    return None
+        return transaction
+
+    def place_for_writing(self) -> Place:
+        """This thread's place. Raises: SchemaError if the tables are for newer libraries."""
+        if not self._writable:
+            self._prepare()
+            if self._versions is not None and not self._writable:
+                schema.check(self._versions, writing=True)
+        return self._pool.place()
+
+    # --- waiting ------------------------------------------------------------------------------
+
+    def wait(
+        self,
+        obstacle: Obstructed,
+        attempt: Callable[[], T],
+        *,
+        writing: bool = True,
+        patience: float | None = None,
+    ) -> T:
+        """Try until it succeeds.
+
+        Raises: BusyError after `patience` seconds, and never after more than `busy_timeout`.
+        """
+        if writing and self._interrupts_a_write():
+            raise BusyError(
+                f"{self.path}: called from a signal handler or finalizer that interrupted a write"
+                " of this thread, which cannot go on before the handler returns"
+            )
+        patience = self.busy_timeout if patience is None else min(patience, self.busy_timeout)
+        turn = Turn(self._pool.sidecar, patience, writing=writing)
+        try:
+            while True:
+                turn.rest(obstacle)
+                try:
+                    return attempt()
+                except Obstructed as again:
+                    obstacle = again
+        finally:
+            if turn.claim is not None and turn.claim in owned:
+                unlock(turn.claim, UNLOCK)  # the first call: no exception can keep it locked
+                turn.end()
+
+    def _interrupts_a_write(self) -> bool:
+        """Whether a call that holds, or may hold, the gate is further down on this very stack."""
+        frame = sys._getframe().f_back
+        while frame is not None:
+            if frame.f_code in _GATED:
+                link = frame.f_locals.get("link")
+                if link is not None and link.pool is self._pool:
+                    return True
+            frame = frame.f_back
+        return False
+
+    # --- opening ------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """On the first call: make the file and the tables, or refuse them."""
+        if self._closed:
+            raise ClosedError(f"{self.path}: this store is closed")
+        place = self._pool.place()
+        task = current_task()
+        if task in place.opening:
+            raise BusyError(
+                f"{self.path}: called from a signal handler that interrupted its opening"
+            )
+        place.opening.add(task)
+        try:
+            self._prepare_file(self._pool)
+            if self._with_schema:
+                self._prepare_schema(self._pool)
+        except sqlite3.Error as error:
+            raise translated(error, self.path) from error
+        except OSError as error:  # of descriptors, of the mount table: whatever is not ours yet
+            if isinstance(error, KvsyncError):
+                raise
+            raise OpenError(error.errno, f"cannot open {self.path}: {error.strerror}") from error
+        finally:
+            place.opening.discard(task)
+        self._readable = True
+        self._writable = self._versions is None or self._versions.min_writer <= schema.VERSION
+
+    def _prepare_file(self, pool: Pool) -> None:
+        with pool.lock:
+            if pool.identity is None:
+                setup.prepare_file(
+                    pool.sidecar,
+                    self._mode,
+                    allow_network=self._allow_network,
+                    patience=self.busy_timeout,
+                )
+                pool.remember_identity()
+                _tell_of_wal_reset_bug()
+
+    @takes_link
+    def _prepare_schema(self, pool: Pool) -> None:
+        place = pool.place()
+        if place.transaction is not None:
+            self._versions = self._joined_versions(place.transaction)
+            return
+        link = self._patiently(place.take)
+        try:
+            self._versions = setup.prepare_schema(
+                pool.sidecar, link.connection, self._patiently, self.busy_timeout
+            )
+        finally:
+            place.give(link)
+
+    def _joined_versions(self, transaction: SqliteTransaction) -> schema.Versions:
+        found = schema.versions(transaction.join().connection)
+        if found is None:
+            raise TransactionError(f"{self.path}: use the store once before the transaction begins")
+        schema.check(found, writing=False)
+        return found
+
+    def _patiently(self, step: Callable[[], T]) -> T:
+        """Run `step`, again after every obstacle, with SQLite's errors translated."""
+
+        def attempt() -> T:
+            try:
+                return step()
+            except BlockingIOError:
+                raise Obstructed("another process was writing") from None
+            except sqlite3.Error as error:
+                raise translated(error, self.path) from error
+
+        try:
+            return attempt()
+        except Obstructed as obstacle:
+            return self.wait(obstacle, attempt)
+
+    def sync(self) -> None:
+        # Opening the log is harmless, for SQLite holds no locks on it. In a rollback journal
+        # there is none, and a commit has reached the disk by itself.
+        for path in (f"{self.path}-wal", os.path.dirname(self.path)):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StorageError(error.errno, f"cannot sync {path}: {error.strerror}") from error
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    # --- looking after the file ---------------------------------------------------------------
+
+    def backup(self, target: str) -> None:
+        """Copy one consistent state to the file `target`, replacing it in one step.
+
+        Readers and writers go on meanwhile. Raises: TransactionError inside a transaction.
+        """
+        self.forbid_in_transaction("backup")
+        target = os.path.realpath(target)
+        folder, name = os.path.split(target)
+        if target == self.path:
+            raise ValueError(f"{target} is the store itself: copy it to another file")
+        for suffix in ("-wal", "-journal"):
+            if os.path.exists(target + suffix) and os.path.getsize(target + suffix):
+                raise StorageError(
+                    f"cannot replace {target}: {target + suffix} shows that it is in use, or was"
+                    " not closed cleanly, and would be read into the copy; remove both first"
+                )
+        try:
+            self._copy_beside(folder, name)
+        except OSError as error:
+            if isinstance(error, KvsyncError):
+                raise
+            raise StorageError(error.errno, f"cannot write {target}: {error.strerror}") from error
+
+    def _copy_beside(self, folder: str, name: str) -> None:
+        descriptor, copy = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
+        os.close(descriptor)
+        try:
+            self._patiently(lambda: self._with_link(lambda source: _copy(source, copy)))
+            os.replace(copy, os.path.join(folder, name))
+        finally:
+            for path in (copy, copy + "-wal", copy + "-shm"):
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def convert_to_wal(self) -> None:
+        """Set WAL mode for good. Raises: BusyError while others use the file."""
+        self.forbid_in_transaction("convert_to_wal")
+
+        def convert() -> None:
+            self._pool.close()  # SQLite changes the mode for the file's only connection
+            self._with_link(lambda connection: setup.set_wal(connection, self.path))
+
+        self._patiently(convert)
+        self._pool.close()  # `synchronous` depends on the mode
+
+    @takes_link
+    def _with_link(self, use: Callable[[sqlite3.Connection], T]) -> T:
+        if not self._readable:
+            self._prepare()
+        place = self._pool.place()
+        link = place.take()
+        try:
+            return use(link.connection)
+        finally:
+            place.give(link)
+
+    def facts(self) -> Facts:
+        ((journal_mode,),) = self.read("pragma journal_mode")
+        return Facts(
+            sqlite_version=sqlite3.sqlite_version,
+            journal_mode=journal_mode,
+            schema=self._versions.schema if self._versions else 0,
+            file_bytes=os.stat(self.path).st_size,
+            wal_bytes=self._pool.checkpoint.size(),
+        )
+
+    def health(self) -> Health:
+        """Look the file over; reads it all. Blocks no writer."""
+        try:
+            damage = [text for (text,) in self.read("pragma integrity_check") if text != "ok"]
+        except CorruptError as error:
+            damage = [str(error)]
+        return Health(
+            facts=self.facts(),
+            filesystem=filesystem(self.path),
+            has_wal_reset_bug=setup.has_wal_reset_bug(),
+            damage=tuple(damage),
+        )
+
+    def forbid_in_transaction(self, what: str) -> None:
+        """Raises: TransactionError where `what` would have to wait for the transaction's end."""
+        if self.open_transaction(self._pool.place()) is not None:
+            raise TransactionError(f"{what} cannot be called inside a transaction")
+
+    def close(self) -> None:
+        self.forbid_in_transaction("close")
+        self._readable = self._writable = False
+        self._closed = True
+        release(self._pool, id(self))
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            release(self._pool, id(self))
+
+
+def _copy(source: sqlite3.Connection, path: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as copy:
+        source.backup(copy)
+
+
+_GATED: frozenset[CodeType] = frozenset(
+    function.__code__
+    for function in (
+        SqliteEngine._write_once,
+        SqliteTransaction.begin,
+        SqliteTransaction.end,
+        run,
+    )
+)
+
+
+_told: set[str] = set()
+
+
+def _tell_of_wal_reset_bug() -> None:
+    """Once in each process."""
+    if setup.has_wal_reset_bug() and not _told:
+        _told.add(sqlite3.sqlite_version)
+        _log.info(
+            "kvsync: SQLite %s has the WAL-reset bug; kvsync checkpoints only while it keeps all"
+            " its writers out, so its own processes cannot meet it",
+            sqlite3.sqlite_version,
+        )

@@ -1,0 +1,20 @@
+"""What a process does at its end, `multiprocessing` children included."""
+
+import atexit
+import os
+from collections.abc import Callable
+from multiprocessing import util
+
+_hooks: dict[Callable[[], None], int] = {}
+"""What is to be called, and the process in which that was registered."""
+
+
+def at_exit(call: Callable[[], None]) -> None:
+    """Call it at the end of this process; asked again, still once.
+
+    `multiprocessing` children run finalizers, but not `atexit`.
+    """
+    if _hooks.get(call) != os.getpid():
+        _hooks[call] = os.getpid()
+        atexit.register(call)
+        util.Finalize(None, call, exitpriority=0)

@@ -1,0 +1,1 @@
+"""The primitives: thin faces on the engine, one concept a file."""

@@ -1,0 +1,239 @@
+"""Grants: the rows that say who holds what, and the line of those who want it.
+
+A lock has one unit, which its holder takes; so does each reader of a read-write lock, and a writer
+takes them all; a semaphore has as many as its limit. What there is of a name:
+
+    kvsync_unit      one row for each grant that is, or was: a row of session 0 is free, and used
+                     again, so that taking and releasing a lock changes one row in its place. It
+                     keeps its token, for the next one must be larger. Those of a session other
+                     than 0 are the view kvsync_grant. A grant is given ('claim_by' is set) or
+                     claimed (null).
+    kvsync_ticket    one row for each waiter: 'waiting' -> 'granted' -> gone, when it has claimed;
+                     'granted' -> 'passed' -> 'waiting' if it did not claim in time. Granted means
+                     that there is such a grant, or was: then who would claim it goes back.
+
+Invariants, each true after every commit:
+
+- The units of a name's grants never exceed its capacity, leases that are over included.
+- A ticket is granted only if no waiting one of that name is before it. Nobody is served past the
+  line, so the fast way in is open only while there is no ticket.
+- Whatever frees units, or takes a ticket away, serves the line in the same transaction (`serve`),
+  so a line whose head fits never rests. What time alone frees, the head of the line sees to.
+- A token is larger than every earlier one of its name, and than all of earlier boots. A grant is
+  released by its token and its session.
+"""
+
+import os
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+from kvsync.engine import Engine, Transaction
+from kvsync.engine.process import this_process
+from kvsync.session import EPOCH, MEND
+from kvsync.waiting import ring
+
+WHOLE = 1 << 31
+"""All units of what has no limit of its own: as many readers are never there."""
+
+CLAIM_TIME = 1.0
+"""Seconds after which a grant that was given and not claimed passes on: its waiter is stopped."""
+
+_COLUMNS = """
+    insert into kvsync_unit (space, name, slot, token, kind, units, capacity, session, attempt,
+        thread, since, expires, claim_by, ticket)
+"""
+_SLOT_AND_TOKEN = f"""
+    coalesce(
+        (select min(slot) from kvsync_unit where space = :space and name = :name and session = 0),
+        (select max(slot) + 1 from kvsync_unit where space = :space and name = :name),
+        0),
+    1 + (select max(token) from (
+        select token from kvsync_unit where space = :space and name = :name
+        union all select epoch * {EPOCH} from kvsync_boot) as tokens)
+"""
+_IN_THAT_SLOT = """
+    on conflict (space, name, slot) do update set token = excluded.token, kind = excluded.kind,
+        units = excluded.units, capacity = excluded.capacity, session = excluded.session,
+        attempt = excluded.attempt, thread = excluded.thread, since = excluded.since,
+        expires = excluded.expires, claim_by = excluded.claim_by, ticket = excluded.ticket
+    returning token
+"""
+TAKE = f"""
+    {_COLUMNS}
+    select :space, :name, {_SLOT_AND_TOKEN}, :kind, :units, :capacity, :session, :attempt, :thread,
+        :since, :expires, null, null
+    where not exists (select 1 from kvsync_ticket where space = :space and name = :name)
+    and not exists (
+        select 1 from kvsync_grant
+        where space = :space and name = :name and capacity <> :capacity)
+    and :units + (
+        select coalesce(sum(units), 0) from kvsync_grant where space = :space and name = :name
+    ) <= :capacity
+    {_IN_THAT_SLOT}
+"""
+"""Past an empty line, if there is enough left."""
+
+JOIN = f"""
+    {_COLUMNS}
+    select :space, :name, {_SLOT_AND_TOKEN}, :kind, :units, :capacity, :session, :attempt, :thread,
+        :since, :boot + :lease, null, null
+    where exists (
+        select 1 from kvsync_grant
+        where space = :space and name = :name and id = :within and session = :session
+        and (expires is null or expires > :boot))
+    {_IN_THAT_SLOT}
+"""
+"""More of what a grant of the same session holds already."""
+
+_GIVE = f"""
+    {_COLUMNS}
+    select space, name, {_SLOT_AND_TOKEN}, kind, units, capacity, session, attempt, thread,
+        :since, :boot + lease, :boot + :claim_time, id
+    from kvsync_ticket where id = :ticket
+    {_IN_THAT_SLOT}
+"""
+_FREE = """
+    update kvsync_unit set session = 0
+    where space = :space and name = :name and token = :token and session = :session
+"""
+FREE = f"{_FREE} returning expires"
+FREE_IF_NOBODY_WAITS = f"""
+    {_FREE} and not exists (select 1 from kvsync_ticket where space = :space and name = :name)
+    returning expires
+"""
+_GRANTS = """
+    select kvsync_grant.id, units, expires, claim_by, clock
+    from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
+    where space = :space and name = :name
+"""
+_TICKETS = """
+    select kvsync_ticket.id, units, capacity, kvsync_ticket.doorbell, deadline, clock
+    from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
+    where space = :space and name = :name and state = 'waiting' and kvsync_ticket.id > :last
+    order by kvsync_ticket.id limit 16
+"""
+_HOLDERS = """
+    select coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind, units,
+        kvsync_grant.id, kvsync_grant.since, expires
+    from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
+    where space = :space and name = :name order by kvsync_grant.id
+"""
+_WAITERS = """
+    select coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind, units,
+        kvsync_ticket.since
+    from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
+    where space = :space and name = :name and state <> 'granted' order by kvsync_ticket.id
+"""
+
+
+@dataclass(eq=False)
+class Grant:
+    """What is held. `token` is the fencing token: larger than that of every earlier grant."""
+
+    token: int
+    name: str
+    units: int = 1
+    lease: float | None = None
+    session: int = field(default=0, repr=False)
+    attempt: int = field(default=0, repr=False)
+    pid: int = field(default_factory=os.getpid, repr=False)
+    thread: int = field(default_factory=threading.get_ident, repr=False)
+    depth: int = field(default=1, repr=False)
+
+
+class Holder(NamedTuple):
+    """Who holds something; times in seconds."""
+
+    host: str
+    pid: int
+    command: str
+    thread: str
+    kind: str
+    units: int
+    token: int
+    since: float
+    lease_left: float | None
+
+
+class Waiter(NamedTuple):
+    """Who waits for something; `since` is wall time."""
+
+    host: str
+    pid: int
+    command: str
+    thread: str
+    kind: str
+    units: int
+    since: float
+
+
+def serve(space: str, engine: Engine, transaction: Transaction, name: str) -> None:
+    """End what time has ended, give what is free to the head of the line, and ring."""
+    boot, here = engine.boot(), {"space": space, "name": name}
+    used = 0
+    for row in transaction.execute(_GRANTS, here):
+        token, units, expires, claim_by, clock = row
+        ends = [end for end in (expires, claim_by) if end is not None]
+        if clock == this_process().clock and min(ends, default=boot + 1) <= boot:
+            end(space, name, transaction, token)
+        else:
+            used += units
+    last = 0
+    while rows := transaction.execute(_TICKETS, {**here, "last": last}):
+        for last, units, capacity, doorbell, deadline, clock in rows:
+            if deadline is not None and deadline <= boot and clock == this_process().clock:
+                transaction.execute("delete from kvsync_ticket where id = :id", {"id": last})
+                continue
+            ring(engine, transaction, doorbell)  # the new head too: it has others to watch now
+            if used + units > capacity:
+                return
+            _give(transaction, {**here, "ticket": last, "boot": boot})
+            used += units
+
+
+def end(space: str, name: str, transaction: Transaction, token: int) -> bool:
+    """Take a grant away from whoever has it; returns whether there was one.
+
+    If it was given and not claimed, its waiter is skipped until it stirs.
+    """
+    rows = transaction.execute(
+        "update kvsync_unit set session = 0 where space = :space and name = :name"
+        " and token = :token and session <> 0 returning ticket",
+        {"space": space, "name": name, "token": token},
+    )
+    for (ticket,) in rows:
+        transaction.execute(
+            "update kvsync_ticket set state = 'passed' where id = :id and state = 'granted'",
+            {"id": ticket},
+        )
+    return bool(rows)
+
+
+def _give(transaction: Transaction, row: dict[str, Any]) -> None:
+    ((token,),) = transaction.execute(
+        _GIVE, {**row, "claim_time": CLAIM_TIME, "since": transaction.now}
+    )
+    transaction.execute(
+        "update kvsync_ticket set state = 'granted', token = :token where id = :ticket",
+        {"ticket": row["ticket"], "token": token},
+    )
+
+
+def holders(engine: Engine, space: str, name: str) -> list[Holder]:
+    """Who holds units of that name, first come first."""
+    boot = engine.boot()
+    return [
+        Holder._make([*row, None if expires is None else max(0.0, expires - boot)])
+        for *row, expires in engine.read(_HOLDERS, {"space": space, "name": name})
+    ]
+
+
+def waiters(engine: Engine, space: str, name: str) -> list[Waiter]:
+    """Who waits for units of that name, the next one first."""
+    return [Waiter._make(row) for row in engine.read(_WAITERS, {"space": space, "name": name})]
+
+
+for each in ("lock", "semaphore", "election", "once"):
+    MEND[each] = partial(serve, each)

@@ -1,0 +1,66 @@
+"""The kinds of named things: which names are in use, and how to delete one piece by piece."""
+
+from typing import NamedTuple
+
+from kvsync.engine import Engine
+from kvsync.primitives.primitive import check_name
+
+_CHUNK = 1000
+
+
+class _Kind(NamedTuple):
+    """Where the things of a kind are: `rows` tells its rows, `live` those of them that count."""
+
+    table: str
+    name: str
+    key: str
+    rows: str
+    live: str
+
+
+_KINDS = {
+    "dict": _Kind("kvsync_dict", "name", "key", "true", "(expires is null or expires > :now)"),
+    "counter": _Kind("kvsync_counter", "label", "family", "family = ''", "true"),
+    "counters": _Kind("kvsync_counter", "family", "label", "family <> ''", "true"),
+    "rate_limiter": _Kind("kvsync_rate", "name", "name", "true", "true"),
+    "once": _Kind("kvsync_once", "name", "name", "true", "true"),
+    "event": _Kind("kvsync_event", "name", "name", "true", "true"),
+    "barrier": _Kind("kvsync_barrier", "name", "name", "true", "true"),
+}
+
+
+def names(engine: Engine, kind: str) -> list[str]:
+    """The names of that kind that hold something, sorted. Raises: ValueError for another kind."""
+    table, name, _, rows_of, live = _kind(kind)
+    found: list[str] = []
+    # From each name straight to the next one: a distinct over all rows would read them all.
+    while rows := engine.read(
+        f"select {name} from {table} where {rows_of} and {live} and {name} > :after"
+        f" order by {name} limit 1",
+        {"after": found[-1] if found else "", "now": engine.now()},
+    ):
+        found.append(rows[0][0])
+    return found
+
+
+def delete(engine: Engine, kind: str, name: str) -> None:
+    """Remove all rows of that name, a chunk a commit. Raises: ValueError for another kind."""
+    table, column, key, condition, _ = _kind(kind)
+    check_name(name)
+    rows: list[object] | None = None
+    while rows is None or len(rows) == _CHUNK:
+        rows = list(
+            engine.write(
+                f"delete from {table} where {condition} and {column} = :name and {key} in ("
+                f"select {key} from {table} where {condition} and {column} = :name limit :chunk)"
+                " returning 1",
+                {"name": name, "chunk": _CHUNK},
+            )
+        )
+
+
+def _kind(kind: str) -> _Kind:
+    try:
+        return _KINDS[kind]
+    except (KeyError, TypeError):
+        raise ValueError(f"unknown kind {kind!r}: one of {', '.join(map(repr, _KINDS))}") from None

@@ -1,0 +1,227 @@
+"""Locks: one unit, which one holder at a time has, freed when its holder dies."""
+
+import os
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar
+
+from kvsync.errors import AcquireTimeout, LeaseLostError, NotOwnedError
+from kvsync.primitives.arguments import (
+    UNSET,
+    Seconds,
+    Unset,
+    check_blocking,
+    check_lease,
+    check_positive,
+    check_timeout,
+)
+from kvsync.primitives.grants import WHOLE, Grant, Holder, Waiter
+from kvsync.primitives.primitive import Home, Primitive
+from kvsync.primitives.units import Units
+
+SPACE = "lock"
+"""Where the names of lock, rlock and rwlock are: they exclude each other."""
+
+
+@dataclass(frozen=True)
+class LockStats:
+    """A lock at one moment: who holds it, and who waits for it, the next one first."""
+
+    name: str
+    holders: tuple[Holder, ...]
+    waiters: tuple[Waiter, ...]
+
+
+class Lockable(Primitive):
+    """What all that is acquired and released has in common.
+
+    A grant belongs to the object that acquired it: any thread may release it through that object,
+    and nobody else may. It ends with `release`, with the process, or with `store.close()`.
+    """
+
+    _space: ClassVar[str] = SPACE
+    _kind: ClassVar[str]
+
+    def __init__(
+        self,
+        store: Home,
+        name: str,
+        *,
+        timeout: Seconds | None = None,
+        lease: Seconds | None = None,
+    ) -> None:
+        super().__init__(store, name)
+        self._timeout = check_timeout(timeout)
+        self._lease = check_lease(lease)
+        self._units = Units(store.session, self._space, name, self._capacity())
+
+    def _capacity(self) -> int:
+        return WHOLE
+
+    def _options(self) -> dict[str, Any]:
+        options = {"timeout": self._timeout, "lease": self._lease}
+        return {key: value for key, value in options.items() if value is not None}
+
+    def acquire(self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET) -> bool:
+        """Take it, waiting for up to `timeout` seconds; returns whether it was taken.
+
+        None and -1 wait for ever, 0 is one try; left out, the constructor's timeout holds. Those
+        who wait are served in the order in which they came.
+
+        Raises: DeadlockError if the wait could never end; TransactionError inside a transaction;
+        BusyError, ClosedError, StoreReplacedError as any call.
+        """
+        return self._acquire(check_blocking(blocking, timeout, self._timeout)) is not None
+
+    def _acquire(self, timeout: float | None) -> Grant | None:
+        return self._units.acquire(self._kind, self._capacity(), timeout, self._lease)
+
+    def release(self) -> None:
+        """Give it back; the next in line has it when this returns.
+
+        Raises: NotOwnedError if this object does not hold it; LeaseLostError if it was lost
+        meanwhile, and somebody else may have had it.
+        """
+        self._units.release(self._grant())
+
+    def _grant(self) -> Grant:
+        """The grant that this object has. Raises: NotOwnedError."""
+        grant = self._latest()
+        if grant is None:
+            raise NotOwnedError(f"{self._kind} {self._name!r} is not held by this object")
+        return grant
+
+    def _latest(self) -> Grant | None:
+        """This thread's last grant, else another thread's; a forked child has none of them."""
+        ours = self._ours()
+        mine = [grant for grant in ours if grant.thread == threading.get_ident()]
+        return next(reversed(mine or ours), None)
+
+    def _ours(self) -> list[Grant]:
+        return [grant for grant in self._units.held if grant.pid == os.getpid()]
+
+    def __enter__(self) -> Grant:
+        grant = self._acquire(self._timeout)
+        if grant is None:
+            raise AcquireTimeout(
+                f"{self._kind} {self._name!r} was not to be had for {self._timeout:g} s"
+            )
+        return grant
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    # --- how it stands ------------------------------------------------------------------------
+
+    def locked(self) -> bool:
+        """Whether anybody holds it."""
+        return bool(self._units.holders())
+
+    def owned(self) -> bool:
+        """Whether this object holds it now."""
+        grant = self._latest()
+        return grant is not None and self._units.is_current(grant)
+
+    def ensure_held(self) -> None:
+        """Raises: NotOwnedError if this object does not hold it, LeaseLostError if not any more."""
+        grant = self._grant()
+        if not self._units.is_current(grant):
+            raise self._units.lost(grant)
+
+    @property
+    def token(self) -> int | None:
+        """The fencing token of this object's grant: larger than that of every earlier grant."""
+        grant = self._latest()
+        return grant.token if grant is not None else None
+
+    def holder(self) -> Holder | None:
+        """Who holds it; None if nobody does."""
+        return next(iter(self._units.holders()), None)
+
+    def stats(self) -> LockStats:
+        """Holders and waiters. Blocks no writer."""
+        return LockStats(self._name, tuple(self._units.holders()), tuple(self._units.waiters()))
+
+    # --- leases and force ---------------------------------------------------------------------
+
+    def extend(self, seconds: Seconds) -> None:
+        """Let the lease end that many seconds from now. Raises: NotOwnedError, LeaseLostError."""
+        self._units.extend(self._grant(), check_positive("seconds", seconds))
+
+    def force_release(self) -> list[Holder]:
+        """Take it away from whoever holds it; returns who did.
+
+        The former holder is not stopped: it finds out when it releases or extends, and its guarded
+        transactions are refused.
+        """
+        return self._units.force_release()
+
+
+class Lock(Lockable):
+    """A lock that any thread of any process may take, one at a time, in the order of asking.
+
+    Not re-entrant: see `RLock`. If its holder dies, the next in line has it. `timeout` is how long
+    to wait, `lease` how long to hold at most; you rarely need a lease.
+
+    Example:
+        >>> with store.lock("nightly") as grant:
+        ...     grant.token > 0
+        True
+    """
+
+    _kind = "lock"
+
+
+class RLock(Lockable):
+    """A lock that the thread which holds it may take again; it is free after as many releases.
+
+    The owner is the thread, through whichever object of this store.
+    """
+
+    _kind = "rlock"
+
+    def _acquire(self, timeout: float | None) -> Grant | None:
+        # Looked up before: between having the grant and noting it, no signal can come in.
+        owned, key = self._owned, self._key()
+        grant = owned.get(key)
+        if grant is None:
+            grant = super()._acquire(timeout)
+            if grant is not None:
+                owned[key] = grant
+            return grant
+        if not self._units.is_current(grant):
+            raise self._units.lost(grant)
+        grant.depth += 1
+        return grant
+
+    def release(self) -> None:
+        """Undo one `acquire`; the last one gives it back.
+
+        Raises: NotOwnedError if this thread does not hold it; LeaseLostError.
+        """
+        grant = self._grant()
+        if grant.depth > 1:
+            grant.depth -= 1
+            return
+        try:
+            self._units.release(grant)
+        except LeaseLostError:
+            self._owned.pop(self._key(), None)
+            raise
+        self._owned.pop(self._key(), None)
+
+    @property
+    def _owned(self) -> dict[Any, Grant]:
+        return self._units.session.reentrant
+
+    def _key(self) -> tuple[str, int, int]:
+        return self._name, os.getpid(), threading.get_ident()
+
+    def _latest(self) -> Grant | None:
+        return self._owned.get(self._key())

@@ -1,0 +1,317 @@
+"""Rate limits: so many in so much time, over all processes together, exactly.
+
+The generic cell rate algorithm (ITU-T Recommendation I.371, annex A), also known as the leaky
+bucket as a meter. The state is one moment, the theoretical arrival time `tat`: when everything
+granted so far would have gone through at the steady rate of one unit each `per / limit`. Granting
+n units moves it to `max(tat, now) + n * unit`, and is due once that lies no further ahead than
+`burst * unit`. So in any time W no more than `burst + limit * W / per` are granted.
+
+All moments are whole numbers of 2**-32 nanoseconds (ticks) on the boot clock, so nothing drifts,
+and a unit is rounded up, so nothing is granted too much. The boot clock is read inside the write
+transaction, hence it never goes back from one grant to the next.
+
+Who waits has its slot at once: it moves `tat` as if its slot had come, and sleeps until then. So
+slots are in the order of asking. `reserved` is the moment of the last slot. No state lies further
+ahead than `max(now, reserved) + burst * unit`, unless other limits were in force when it was
+written; it is clamped to that. On another boot clock (after a reboot, mostly) `tat` is taken from
+its wall time, and nobody who had a slot is there any more.
+
+Each change of the row bears the number of the attempt that made it. Who gives its slot back puts
+the row before it in place again, and only while the row still bears its own number.
+"""
+
+import secrets
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from kvsync.engine import Row, Transaction
+from kvsync.engine.process import this_process
+from kvsync.errors import BusyError, KvsyncError, TransactionError
+from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
+from kvsync.primitives.primitive import Home, Primitive
+
+_SECOND = 1_000_000_000 << 32
+_MICROSECOND = 1_000 << 32
+_NANOSECOND = 1 << 32
+"""In ticks."""
+
+_LONGEST = 10 * 365 * 86_400
+"""Seconds, for a burst to refill: sums of some of these still fit into 64 bits of nanoseconds."""
+
+_GATE_PATIENCE = 1.0
+"""Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same."""
+
+_NAP = 1.0
+"""Seconds of sleep, at most: while the machine is suspended the boot clock goes on, sleep not."""
+
+_SELECT = """
+    select clock, tat, fraction, reserved, wall, attempt from kvsync_rate where name = :name
+"""
+_PUT = """
+    insert into kvsync_rate (name, clock, tat, fraction, reserved, wall, attempt)
+    values (:name, :clock, :tat, :fraction, :reserved, :wall, :attempt)
+    on conflict (name) do update set clock = excluded.clock, tat = excluded.tat,
+        fraction = excluded.fraction, reserved = excluded.reserved, wall = excluded.wall,
+        attempt = excluded.attempt
+"""
+_PUT_BACK = """
+    update kvsync_rate set clock = :clock, tat = :tat, fraction = :fraction,
+        reserved = :reserved, wall = :wall, attempt = :attempt
+    where name = :name and attempt = :undone
+"""
+
+
+@dataclass(frozen=True)
+class RateLimiterStats:
+    """A rate limiter at one moment.
+
+    `available` units could be had at once; one more after `retry_after` seconds, 0 if there are.
+    """
+
+    name: str
+    limit: int
+    per: float
+    burst: int
+    available: int
+    retry_after: float
+
+
+class _State(NamedTuple):
+    """The row's columns but for the name; `wall` is the same moment as `tat` and `fraction`."""
+
+    clock: str
+    tat: int  # nanoseconds
+    fraction: int  # ticks
+    reserved: int  # nanoseconds
+    wall: float
+    attempt: int
+
+
+class _Slot(NamedTuple):
+    """When units are due, and what the state becomes if they are taken; all in ticks."""
+
+    now: int
+    due: int
+    tat: int
+
+
+class _Attempt:
+    """One call's change of the row: its number, and what was there before."""
+
+    def __init__(self) -> None:
+        self.number = secrets.randbits(62)  # `random` repeats itself in forked children
+        self.before: _State | None = None
+
+
+class RateLimiter(Primitive):
+    """At most `limit` units per `per` seconds, for all processes together.
+
+    `burst` units may go at once after a rest, by default `limit` of them: in any `per` seconds at
+    most `burst + limit` are granted, and `limit` in the long run. With `burst=1` they are evenly
+    spaced. The limits are this object's; other objects of this name may have others, and share
+    what was used. What was used survives a restart, and by the wall clock a reboot.
+
+    Example:
+        >>> mails = store.rate_limiter("mails", 100, per=60)
+        >>> mails.try_acquire()
+        True
+    """
+
+    def __init__(
+        self, store: Home, name: str, limit: int, *, per: Seconds, burst: int | None = None
+    ) -> None:
+        super().__init__(store, name)
+        self._limit = check_whole("limit", limit)
+        self._per = check_positive("per", per)
+        self._burst = self._limit if burst is None else check_whole("burst", burst)
+        if not 1e-9 <= self._per <= _LONGEST:
+            raise ValueError(f"per is from a nanosecond to ten years, not {per!r}")
+        self._unit = -(-round(self._per * 1e9) * _NANOSECOND // self._limit)
+        self._depth = self._burst * self._unit
+        if self._depth > _LONGEST * _SECOND:
+            raise ValueError(f"a burst of {self._burst} would take more than ten years to refill")
+        # A float clock does not tell moments this close apart. Less than a unit, it lets no more
+        # through in any time that is a whole number of units.
+        self._slack = min(self._unit, _MICROSECOND)
+
+    def _options(self) -> dict[str, Any]:
+        return {"limit": self._limit, "per": self._per, "burst": self._burst}
+
+    @property
+    def limit(self) -> int:
+        """Units per `per` seconds."""
+        return self._limit
+
+    @property
+    def per(self) -> float:
+        """Seconds in which `limit` units become available."""
+        return self._per
+
+    @property
+    def burst(self) -> int:
+        """Units that may go at once."""
+        return self._burst
+
+    # --- acquiring ----------------------------------------------------------------------------
+
+    def try_acquire(self, n: int = 1) -> bool:
+        """Take `n` units if they are available now; returns whether they were. Never waits.
+
+        Inside a transaction it is part of that: rolled back, nothing was taken.
+
+        Raises: ValueError for more than `burst`, which are never available.
+        """
+        return self.acquire(n, timeout=0)
+
+    def acquire(self, n: int = 1, timeout: Seconds | None = None) -> bool:
+        """Take `n` units, waiting for up to `timeout` seconds; returns whether they were taken.
+
+        None and -1 wait for ever. Slots are given out in the order of asking, so the wait is known
+        at once: if it is longer than `timeout`, the answer is False right away, and nothing was
+        taken. An exception that ends the wait (KeyboardInterrupt) gives the units back if nobody
+        has asked for some after this call; else they are spent, for the slots behind are fixed.
+        So are those of a process that is killed while it waits.
+
+        Raises: ValueError for more than `burst`; TransactionError inside a transaction if it would
+        have to wait, and then nothing was taken.
+        """
+        self._check(n)
+        seconds = check_timeout(timeout)
+        deadline = None if seconds is None else self._now() + _ticks(seconds)
+        # A refusal needs no write lock: it was true at one moment of this call.
+        if not _fits(self._look(n), deadline):
+            return False
+        attempt = _Attempt()
+        try:
+            work = partial(self._take, n, deadline, attempt, self._may_sleep())
+            patience = None if seconds is None else max(seconds, _GATE_PATIENCE)
+            slot = self._engine.transact(work, patience=patience)
+            if slot is not None:
+                self._sleep_until(slot.due)
+            return slot is not None
+        except (BusyError, TransactionError):
+            raise  # from before the commit
+        except BaseException:
+            with suppress(KvsyncError):  # then it is spent
+                self._engine.transact(partial(self._give_back, attempt))
+            raise
+
+    def _check(self, n: int) -> None:
+        if check_whole("n", n) > self._burst:
+            raise ValueError(f"{n} units can never be had at once of a burst of {self._burst}")
+
+    def _may_sleep(self) -> bool:
+        try:
+            self._engine.forbid_in_transaction("acquire")
+        except TransactionError:
+            return False
+        return True
+
+    def _take(
+        self,
+        n: int,
+        deadline: int | None,
+        attempt: _Attempt,
+        may_sleep: bool,
+        transaction: Transaction,
+    ) -> _Slot | None:
+        attempt.before = _state(transaction.execute(_SELECT, {"name": self._name}))
+        slot = self._slot(attempt.before, n, transaction.now)
+        if not _fits(slot, deadline):
+            return None
+        if slot.due > slot.now and not may_sleep:
+            raise TransactionError(
+                f"rate limiter {self._name!r}: {n} units are to be had in"
+                f" {_seconds(slot.due - slot.now):.3g} s, and nothing can wait in a transaction"
+            )
+        tat, fraction = divmod(slot.tat, _NANOSECOND)
+        reserved = -(-max(slot.now, slot.tat - self._depth) // _NANOSECOND)
+        wall = transaction.now + _seconds(slot.tat - slot.now)
+        state = _State(this_process().clock, tat, fraction, reserved, wall, attempt.number)
+        transaction.execute(_PUT, {"name": self._name, **state._asdict()})
+        return slot
+
+    def _sleep_until(self, due: int) -> None:
+        while (left := _seconds(due - self._now())) > 0:
+            _nap(min(left, _NAP))
+
+    def _give_back(self, attempt: _Attempt, transaction: Transaction) -> None:
+        """As if it had never been taken, if the row is still as the attempt left it."""
+        here = {"name": self._name, "undone": attempt.number}
+        if attempt.before is None:
+            transaction.execute(
+                "delete from kvsync_rate where name = :name and attempt = :undone", here
+            )
+        else:
+            transaction.execute(_PUT_BACK, {**here, **attempt.before._asdict()})
+
+    # --- how it stands ------------------------------------------------------------------------
+
+    def retry_after(self, n: int = 1) -> float:
+        """Seconds until `n` units can be had, if nobody else takes any: 0.0 for now.
+
+        Raises: ValueError for more than `burst`.
+        """
+        self._check(n)
+        slot = self._look(n)
+        return _seconds(slot.due - slot.now)
+
+    def stats(self) -> RateLimiterStats:
+        """Limits, and what is available. Blocks no writer."""
+        slot = self._look(1)
+        used = slot.tat - self._unit - slot.now
+        available = max(0, min(self._burst, (self._depth + self._slack - 1 - used) // self._unit))
+        wait = _seconds(slot.due - slot.now)
+        return RateLimiterStats(self._name, self._limit, self._per, self._burst, available, wait)
+
+    def reset(self) -> None:
+        """Forget what was used; a whole burst is available. Who waits keeps its slot."""
+        self._engine.write("delete from kvsync_rate where name = :name", {"name": self._name})
+
+    # --- the arithmetic -----------------------------------------------------------------------
+
+    def _now(self) -> int:
+        """The boot clock in ticks, to the nanosecond."""
+        return int(self._engine.boot() * 1e9) * _NANOSECOND
+
+    def _look(self, n: int) -> _Slot:
+        state = _state(self._engine.read(_SELECT, {"name": self._name}))
+        return self._slot(state, n, self._engine.now())
+
+    def _slot(self, state: _State | None, n: int, wall: float) -> _Slot:
+        """The next slot for `n` units."""
+        now = self._now()
+        tat = max(now, self._tat(state, now, wall)) + n * self._unit
+        due = tat - self._depth
+        return _Slot(now, due if due - now >= self._slack else now, tat)
+
+    def _tat(self, state: _State | None, now: int, wall: float) -> int:
+        if state is None:
+            return now
+        if state.clock == this_process().clock:
+            latest = max(now, state.reserved * _NANOSECOND) + self._depth
+            return min(latest, state.tat * _NANOSECOND + state.fraction)
+        return min(now + self._depth, now + round((state.wall - wall) * 1e9) * _NANOSECOND)
+
+
+def _fits(slot: _Slot, deadline: int | None) -> bool:
+    return deadline is None or slot.due <= max(slot.now, deadline)
+
+
+def _state(rows: list[Row]) -> _State | None:
+    return _State._make(rows[0]) if rows else None
+
+
+def _ticks(seconds: float) -> int:
+    return round(min(seconds, 100 * _LONGEST) * _SECOND)
+
+
+def _seconds(ticks: int) -> float:
+    return ticks / _SECOND
+
+
+def _nap(seconds: float) -> None:
+    time.sleep(seconds)

@@ -1,0 +1,149 @@
+"""Read-write locks: many readers or one writer, in the order of asking, so that neither starves."""
+
+import os
+import threading
+from contextlib import suppress
+from typing import Any
+
+from kvsync.errors import DeadlockError, KvsyncError
+from kvsync.primitives.arguments import Seconds
+from kvsync.primitives.grants import Grant, holders, waiters
+from kvsync.primitives.lock import SPACE, Lockable, LockStats
+from kvsync.primitives.primitive import Home, Primitive
+
+
+class RWLock(Primitive):
+    """A lock whose `read()` side many may hold together, and whose `write()` side one alone.
+
+    Both sides wait in one line: a reader that comes after a waiting writer waits behind it, and
+    readers that stand together get in together. A thread that holds the write side may take the
+    read side too, and then release the write side (a downgrade). The other way round is refused:
+    two readers that both wait to write would wait for ever.
+
+    Example:
+        >>> lock = store.rwlock("catalogue")
+        >>> with lock.read():
+        ...     pass
+    """
+
+    def __init__(
+        self,
+        store: Home,
+        name: str,
+        *,
+        timeout: Seconds | None = None,
+        lease: Seconds | None = None,
+    ) -> None:
+        super().__init__(store, name)
+        self._read = ReadLock(store, name, timeout=timeout, lease=lease)
+        self._write = WriteLock(store, name, timeout=timeout, lease=lease)
+        self._read.other, self._write.other = self._write, self._read
+
+    def _options(self) -> dict[str, Any]:
+        return self._read._options()
+
+    def read(self) -> "ReadLock":
+        """The side that many may hold together; the same object each time."""
+        return self._read
+
+    def write(self) -> "WriteLock":
+        """The side that one holds alone; the same object each time."""
+        return self._write
+
+    def stats(self) -> LockStats:
+        """Holders and waiters of both sides. Blocks no writer."""
+        here = (self._engine, SPACE, self._name)
+        return LockStats(self._name, tuple(holders(*here)), tuple(waiters(*here)))
+
+
+class _Side(Lockable):
+    """One side of a read-write lock; `other` is the other one of the same object."""
+
+    other: "_Side"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _side, (self._store, self._name, self._options(), self._kind)
+
+    def _mine(self) -> Grant | None:
+        """This thread's last grant of this side."""
+        grant = self._latest()
+        return grant if grant and (grant.pid, grant.thread) == _here() else None
+
+    def _held_now(self) -> Grant | None:
+        """The same. Raises: LeaseLostError if it is held no more."""
+        grant = self._mine()
+        if grant is not None and not self._units.is_current(grant):
+            raise self._units.lost(grant)
+        return grant
+
+
+class ReadLock(_Side):
+    """The read side of an `RWLock`: see there. A thread may hold it several times."""
+
+    _kind = "read"
+
+    def _acquire(self, timeout: float | None) -> Grant | None:
+        writing = self.other._held_now()
+        if writing is not None:
+            return self._units.join(writing, self._kind, 1, self._lease)
+        return self._units.acquire(self._kind, 1, timeout, self._lease)
+
+
+class WriteLock(_Side):
+    """The write side of an `RWLock`: see there."""
+
+    _kind = "write"
+
+    def __init__(self, store: Home, name: str, **options: Any) -> None:
+        super().__init__(store, name, **options)
+        self._downgraded: set[tuple[int, int]] = set()  # threads whose blocks are readers now
+
+    def _acquire(self, timeout: float | None) -> Grant | None:
+        if self.other._held_now() is not None:
+            raise DeadlockError(
+                f"rwlock {self._name!r}: this thread holds its read side, and would wait for"
+                " itself; release that first, and read again what you know"
+            )
+        self._downgraded.discard(_here())
+        return super()._acquire(timeout)
+
+    def downgrade(self) -> Grant:
+        """Go on as a reader, with nobody in between; returns the read side's grant.
+
+        From then on the read side is what is to be released; leaving the `with` block of the write
+        side does that too.
+
+        Raises: NotOwnedError, LeaseLostError.
+        """
+        writing = self._grant()
+        self._downgraded.add(_here())  # first: what a block is left with, its end sees to
+        reading = self.other._units.join(writing, "read", 1, self._lease)
+        try:
+            self._units.release(writing)
+        except KvsyncError:
+            with suppress(KvsyncError):
+                self.other._units.release(reading)
+            raise
+        except BaseException:
+            if writing in self._units.held:
+                self._units.release(writing)
+            raise
+        return reading
+
+    def __exit__(self, *_: object) -> None:
+        if _here() not in self._downgraded:
+            self.release()
+            return
+        self._downgraded.discard(_here())
+        for side in (self, self.other):
+            if side._mine() is not None:
+                side.release()
+
+
+def _side(store: Home, name: str, options: dict[str, Any], kind: str) -> _Side:
+    both = RWLock(store, name, **options)
+    return both.read() if kind == "read" else both.write()
+
+
+def _here() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()

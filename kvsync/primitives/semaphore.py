@@ -1,0 +1,165 @@
+"""Semaphores: a limited number of permits, each freed when its holder dies."""
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from kvsync.errors import KvsyncError, LeaseLostError, OverReleaseError
+from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, check_whole
+from kvsync.primitives.grants import Grant, Holder, Waiter
+from kvsync.primitives.lock import Lockable
+from kvsync.primitives.primitive import Home
+
+
+@dataclass(frozen=True)
+class SemaphoreStats:
+    """A semaphore at one moment: who holds permits, and who waits, the next one first."""
+
+    name: str
+    limit: int
+    free: int
+    holders: tuple[Holder, ...]
+    waiters: tuple[Waiter, ...]
+
+
+class Semaphore(Lockable):
+    """At most `limit` permits are held at a time, by whichever processes and threads.
+
+    Bounded: more than was acquired cannot be released. A differing `limit` is adopted when nobody
+    holds a permit or waits; else `acquire` raises LimitError.
+
+    Example:
+        >>> with store.semaphore("downloads", 4):
+        ...     pass
+    """
+
+    _space = _kind = "semaphore"
+
+    def __init__(
+        self,
+        store: Home,
+        name: str,
+        limit: int,
+        *,
+        timeout: Seconds | None = None,
+        lease: Seconds | None = None,
+    ) -> None:
+        self._limit = check_whole("limit", limit)
+        self._turns: dict[int, threading.RLock] = {}  # by process: a fork can leave one taken
+        super().__init__(store, name, timeout=timeout, lease=lease)
+
+    def _capacity(self) -> int:
+        return self._limit
+
+    def _options(self) -> dict[str, Any]:
+        return {"limit": self._limit, **super()._options()}
+
+    @property
+    def limit(self) -> int:
+        """How many permits there are."""
+        return self._limit
+
+    def acquire(
+        self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET, *, n: int = 1
+    ) -> bool:
+        """Take `n` permits at once, waiting for up to `timeout` seconds; returns whether they were.
+
+        The arguments and what is raised are those of `Lock.acquire`; and ValueError for more
+        permits than there are.
+        """
+        if check_whole("n", n) > self._limit:
+            raise ValueError(f"{n} permits can never be had of a limit of {self._limit}")
+        return self._take(check_blocking(blocking, timeout, self._timeout), n) is not None
+
+    def _take(self, timeout: float | None, n: int) -> Grant | None:
+        return self._units.acquire(self._kind, n, timeout, self._lease)
+
+    def _acquire(self, timeout: float | None) -> Grant | None:
+        return self._take(timeout, 1)
+
+    def release(self, n: int = 1) -> None:
+        """Give back `n` of this object's permits, those that this thread acquired last first.
+
+        Raises: OverReleaseError if it has fewer, and then gives back none; LeaseLostError if some
+        of them were lost before, and then gives back the others.
+        """
+        check_whole("n", n)
+        self._engine.forbid_in_transaction("release")
+        with self._turn():
+            plan = self._plan(n)
+            try:
+                self._give_back(plan)
+            except KvsyncError:
+                raise
+            except BaseException:
+                self._give_back(plan)  # a signal's exception comes when it is done
+                raise
+
+    def _turn(self) -> threading.RLock:
+        """Two threads of one object must not give back the same permit."""
+        return self._turns.setdefault(os.getpid(), threading.RLock())
+
+    def _plan(self, n: int) -> list[tuple[Grant, int]]:
+        """Which grants to give back, and how many permits of each are to be left."""
+        plan = []
+        for grant in self._last_first():
+            step = min(n, grant.units)
+            if step:
+                plan.append((grant, grant.units - step))
+            n -= step
+        if n:
+            raise OverReleaseError(
+                f"semaphore {self._name!r}: this object holds {n} permits fewer than it releases"
+            )
+        return plan
+
+    def _last_first(self) -> list[Grant]:
+        """This thread's grants, then the others', each from the last one to the first."""
+        grants, here = self._ours()[::-1], threading.get_ident()
+        return sorted(grants, key=lambda grant: grant.thread != here)
+
+    def _give_back(self, plan: list[tuple[Grant, int]]) -> None:
+        """Goes on where it was interrupted, if called again."""
+        lost: LeaseLostError | None = None
+        for grant, left in plan:
+            try:
+                self._leave(grant, left)
+            except LeaseLostError as error:
+                lost = error
+        if lost is not None:
+            raise lost
+
+    def _leave(self, grant: Grant, left: int) -> None:
+        if left == 0 and grant in self._units.held:
+            self._units.release(grant)
+        elif 0 < left < grant.units:
+            self._units.shrink(grant, grant.units - left)
+
+    def locked(self) -> bool:
+        """Whether no permit is free."""
+        return self.free() == 0
+
+    def free(self) -> int:
+        """How many permits nobody holds."""
+        return self._left_by(self._units.holders())
+
+    def _left_by(self, holders: list[Holder]) -> int:
+        """A lease that is over holds nothing. Those who hold may go by another, larger limit."""
+        held = sum(holder.units for holder in holders if holder.lease_left != 0)
+        return max(0, self._limit - held)
+
+    def holders(self) -> list[Holder]:
+        """Who holds permits, first come first."""
+        return self._units.holders()
+
+    def stats(self) -> SemaphoreStats:  # type: ignore[override]  # the same, and more
+        """Holders and waiters. Blocks no writer."""
+        holders = self._units.holders()
+        return SemaphoreStats(
+            self._name,
+            self._limit,
+            self._left_by(holders),
+            tuple(holders),
+            tuple(self._units.waiters()),
+        )

@@ -1,0 +1,212 @@
+"""Lines of those who wait to be told: at an event, a condition, a barrier.
+
+A ticket of such a line wants no units. It waits until somebody sets its state, in the transaction
+that changes what it waits for, and rings; then its owner takes it away. What else there is of a
+name, with invariants that are true after every commit:
+
+    kvsync_pledge    a row for each ticket whose owner owes something to the others: it was
+                     notified, or is a party of a barrier. It goes when that is done. Unlike the
+                     ticket it does not go with the session, so a pledge without a ticket means
+                     that its owner died and left it open (`take_broken`).
+    kvsync_unit      a row, of no units, for each pledge of the living: for the head of a line
+                     watches those who hold something of its name, and so learns of their death.
+
+- A ticket goes by its owner, whatever cuts the wait short, or with its session.
+- Whoever takes a waiting ticket out of the line rings the one behind it, which has another
+  predecessor to watch now; whoever gives a pledge rings the head.
+- Who finds itself told rings the next that were told the same: who told them may have been killed
+  before it rang.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from kvsync.engine import Engine, Row, Transaction
+from kvsync.engine.doorbell import Doorbell
+from kvsync.engine.process import this_process
+from kvsync.session import Session
+from kvsync.waiting import GONE, WAITING, Wait, Wish, ring
+
+_TELL = """
+    update kvsync_ticket set state = :state, token = :number where id = :ticket returning doorbell
+"""
+_TELL_ALL = """
+    update kvsync_ticket set state = :state
+    where space = :space and name = :name and state = :among
+    returning doorbell
+"""
+_FORGET_OVERDUE = """
+    delete from kvsync_ticket
+    where space = :space and name = :name and state = 'waiting' and deadline <= :boot
+    and session in (select id from kvsync_session where clock = :clock)
+    returning id
+"""
+_LEAVE = """
+    delete from kvsync_ticket
+    where space = :space and name = :name and session = :session and attempt = :attempt
+    returning id, state, token
+"""
+_HOLD = """
+    insert into kvsync_unit (space, name, slot, token, kind, units, capacity, session, attempt,
+        thread, since, ticket)
+    select space, name, id, id, kind, units, capacity, session, attempt, thread, :since, id
+    from kvsync_ticket where id = :ticket
+"""
+_TAKE_BROKEN = """
+    delete from kvsync_pledge
+    where space = :space and name = :name and ticket not in (
+        select id from kvsync_ticket where space = :space and name = :name)
+    returning ticket
+"""
+_TOLD_TOO = """
+    select doorbell from kvsync_ticket
+    where space = :space and name = :name and state = :state and id > :ticket
+    order by id limit 2
+"""
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """The tickets of one name."""
+
+    engine: Engine
+    space: str
+    name: str
+
+    @property
+    def here(self) -> dict[str, object]:
+        """The parameters of statements that tell which line."""
+        return {"space": self.space, "name": self.name}
+
+    # --- one's own place ----------------------------------------------------------------------
+
+    def wish(self, session: Session, timeout: float | None, capacity: int = 0) -> Wish:
+        """What a caller waits for that waits up to `timeout` seconds, or for ever."""
+        session.undo_leftovers()
+        deadline = None if timeout is None else self.engine.boot() + timeout
+        attempt = session.next_attempt()
+        return Wish(self.space, self.name, self.space, attempt, deadline, capacity=capacity)
+
+    def patience(self, wish: Wish) -> float | None:
+        """Seconds for which its first transaction may wait for SQLite's write lock."""
+        return wish.patience(self.engine.boot())
+
+    def is_over(self, wish: Wish) -> bool:
+        return wish.is_over(self.engine.boot())
+
+    def until_told(
+        self, session: Session, wish: Wish, ticket: int, doorbell: Doorbell | None
+    ) -> str:
+        """The state that somebody gave the ticket; WAITING when the deadline is over; or GONE."""
+        with Wait(session, wish, ticket, doorbell) as wait:
+            state = wait.until_served()
+        if state not in (WAITING, GONE):
+            place = {**self.here, "state": state, "ticket": ticket}
+            for (bell,) in self.engine.read(_TOLD_TOO, place):
+                if bell is not None:
+                    self.engine.doorbells.ring(bell)
+        return state
+
+    def leave(self, transaction: Transaction, session: Session, wish: Wish) -> Row | None:
+        """Take that attempt's ticket away; returns its id, state and number, if it is there."""
+        mine = {**self.here, "session": session.id, "attempt": wish.attempt}
+        left = None
+        for left in transaction.execute(_LEAVE, mine):
+            self.redeem(transaction, left[0])
+            if left[1] == WAITING:
+                self.ring_first(transaction, behind=left[0])
+        return left
+
+    def depart(self, session: Session, wish: Wish) -> Row | None:
+        """`leave`, in a transaction of its own; it may be repeated."""
+        return self.engine.transact(partial(self.leave, session=session, wish=wish))
+
+    # --- the others ---------------------------------------------------------------------------
+
+    def first(self, transaction: Transaction, limit: int, state: str = WAITING) -> list[int]:
+        """The first tickets of that state in the line."""
+        rows = transaction.execute(
+            "select id from kvsync_ticket where space = :space and name = :name"
+            " and state = :state order by id limit :limit",
+            {**self.here, "state": state, "limit": limit},
+        )
+        return [ticket for (ticket,) in rows]
+
+    def state(self, transaction: Transaction, ticket: int) -> tuple[str, int | None]:
+        """A ticket's state and number."""
+        rows = transaction.execute(
+            "select state, token from kvsync_ticket where id = :ticket", {"ticket": ticket}
+        )
+        return rows[0] if rows else (GONE, None)
+
+    def tell(
+        self, transaction: Transaction, ticket: int, state: str, number: int | None = None
+    ) -> None:
+        """Give a ticket its state, and ring."""
+        row = {"ticket": ticket, "state": state, "number": number}
+        for (doorbell,) in transaction.execute(_TELL, row):
+            ring(self.engine, transaction, doorbell)
+
+    def tell_all(self, transaction: Transaction, state: str, among: str = WAITING) -> None:
+        """The same for all tickets of the state `among`."""
+        row = {**self.here, "state": state, "among": among}
+        for (doorbell,) in transaction.execute(_TELL_ALL, row):
+            ring(self.engine, transaction, doorbell)
+
+    def ring_first(self, transaction: Transaction, behind: int = 0) -> None:
+        """Ring the first that waits behind that ticket: it has others to watch now."""
+        for (doorbell,) in transaction.execute(
+            "select doorbell from kvsync_ticket where space = :space and name = :name"
+            " and state = 'waiting' and id > :behind order by id limit 1",
+            {**self.here, "behind": behind},
+        ):
+            ring(self.engine, transaction, doorbell)
+
+    def forget_overdue(self, transaction: Transaction) -> int:
+        """Take away who has not withdrawn though its deadline is over; returns how many."""
+        when = {"boot": self.engine.boot(), "clock": this_process().clock}
+        forgotten = transaction.execute(_FORGET_OVERDUE, {**self.here, **when})
+        for (ticket,) in forgotten:
+            self.ring_first(transaction, behind=ticket)
+        return len(forgotten)
+
+    def sessions(self) -> list[int]:
+        """Whose tickets there are."""
+        rows = self.engine.read(
+            "select distinct session from kvsync_ticket where space = :space and name = :name",
+            self.here,
+        )
+        return [session for (session,) in rows]
+
+    # --- pledges ------------------------------------------------------------------------------
+
+    def pledge(self, transaction: Transaction, ticket: int) -> None:
+        """From now on its owner owes something."""
+        transaction.execute(
+            "insert into kvsync_pledge (space, name, ticket) values (:space, :name, :ticket)",
+            {**self.here, "ticket": ticket},
+        )
+        transaction.execute(_HOLD, {"ticket": ticket, "since": transaction.now})
+
+    def redeem(self, transaction: Transaction, ticket: int) -> None:
+        """It owes no more."""
+        for table in ("kvsync_pledge", "kvsync_unit"):
+            transaction.execute(
+                f"delete from {table} where space = :space and name = :name and ticket = :ticket",
+                {**self.here, "ticket": ticket},
+            )
+
+    def redeem_all(self, transaction: Transaction) -> None:
+        """Nobody in this line owes anything."""
+        for table in ("kvsync_pledge", "kvsync_unit"):
+            transaction.execute(
+                f"delete from {table} where space = :space and name = :name", self.here
+            )
+
+    def take_broken(self, transaction: Transaction) -> int:
+        """Take away the pledges that the dead left open; returns how many there were."""
+        transaction.execute(
+            "delete from kvsync_unit where space = :space and name = :name and session = 0",
+            self.here,
+        )
+        return len(transaction.execute(_TAKE_BROKEN, self.here))

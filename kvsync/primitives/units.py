@@ -1,0 +1,373 @@
+"""Units of a named thing, as one object acquires and releases them: see `grants.py`."""
+
+import os
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from kvsync.engine import Transaction
+from kvsync.engine.doorbell import Doorbell
+from kvsync.errors import KvsyncError, LeaseLostError, LimitError, NotOwnedError
+from kvsync.primitives.grants import (
+    FREE,
+    FREE_IF_NOBODY_WAITS,
+    JOIN,
+    TAKE,
+    Grant,
+    Holder,
+    Waiter,
+    holders,
+    serve,
+    waiters,
+)
+from kvsync.session import Session
+from kvsync.waiting import GONE, WAITING, Wait, Wish, enter
+
+_GRANTED = "granted"
+
+_OF_ATTEMPT = "where space = :space and name = :name and session = :session and attempt = :attempt"
+
+
+class Units:
+    """The units of one name, as one object sees them: `held` are this object's grants."""
+
+    def __init__(self, session: Session, space: str, name: str, capacity: int) -> None:
+        self.session = session
+        self.space, self.name, self.capacity = space, name, capacity
+        self.held: list[Grant] = []
+        self._engine = session.engine
+        self._here = {"space": space, "name": name}
+
+    # --- acquiring ----------------------------------------------------------------------------
+
+    def acquire(
+        self, kind: str, units: int, timeout: float | None, lease: float | None
+    ) -> Grant | None:
+        """A grant, after waiting up to `timeout` seconds (None: for ever), or None.
+
+        Raises: DeadlockError, LimitError, TransactionError. Whatever is raised, by a signal's
+        handler too, nothing of the attempt stays.
+        """
+        self._engine.forbid_in_transaction("acquire")
+        self.session.undo_leftovers()
+        attempt = self.session.next_attempt()
+        deadline = None if timeout is None else self._engine.boot() + timeout
+        wish = Wish(self.space, self.name, kind, attempt, deadline, units, self.capacity, lease)
+        try:
+            grant = self._take(wish) or self._after_a_look(wish, timeout)
+            if grant is not None:
+                self.held.append(grant)
+            return grant
+        except BaseException:
+            self.session.undo(partial(self._undo, attempt))
+            raise
+
+    def _take(self, wish: Wish) -> Grant | None:
+        """At once, or not at all."""
+        rows = self._engine.write(
+            TAKE,
+            {
+                **vars(wish),
+                "session": self.session.id,
+                "thread": self.session.thread,
+                "since": self._engine.now(),
+                "expires": wish.lease and self._engine.boot() + wish.lease,
+            },
+            patience=wish.patience(self._engine.boot()),
+            sure=True,
+        )
+        return self._grant(rows[0][0], wish) if rows else None
+
+    def _after_a_look(self, wish: Wish, timeout: float | None) -> Grant | None:
+        """See to the dead; then try again, or wait."""
+        self.session.reap(self._holding_sessions())
+        if timeout == 0:
+            once = replace(wish, deadline=None)
+            token = self._engine.transact(
+                partial(self._try, once), patience=wish.patience(self._engine.boot())
+            )
+            return None if token is None else self._grant(token, wish)
+        return self._queue(wish)
+
+    def _try(self, wish: Wish, transaction: Transaction) -> int | None:
+        """Join the line and leave it again, in one moment."""
+        ticket, token = self._enter(wish, None, transaction)
+        return self._withdraw(ticket, transaction) if token is None else token
+
+    def _queue(self, wish: Wish) -> Grant | None:
+        with self.session.doorbell() as doorbell:
+            while True:
+                ticket, token = self._engine.transact(
+                    partial(self._enter, wish, doorbell),
+                    patience=wish.patience(self._engine.boot()),
+                )
+                if token is not None:
+                    return self._grant(token, wish)
+                with Wait(self.session, wish, ticket, doorbell) as wait:
+                    while (state := wait.until_served()) == _GRANTED:
+                        if token := self._engine.transact(partial(self._claim, ticket)):
+                            return self._grant(token, wish)
+                if state == WAITING:
+                    token = self._engine.transact(partial(self._withdraw, ticket))
+                    return None if token is None else self._grant(token, wish)
+                assert state == GONE
+                if wish.is_over(self._engine.boot()):
+                    return None
+
+    def _enter(
+        self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction
+    ) -> tuple[int, int | None]:
+        """Join the line; returns the ticket, and the token if it was served at once."""
+        self._serve(transaction)
+        self._check_limit(transaction)
+        ticket = enter(self.session, transaction, wish, doorbell)
+        self._serve(transaction)
+        return ticket, self._claim(ticket, transaction)
+
+    def _claim(self, ticket: int, transaction: Transaction) -> int | None:
+        """The token of the grant given to that ticket; None if it has passed on."""
+        rows = transaction.execute(
+            "update kvsync_unit set claim_by = null, ticket = null, expires = :boot + ("
+            " select lease from kvsync_ticket where id = :ticket)"
+            " where space = :space and name = :name and ticket = :ticket and session <> 0"
+            " returning token",
+            {**self._here, "ticket": ticket, "boot": self._engine.boot()},
+        )
+        if not rows:
+            self._return(ticket, transaction)
+            return None
+        transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
+        return int(rows[0][0])
+
+    def _return(self, ticket: int, transaction: Transaction) -> None:
+        """What was given is gone already (by force, or by its lease): back to the old place."""
+        if transaction.execute(
+            "update kvsync_ticket set state = 'waiting' where id = :id and state = 'granted'"
+            " returning id",
+            {"id": ticket},
+        ):
+            self._serve(transaction)
+
+    def _withdraw(self, ticket: int, transaction: Transaction) -> int | None:
+        """Leave the line; what was given in this very instant is kept: its token."""
+        token = self._claim(ticket, transaction)
+        if token is None:
+            transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
+            transaction.execute(
+                "update kvsync_unit set session = 0 where space = :space and name = :name"
+                " and ticket = :ticket and session <> 0",
+                {**self._here, "ticket": ticket},
+            )
+            self._serve(transaction)
+        return token
+
+    def _undo(self, attempt: int) -> None:
+        """Nothing of this attempt stays, whatever it had come to."""
+
+        def work(transaction: Transaction) -> None:
+            mine = {**self._here, "session": self.session.id, "attempt": attempt}
+            transaction.execute(f"delete from kvsync_ticket {_OF_ATTEMPT}", mine)
+            transaction.execute(f"update kvsync_unit set session = 0 {_OF_ATTEMPT}", mine)
+            self._serve(transaction)
+
+        self.held[:] = [grant for grant in self.held if grant.attempt != attempt]
+        self._engine.transact(work)
+
+    def _check_limit(self, transaction: Transaction) -> None:
+        for table in ("kvsync_grant", "kvsync_ticket"):
+            for (found,) in transaction.execute(
+                f"select capacity from {table} where space = :space and name = :name"
+                " and capacity <> :capacity limit 1",
+                {**self._here, "capacity": self.capacity},
+            ):
+                raise LimitError(
+                    f"{self.space} {self.name!r} is in use with a limit of {found}, not"
+                    f" {self.capacity}; a new limit is adopted when nobody holds it or waits"
+                )
+
+    def join(self, within: Grant, kind: str, units: int, lease: float | None) -> Grant:
+        """More of what `within` holds already, past the line: nobody else can hold any of it.
+
+        Raises: LeaseLostError if `within` is not held any more.
+        """
+        self._engine.forbid_in_transaction("acquire")
+        attempt = self.session.next_attempt()
+        wish = Wish(self.space, self.name, kind, attempt, None, units, self.capacity, lease)
+
+        def work(transaction: Transaction) -> int | None:
+            row = {
+                **vars(wish),
+                "session": within.session,
+                "thread": self.session.thread,
+                "since": transaction.now,
+                "boot": self._engine.boot(),
+                "within": within.token,
+            }
+            found = transaction.execute(JOIN, row)
+            return found[0][0] if found else None
+
+        try:
+            token = self._engine.transact(work)
+            if token is None:
+                raise self.lost(within)
+            self.held.append(self._grant(token, wish))
+            return self.held[-1]
+        except BaseException:
+            self.session.undo(partial(self._undo, attempt))
+            raise
+
+    # --- releasing ----------------------------------------------------------------------------
+
+    def release(self, grant: Grant) -> None:
+        """Give it back; who is next in line has it when this returns.
+
+        Raises: LeaseLostError if it was lost before; TransactionError. A signal's exception comes
+        when it is done.
+        """
+        self._engine.forbid_in_transaction("release")
+        if grant.pid != os.getpid():
+            raise NotOwnedError(f"{self.space} {self.name!r} was acquired by the parent process")
+        try:
+            current = self._release(grant)
+            self._forget(grant)
+        except KvsyncError:
+            raise
+        except BaseException:
+            self._release(grant)  # it may have come to its end before
+            self._forget(grant)
+            raise
+        if not current:
+            raise self.lost(grant)
+
+    def _release(self, grant: Grant) -> bool:
+        """Whether it was still ours. A lease that is over is not, taken by others or not."""
+        mine = {**self._here, "token": grant.token, "session": grant.session}
+        rows = self._engine.write(FREE_IF_NOBODY_WAITS, mine)
+        if not rows:
+            rows = self._engine.transact(partial(self._drop, mine))
+        return any(expires is None or expires > self._engine.boot() for (expires,) in rows)
+
+    def _drop(self, mine: dict[str, Any], transaction: Transaction) -> list[Any]:
+        rows = transaction.execute(FREE, mine)
+        self._serve(transaction)
+        return rows
+
+    def _forget(self, grant: Grant) -> None:
+        if grant in self.held:
+            self.held.remove(grant)
+
+    def shrink(self, grant: Grant, units: int) -> None:
+        """Give back some of its units, fewer than all. Raises: LeaseLostError."""
+        self._engine.forbid_in_transaction("release")
+        left = grant.units - units
+
+        def work(transaction: Transaction) -> bool:
+            rows = transaction.execute(
+                "update kvsync_unit set units = :left where space = :space and name = :name"
+                " and token = :token and session = :session"
+                " and (expires is null or expires > :boot) returning token",
+                {
+                    **self._here,
+                    "left": left,
+                    "token": grant.token,
+                    "session": grant.session,
+                    "boot": self._engine.boot(),
+                },
+            )
+            self._serve(transaction)
+            return bool(rows)
+
+        # Setting what is left, not taking away: repeating it after a signal does no harm.
+        try:
+            current = self._engine.transact(work)
+        except KvsyncError:
+            raise
+        except BaseException:
+            self._engine.transact(work)
+            grant.units = left
+            raise
+        grant.units = left
+        if not current:
+            self._forget(grant)
+            raise self.lost(grant)
+
+    def force_release(self) -> list[Holder]:
+        """Take all grants away from whoever holds them; returns who did.
+
+        They find out: their release and guarded transactions raise LeaseLostError.
+        """
+        holders = self.holders()
+
+        def work(transaction: Transaction) -> None:
+            transaction.execute(
+                "update kvsync_unit set session = 0 where space = :space and name = :name",
+                self._here,
+            )
+            self._serve(transaction)
+
+        self._engine.transact(work)
+        return holders
+
+    # --- what is held -------------------------------------------------------------------------
+
+    def extend(self, grant: Grant, seconds: float) -> None:
+        """Let the lease end that many seconds from now. Raises: LeaseLostError."""
+        boot = self._engine.boot()
+        rows = self._engine.write(
+            "update kvsync_unit set expires = :boot + :seconds where space = :space"
+            " and name = :name and token = :token and session = :session"
+            " and (expires is null or expires > :boot) returning token",
+            {
+                **self._here,
+                "token": grant.token,
+                "session": grant.session,
+                "boot": boot,
+                "seconds": seconds,
+            },
+        )
+        if not rows:
+            raise self.lost(grant)
+
+    def is_current(self, grant: Grant) -> bool:
+        """Whether it is still held: nobody else can have got it."""
+        rows = self._engine.read(
+            "select expires from kvsync_grant"
+            " where space = :space and name = :name and id = :token and session = :session",
+            {**self._here, "token": grant.token, "session": grant.session},
+        )
+        return any(expires is None or expires > self._engine.boot() for (expires,) in rows)
+
+    def lost(self, grant: Grant) -> LeaseLostError:
+        return LeaseLostError(
+            f"{self.space} {self.name!r} is not held any more under the token {grant.token}: its"
+            " lease ran out, or it was taken away by force"
+        )
+
+    def holders(self) -> list[Holder]:
+        """Who holds units now, first come first."""
+        return holders(self._engine, self.space, self.name)
+
+    def waiters(self) -> list[Waiter]:
+        """Who waits, the next one first."""
+        return waiters(self._engine, self.space, self.name)
+
+    # --- within -------------------------------------------------------------------------------
+
+    def _serve(self, transaction: Transaction) -> None:
+        serve(self.space, self._engine, transaction, self.name)
+
+    def _holding_sessions(self) -> list[int]:
+        rows = self._engine.read(
+            "select session from kvsync_grant where space = :space and name = :name", self._here
+        )
+        return [session for (session,) in rows]
+
+    def _grant(self, token: int, wish: Wish) -> Grant:
+        return Grant(
+            token,
+            self.name,
+            wish.units,
+            wish.lease,
+            self.session.id,
+            wish.attempt,
+        )

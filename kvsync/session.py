@@ -1,0 +1,323 @@
+"""Sessions: who we are, whether another is alive, and what becomes of what the dead held.
+
+A session is one store handle in one process, from its first grant or wait until the handle is
+closed or the process ends. Grants and tickets carry its id. It proves its life by a doorbell, see
+`engine/doorbell.py`.
+
+Never taken for dead is who may live. The proof of death is that nobody listens at the very doorbell
+that the session recorded, and that no process lives which has its pid, start time and stack (for a
+program may have closed all its descriptors). Where the doorbell tells nothing, only who sees the
+same pids can tell: then the pid, start time and stack decide.
+
+Whoever is obstructed by a dead session reaps it: its grants and tickets go, in one transaction,
+and what they held up moves on.
+"""
+
+import itertools
+import os
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from typing import Any
+
+from kvsync.engine import Engine, Row, Transaction
+from kvsync.engine.doorbell import Doorbell, Mark, Watch
+from kvsync.engine.process import Process, lives, this_process
+from kvsync.errors import KvsyncError, StoreReplacedError
+from kvsync.exits import at_exit
+
+_INSERT = """
+    insert into kvsync_session (doorbell, device, inode, host, boot, clock, pid_namespace,
+        time_namespace, pid, start_ticks, start_stack, command, since)
+    values (:name, :device, :inode, :host, :boot, :clock, :pid_namespace,
+        :time_namespace, :pid, :start_ticks, :start_stack, :command, :since)
+    returning id
+"""
+_NO_MARK = Mark(None, None, None)
+_SELECT = """
+    select id, doorbell, device, inode, host, boot, pid_namespace, time_namespace, pid,
+        start_ticks, start_stack, command
+    from kvsync_session
+"""
+_TAKE_AWAY = (
+    "update kvsync_unit set session = 0 where session = :session returning space, name",
+    "delete from kvsync_ticket where session = :session returning space, name",
+)
+EPOCH = 1 << 40
+"""Tokens in one epoch."""
+
+_LOOKED_AT = 8
+"""Sessions that a new one looks at, so that what the dead left behind does not pile up."""
+
+Mend = Callable[[Engine, Transaction, str], None]
+"""Moves on what the end of a grant or a ticket of that name may have held up."""
+
+MEND: dict[str, Mend] = {}
+"""By the space of the names; the primitives enter theirs."""
+
+
+class Session:
+    """What one store handle is to other processes. Begun by its first use in each process."""
+
+    def __init__(self, engine: Engine, *, detect_deadlocks: bool = True) -> None:
+        self.engine = engine
+        self.detects_deadlocks = detect_deadlocks
+        self._lives: dict[int, _Life] = {}
+        self.reentrant: dict[tuple[str, int, int], Any] = {}  # by name, pid and thread
+        self._leftovers: list[tuple[int, Callable[[], object]]] = []
+        _sessions[id(self)] = weakref.ref(self)
+
+    @property
+    def id(self) -> int:
+        """Ours, begun if need be. Raises: what a write raises."""
+        return self._life().id
+
+    def _life(self) -> "_Life":
+        life = self._lives.get(os.getpid())
+        if life is not None:
+            return life
+        begun = _Life(self.engine)
+        life = self._lives.setdefault(os.getpid(), begun)  # atomic: threads agree on one
+        if life is not begun:
+            begun.end()
+            begun.silence()
+        at_exit(_close_all)
+        others = self.engine.read(
+            "select id from kvsync_session order by random() limit :limit", {"limit": _LOOKED_AT}
+        )
+        self.reap(other for (other,) in others)
+        return life
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it was used in this process."""
+        return os.getpid() in self._lives
+
+    @property
+    def thread(self) -> str:
+        """Names the calling thread, the same in all sessions of its process; to compare only.
+
+        "" if its waits are not to be looked at for deadlocks.
+        """
+        return (
+            f"{_process_name(os.getpid())}/{threading.get_ident()}"
+            if self.detects_deadlocks
+            else ""
+        )
+
+    def next_attempt(self) -> int:
+        """A number that no other attempt of this session has."""
+        return next(self._life().attempts)
+
+    def undo(self, step: Callable[[], object]) -> None:
+        """Take back what an interrupted call left in the store; `step` may be repeated.
+
+        What cannot be done now is done before this session's next attempt.
+        """
+        try:
+            try:
+                step()
+            except KvsyncError:
+                raise
+            except BaseException:
+                step()
+                raise
+        except KvsyncError:
+            self._leftovers.append((os.getpid(), step))
+
+    def undo_leftovers(self) -> None:
+        """Raises: what a write raises."""
+        while self._leftovers:
+            try:
+                pid, step = self._leftovers.pop()  # atomic: threads share them out
+            except IndexError:
+                return
+            if pid == os.getpid():
+                self._finish(step)
+
+    def _finish(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except BaseException:
+            self._leftovers.append((os.getpid(), step))
+            raise
+
+    @contextmanager
+    def doorbell(self) -> Iterator[Doorbell | None]:
+        """One to wait at; None where the system has none."""
+        life = self._life()
+        bell = life.take_bell()
+        try:
+            yield bell
+        finally:
+            if bell is not None:
+                life.bells.append(bell)
+
+    def close(self) -> None:
+        """Give up all that is held and waited for; idempotent. Raises: what a write raises."""
+        life = self._lives.get(os.getpid())
+        if life is not None:
+            with suppress(StoreReplacedError):  # what it held there is gone with the file
+                life.end()
+            life.silence()
+            self._lives.pop(os.getpid(), None)
+
+    # --- the others ---------------------------------------------------------------------------
+
+    def watch(self, session: int) -> Watch | None:
+        """A watch on that session's process; None where it cannot be had."""
+        row = self._row(session)
+        mark = _mark(row) if row else None
+        return self.engine.doorbells.watch(mark) if mark else None
+
+    def process(self, session: int) -> Process | None:
+        """The process that recorded that session, dead or alive."""
+        row = self._row(session)
+        return _process(row) if row else None
+
+    def _row(self, session: int) -> Row | None:
+        rows = self.engine.read(f"{_SELECT} where id = :id", {"id": session})
+        return rows[0] if rows else None
+
+    def reap(self, sessions: Iterable[int]) -> list[int]:
+        """End those of the sessions that are dead; returns them."""
+        dead = [each for each in set(sessions) if self.is_dead(each)]
+        self._end(dead)
+        return dead
+
+    def reap_all(self) -> list[Process]:
+        """End every dead session; returns their processes."""
+        dead = self.dead()
+        self._end(dead)
+        return list(dead.values())
+
+    def dead(self) -> dict[int, Process]:
+        """The dead sessions, and the processes that they were."""
+        rows = self.engine.read(f"{_SELECT} order by id")
+        return {row[0]: _process(row) for row in rows if self.is_dead(row[0])}
+
+    def _end(self, sessions: Collection[int]) -> None:
+        if sessions:
+            self.engine.transact(lambda transaction: _end(self.engine, transaction, sessions))
+
+    def is_dead(self, session: int) -> bool:
+        """Whether that is proven."""
+        life = self._lives.get(os.getpid())
+        if life is not None and life.id == session:
+            return False
+        row = self._row(session)
+        if row is None:
+            return True  # it has ended: what still bears its number is nobody's
+        mark = _mark(row)
+        answers = self.engine.doorbells.answers(mark) if mark else None
+        if answers:
+            return False
+        alive = lives(_process(row))
+        return alive is not True if answers is False else alive is False
+
+
+class _Life:
+    """A session that has begun, in the process that began it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.attempts = itertools.count(1)
+        self.bells: list[Doorbell] = []
+        process = this_process()
+        _begin_epoch(engine, process.boot)
+        self._proof = self._install()  # before others can read of it
+        mark = self._proof.mark if self._proof else _NO_MARK
+        row = {**process._asdict(), **mark._asdict(), "clock": process.clock, "since": engine.now()}
+        self.id: int = engine.transact(lambda transaction: transaction.execute(_INSERT, row))[0][0]
+
+    def _install(self) -> Doorbell | None:
+        try:
+            return self._engine.doorbells.install()
+        except OSError:
+            return None
+
+    def take_bell(self) -> Doorbell | None:
+        try:
+            return self.bells.pop()
+        except IndexError:
+            return self._install()
+
+    def end(self) -> None:
+        self._engine.transact(lambda transaction: _end(self._engine, transaction, [self.id]))
+
+    def silence(self) -> None:
+        for bell in (self._proof, *self.bells):
+            if bell is not None:
+                bell.close()
+
+
+def _begin_epoch(engine: Engine, boot: str) -> None:
+    """Once for each boot: tokens go on far above those whose commits the power may have taken."""
+    if engine.read("select 1 from kvsync_boot where boot = :boot", {"boot": boot}):
+        return
+
+    def work(transaction: Transaction) -> None:
+        ((last,),) = transaction.execute("select coalesce(max(epoch), 0) from kvsync_boot")
+        transaction.execute(
+            "insert into kvsync_boot (boot, epoch) values (:boot, :epoch) on conflict do nothing",
+            {"boot": boot, "epoch": last + 1},
+        )
+        # What they remember, the tokens given out so far, the new epoch is above anyway.
+        transaction.execute("delete from kvsync_unit where session = 0")
+
+    engine.transact(work)
+    engine.sync()
+
+
+def _end(engine: Engine, transaction: Transaction, sessions: Iterable[int]) -> None:
+    """Take away all that the sessions have, and move on what that held up."""
+    lines: set[tuple[str, str]] = set()
+    for session in sessions:
+        for take_away in _TAKE_AWAY:
+            rows = transaction.execute(take_away, {"session": session})
+            lines.update((space, name) for space, name in rows)
+        for (doorbell,) in transaction.execute(
+            "delete from kvsync_session where id = :session returning doorbell",
+            {"session": session},
+        ):
+            if doorbell is not None:
+                transaction.after_commit(partial(engine.doorbells.remove, doorbell))
+    for space, name in sorted(lines):
+        MEND[space](engine, transaction, name)
+
+
+def _mark(row: Row) -> Mark | None:
+    return Mark(*row[1:4]) if row[1] is not None else None
+
+
+def _process(row: Row) -> Process:
+    return Process(*row[4:])
+
+
+@lru_cache(maxsize=1)
+def _process_name(pid: int) -> str:
+    here = this_process()
+    return f"{here.pid_namespace}.{pid}.{here.start_ticks}"
+
+
+_sessions: dict[int, weakref.ref[Session]] = {}
+
+
+def _all() -> list[Session]:
+    return [session for each in list(_sessions.values()) if (session := each()) is not None]
+
+
+def _close_all() -> None:
+    for session in _all():
+        with suppress(KvsyncError):  # the death of the process says as much
+            session.close()
+
+
+def _after_fork_in_child() -> None:
+    for session in _all():
+        session._lives.clear()  # the parent's; and its pid may come again
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,238 @@
+"""Waiting: the only wait loop there is.
+
+Who waits has a ticket, a row that others read and serve in the order of its id, and sleeps at its
+doorbell. It wakes because somebody served it and rang; or because the kernel says that a process
+has ended which it watches; or, as a safety net, after a while. Whatever woke it, it then reads the
+truth from the database, so a ring that is lost costs time and nothing else.
+
+The chain of watches: the head of the line watches those who hold what it waits for, every other
+waiter its predecessor. So a death anywhere in the line is noticed at once, and wakes nobody else.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+
+from kvsync import deadlock
+from kvsync.engine import Engine, Transaction
+from kvsync.engine.doorbell import Doorbell, Watch
+from kvsync.engine.process import this_process
+from kvsync.errors import DeadlockError
+from kvsync.session import MEND, Session
+
+HEAD_NET = 0.1
+"""Seconds after which the head of a line looks again though nothing woke it."""
+
+_NETS = (1.0, 5.0)
+"""The same for the others, at first and at last."""
+
+_FIRST_LOOK = 0.0005
+"""Seconds until the first look at a process that no watch tells of, or that has closed its doorbell
+but not ended yet; doubled each time, up to the net of the head."""
+
+_NAP = 0.02
+"""Seconds between two looks where the system has no doorbells."""
+
+_GATE_PATIENCE = 1.0
+"""Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same."""
+
+WAITING, PASSED, GONE = "waiting", "passed", "gone"
+"""A ticket that waits; that did not claim what it was given, and is skipped; that is no more."""
+
+_ENTER = """
+    insert into kvsync_ticket (space, name, kind, units, capacity, session, attempt, thread,
+        doorbell, since, lease, deadline, state)
+    values (:space, :name, :kind, :units, :capacity, :session, :attempt, :thread,
+        :doorbell, :since, :lease, :deadline, 'waiting')
+    returning id
+"""
+_LOOK = """
+    select 'me', session, state, null, null from kvsync_ticket where id = :ticket
+    union all
+    select 'ahead', session, null, null, null from (
+        select session from kvsync_ticket
+        where space = :space and name = :name and id < :ticket and state = 'waiting'
+        order by id desc limit 1) as predecessor
+    union all
+    select 'holder', kvsync_grant.session, kvsync_session.clock, expires, claim_by
+    from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
+    where space = :space and name = :name
+"""
+
+
+@dataclass
+class Wish:
+    """What somebody waits for, and how."""
+
+    space: str
+    name: str
+    kind: str
+    attempt: int
+    deadline: float | None = None  # on the boot clock
+    units: int = 0  # none: it waits to be told, not for units
+    capacity: int = 0
+    lease: float | None = None
+
+    def patience(self, boot: float) -> float | None:
+        """Seconds for which, from now on, a call may wait for SQLite's write lock."""
+        return None if self.deadline is None else max(self.deadline - boot, _GATE_PATIENCE)
+
+    def is_over(self, boot: float) -> bool:
+        """Whether its time has passed."""
+        return self.deadline is not None and boot >= self.deadline
+
+
+@dataclass
+class _View:
+    """The line as one waiter sees it at one moment."""
+
+    state: str = GONE
+    ahead: int | None = None  # the predecessor's session
+    holders: tuple[int, ...] = ()
+    due: float | None = None  # when a lease or the time to claim a grant ends
+
+    @property
+    def watched(self) -> set[int]:
+        return {self.ahead} if self.ahead is not None else set(self.holders)
+
+
+def enter(session: Session, transaction: Transaction, wish: Wish, doorbell: Doorbell | None) -> int:
+    """Take a ticket; returns its id."""
+    row = {
+        **vars(wish),
+        "session": session.id,
+        "thread": session.thread,
+        "doorbell": doorbell.mark.name if doorbell else None,
+        "since": transaction.now,
+    }
+    ((ticket,),) = transaction.execute(_ENTER, row)
+    return int(ticket)
+
+
+class Wait:
+    """One ticket's wait."""
+
+    def __init__(
+        self, session: Session, wish: Wish, ticket: int, doorbell: Doorbell | None
+    ) -> None:
+        self._session = session
+        self._engine = session.engine
+        self._wish = wish
+        self._ticket = ticket
+        self._doorbell = doorbell
+        self._watches: dict[int, Watch] = {}
+        self._mute: set[int] = set()  # sessions that no watch tells of
+        self._net = _NETS[0]
+        self._next_look_at_mute = _FIRST_LOOK
+
+    def __enter__(self) -> "Wait":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch_only(set())
+
+    def until_served(self) -> str:
+        """The ticket's state once it waits no more; WAITING when the deadline is over.
+
+        Raises: DeadlockError.
+        """
+        quiet = True
+        while True:
+            view = self._look()
+            if view.state == PASSED:
+                self._stir()
+                continue
+            now = self._engine.boot()
+            if view.state != WAITING or self._wish.is_over(now):
+                return view.state
+            if view.due is not None and view.due <= now and view.ahead is None:
+                self._engine.transact(self._mend)
+                continue
+            self._watch_only(view.watched)
+            if self._session.reap(self._mute & view.watched):
+                continue
+            if quiet:
+                self._refuse_deadlock()
+            quiet = self._sleep(view, now)
+
+    def _look(self) -> _View:
+        view, ours = _View(), this_process().clock
+        holders: list[int] = []
+        ends: list[float | None] = []
+        place = {"ticket": self._ticket, "space": self._wish.space, "name": self._wish.name}
+        for role, session, text, expires, claim_by in self._engine.read(_LOOK, place):
+            if role == "me":
+                view.state = text
+            elif role == "ahead":
+                view.ahead = session
+            else:
+                holders.append(session)
+                ends += [claim_by, expires if text == ours else None]
+        view.holders = tuple(holders)
+        view.due = min((end for end in ends if end is not None), default=None)
+        return view
+
+    def _stir(self) -> None:
+        """We were stopped when our turn came: back into the line, in our old place."""
+
+        def work(transaction: Transaction) -> None:
+            transaction.execute(
+                "update kvsync_ticket set state = 'waiting' where id = :id and state = 'passed'",
+                {"id": self._ticket},
+            )
+            self._mend(transaction)
+
+        self._engine.transact(work)
+
+    def _mend(self, transaction: Transaction) -> None:
+        MEND[self._wish.space](self._engine, transaction, self._wish.name)
+
+    def _watch_only(self, sessions: set[int]) -> None:
+        for session in self._watches.keys() - sessions:
+            self._watches.pop(session).close()
+        self._mute &= sessions
+        for session in sessions - self._watches.keys() - self._mute:
+            watch = self._session.watch(session)
+            if watch is None:
+                self._mute.add(session)
+            else:
+                self._watches[session] = watch
+
+    def _sleep(self, view: _View, now: float) -> bool:
+        """Until there is something to look at; returns whether nothing woke us."""
+        net = HEAD_NET if view.ahead is None else self._net
+        self._net = min(2 * self._net, _NETS[1])
+        ends = [net]
+        if self._mute:
+            ends.append(self._next_look_at_mute)
+            self._next_look_at_mute = min(2 * self._next_look_at_mute, HEAD_NET)
+        if self._wish.deadline is not None:
+            ends.append(self._wish.deadline - now)
+        if view.due is not None and view.ahead is None:
+            ends.append(view.due - now)
+        seconds = max(0.0, min(ends))
+        if self._doorbell is None:
+            time.sleep(min(seconds, _NAP))
+            return True
+        gone = self._doorbell.wait(self._watches.values(), seconds)
+        for session, watch in list(self._watches.items()):
+            if watch in gone:
+                # It is dying, or has closed its descriptors: a watch would wake us at once again.
+                self._watches.pop(session).close()
+                self._mute.add(session)
+                self._next_look_at_mute = _FIRST_LOOK
+        return not gone and self._engine.boot() - now >= seconds
+
+    def _refuse_deadlock(self) -> None:
+        wish = self._wish
+        if not wish.units or wish.deadline is not None or not self._session.detects_deadlocks:
+            return
+        circle = deadlock.circle(self._engine, self._ticket)
+        if circle and not self._session.reap(each.session for each in circle):
+            raise DeadlockError(deadlock.describe(self._engine, circle))
+
+
+def ring(engine: Engine, transaction: Transaction, doorbell: str | None) -> None:
+    """Once committed, wake who listens there."""
+    if doorbell is not None:
+        transaction.after_commit(partial(engine.doorbells.ring, doorbell))

@@ -1,0 +1,13 @@
+"""Long, hard use of kvsync by many processes: `python -m stress --help`.
+
+    __main__     the options, and one scenario after the other
+    report       what is printed: how to repeat it, progress, the table at the end
+    stage        one run of a scenario: its chance, its goal, its store, what it found
+    crew         its processes: started, killed at random, stopped, always reaped
+    journal      what processes were told is done, kept outside of the store
+    plain        a counter by `sqlite3` alone, for the broken twins
+    scenarios/   one file each, its invariant in the first sentence
+
+A scenario has `UNIT` (what its goal counts), `WAYS` (the sound way to do it, and broken twins that
+it must catch) and `run(stage)`.
+"""

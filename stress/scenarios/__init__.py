@@ -1,0 +1,40 @@
+"""The scenarios, in the order in which they run."""
+
+from types import ModuleType
+
+from stress.scenarios import (
+    bank,
+    counter,
+    counters_in_transactions,
+    dict_cas,
+    first_open,
+    fork,
+    lease,
+    lock,
+    wal,
+)
+
+ALL: dict[str, ModuleType] = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        counter,
+        counters_in_transactions,
+        dict_cas,
+        bank,
+        first_open,
+        fork,
+        lock,
+        lease,
+        wal,
+    )
+}
+
+
+def invariant(scenario: ModuleType) -> str:
+    """The sentence at the top of its file."""
+    return " ".join((scenario.__doc__ or "").split("\n\n")[0].split())
+
+
+def twins(scenario: ModuleType) -> list[str]:
+    """The broken ways that it must catch."""
+    return list(scenario.WAYS)[1:]

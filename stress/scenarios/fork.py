@@ -1,0 +1,112 @@
+"""A process that forks while two of its threads write loses no write, its own or its children's,
+and neither it nor any of them hangs.
+"""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+
+import kvsync
+from stress.crew import PATIENCE, Crew, Worker
+from stress.plain import PlainCounter
+from stress.stage import SOUND, Stage
+
+UNIT = "forks"
+PROCESSES = 1
+
+
+class _GetAndSet:
+    """A counter that adds by a read and a write."""
+
+    def __init__(self, counter: kvsync.Counter) -> None:
+        self._counter = counter
+
+    def add(self) -> int:
+        self._counter.set(number := self._counter.value + 1)
+        return number
+
+
+WAYS: dict[str, Callable[[Worker], Any]] = {
+    SOUND: lambda worker: worker.store.counter("hits"),
+    "get-and-set": lambda worker: _GetAndSet(worker.store.counter("hits")),
+    "plain-sqlite3": lambda worker: PlainCounter(worker.path),
+}
+
+_THREADS = 2
+_OF_A_CHILD = 10
+
+
+def _fork(worker: Worker) -> None:
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # it is what we are here for
+    counter, over = WAYS[worker.way](worker), threading.Event()
+    worker.ready()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        writers = [pool.submit(_write, worker, counter, over) for _ in range(_THREADS)]
+        try:
+            while worker.going_on():
+                _fork_once(worker, counter)
+        finally:
+            over.set()
+        for writer in writers:
+            writer.result()
+
+
+def _write(worker: Worker, counter: Any, over: threading.Event) -> None:
+    while not over.is_set():
+        worker.journal.note("hits", counter.add())
+
+
+def _fork_once(worker: Worker, counter: Any) -> None:
+    child = os.fork()
+    if not child:
+        _live_as_child(worker, counter)
+    status = _reap(psutil.Process(child))
+    assert status == 0, f"a forked child ended with status {status}"
+    worker.pipe.send(None)
+
+
+def _reap(child: psutil.Process) -> int | None:
+    try:
+        return child.wait(PATIENCE / 2)
+    except psutil.TimeoutExpired:
+        child.kill()
+        child.wait()
+        raise
+
+
+def _live_as_child(worker: Worker, counter: Any) -> None:
+    status = 1
+    try:
+        for _ in range(_OF_A_CHILD):
+            worker.journal.note("hits", counter.add())
+        status = 0
+    except BaseException:
+        worker.explain()
+    finally:
+        os._exit(status)
+
+
+def run(stage: Stage) -> None:
+    with Crew(stage) as crew:
+        crew.start(_fork, stage.processes)
+        crew.assemble()
+        forks = 0
+        while not stage.enough(forks):
+            for member in crew.members:
+                crew.receive(member)
+                forks += 1
+    _expect_nothing_lost(stage)
+
+
+def _expect_nothing_lost(stage: Stage) -> None:
+    with stage.open() as store:
+        counter = (
+            PlainCounter(stage.path) if stage.way == "plain-sqlite3" else store.counter("hits")
+        )
+        stage.expect_accounted({"hits": counter.value})
+    stage.expect_sound_file()

@@ -1,0 +1,47 @@
+"""What all tests share: a store in a folder of its own, closed and checked at the end."""
+
+import tempfile
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import psutil
+import pytest
+
+import kvsync
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test's store lies."""
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[kvsync.Store]:
+    """A fresh store; afterwards its file must be sound."""
+    with kvsync.open(path) as store:
+        yield store
+        assert store.check().damage == ()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="kvsync-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def no_child_is_left() -> Iterator[None]:
+    """A test ends the processes that it started."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    tracker = getattr(resource_tracker, "_resource_tracker", None)
+    known = before | {getattr(tracker, "_pid", None)}
+    left = [c for c in psutil.Process().children(recursive=True) if c.pid not in known]
+    for child in left:
+        child.kill()
+        child.wait(10)
+    assert not left, f"left behind: {left}"

@@ -1,0 +1,64 @@
+"""An exception at each point of a call in turn, as a signal's handler could raise it there.
+
+The points are the beginning of each function and line of the primitives and of the waiting below
+them; the engine has tests of its own. Where no handler can run, before a bare `try:`, is none; nor
+in a generator expression, which the interpreter may be closing just then.
+"""
+
+import linecache
+import os
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import kvsync
+
+_FOLDER = os.path.dirname(kvsync.__file__)
+_WITHIN = (
+    os.path.join(_FOLDER, "primitives", ""),
+    os.path.join(_FOLDER, "waiting.py"),
+    os.path.join(_FOLDER, "session.py"),
+)
+
+
+class Interrupt(BaseException):
+    """What no code expects."""
+
+
+def at_each_point(call: Callable[[], Any]) -> Iterator[int]:
+    """Interrupt `call` one point later each time, until it comes to its end; yields in between."""
+    point = 0
+    while _is_cut_off(call, point):
+        yield point
+        point += 1
+    assert point, "no point was met"
+
+
+def _is_cut_off(call: Callable[[], Any], point: int) -> bool:
+    left = point
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        code = frame.f_code
+        if not code.co_filename.startswith(_WITHIN) or code.co_name == "<genexpr>":
+            return None
+        if event == "call" or (event == "line" and not _is_try(frame)):
+            left -= 1
+            if left < 0:
+                raise Interrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return left < 0
+
+
+def _is_try(frame: FrameType) -> bool:
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() == "try:"

@@ -1,0 +1,69 @@
+"""The benchmarks run and report what they promise; how fast anything is, is not asserted here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_ROOT = Path(__file__).parent.parent
+_PATIENCE = 240
+
+
+def _run(*arguments: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one rehearsal of the counter benchmark writes as JSON."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    files = ["--json", str(folder / "figures.json"), "--markdown", str(folder / "figures.md")]
+    printed = _run("--quick", "--only", "counter", "--seconds", "0.05", *files)
+    assert (folder / "figures.md").read_text(encoding="utf-8") in printed
+    found: dict[str, Any] = json.loads((folder / "figures.json").read_text())
+    return found | {"printed": printed}
+
+
+def test_the_list_names_every_benchmark() -> None:
+    assert _run("--list").split() == ["counter", "dict", "scale", "lock"]
+
+
+def test_a_report_says_what_it_was_made_on(report: dict[str, Any]) -> None:
+    wanted = {"date", "command", "python", "sqlite", "kernel", "cpus", "file system"}
+    assert wanted <= set(report["machine"])
+
+
+def test_each_side_is_measured_or_skipped_with_its_reason(report: dict[str, Any]) -> None:
+    (counter,) = report["benchmarks"]
+    measured = {name.rsplit(",", 1)[0] for name in counter["measured"]}
+    assert {"kvsync", "kvsync buffered", "raw sqlite3"} <= measured
+    for name in ("diskcache", "redis", "keyvalue_sqlite"):
+        assert name in measured or counter["skipped"][name]
+
+
+def test_a_round_has_a_rate_waits_and_a_share(report: dict[str, Any]) -> None:
+    (counter,) = report["benchmarks"]
+    for rounds in counter["measured"].values():
+        (one,) = rounds
+        assert set(one) == {"rate", "p50", "p99", "worst", "share"}
+
+
+def test_each_target_has_a_verdict(report: dict[str, Any]) -> None:
+    (counter,) = report["benchmarks"]
+    assert len(counter["targets"]) == 6
+    for target in counter["targets"]:
+        assert target["verdict"] in {"reached", "MISSED", "not measured"}
+        assert (target["found"] is None) == (target["verdict"] == "not measured")
+        assert target["what"] in report["printed"]

@@ -1,0 +1,478 @@
+"""The command `kvsync`, run as people and programs run it."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import keyvalue_sqlite
+import pytest
+
+import kvsync
+from tests.processes import PATIENCE
+
+KVSYNC = str(Path(sys.executable).with_name("kvsync"))
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(path: Path, tmp_path: Path) -> Run:
+    """Runs `kvsync`, with the test's store as the default one."""
+    environment = os.environ | {"KVSYNC_STORE": str(path), "PYTHONWARNINGS": "error"}
+
+    def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        env = environment | options.pop("env", {})
+        command = [KVSYNC, *map(str, words)]
+        return subprocess.run(
+            command,
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            **options,
+        )
+
+    return run
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def refused(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    """One line on stderr that holds `words`, nothing on stdout, this exit status."""
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("kvsync: ")
+    assert "Errno" not in line
+    for word in words:
+        assert word in line
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "printed"),
+    [
+        ("dark", "dark", "dark"),
+        ('"dark"', "dark", "dark"),
+        ("-5", -5, "-5"),
+        ("-.5", "-.5", "-.5"),
+        ('{"a": [1, null]}', {"a": [1, None]}, '{"a": [1, null]}'),
+        ("NaN", "NaN", "NaN"),
+        ("", "", ""),
+        ("grün ☂", "grün ☂", "grün ☂"),
+    ],
+)
+def test_a_value_is_json_or_else_text(
+    run: Run, path: Path, written: str, value: Any, printed: str
+) -> None:
+    assert succeeded(run("set", "settings", "key", written)) == ""
+    with kvsync.open(path) as store:
+        assert store.dict("settings")["key"] == value
+    assert succeeded(run("get", "settings", "key")) == printed + "\n"
+    assert json.loads(succeeded(run("get", "settings", "key", "--json"))) == value
+
+
+def test_a_value_can_come_from_stdin_and_have_a_ttl(run: Run, path: Path) -> None:
+    succeeded(run("set", "d", "k", "-", "--ttl", "1000", input="a line\n"))
+    with kvsync.open(path) as store:
+        assert store.dict("d")["k"] == "a line"
+        left = store.dict("d").ttl("k")
+        assert left is not None
+        assert 0 < left <= 1000
+
+
+def test_what_other_codecs_wrote_is_shown_and_never_unpickled(
+    run: Run, store: kvsync.Store
+) -> None:
+    store.dict("raw", codec="raw")["k"] = "{no json"
+    store.dict("pickle", codec="pickle")["k"] = {1}
+    assert succeeded(run("get", "raw", "k")) == "{no json\n"
+    assert set(json.loads(succeeded(run("get", "pickle", "k", "--json")))) == {"base64"}
+    assert "bytes>" in succeeded(run("ls", "pickle"))
+    succeeded(run("del", "pickle", "k"))
+
+
+def test_del_removes_a_key_once(run: Run, store: kvsync.Store) -> None:
+    store.dict("d")["k"] = 1
+    assert succeeded(run("del", "d", "k", "--json")) == "true\n"
+    refused(run("del", "d", "k"), 1, "'d' has no key 'k'")
+    refused(run("get", "d", "k"), 1, "'d' has no key 'k'")
+
+
+def test_incr_adds_to_counters_and_labels(run: Run, store: kvsync.Store) -> None:
+    assert succeeded(run("incr", "hits")) == "1\n"
+    assert succeeded(run("incr", "hits", "-10")) == "-9\n"
+    assert succeeded(run("incr", "http", "5", "--label", "GET /")) == "5\n"
+    assert store.counter("hits").value == -9
+    assert dict(store.counters("http")) == {"GET /": 5}
+
+
+# --- options before and after the verb ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--store", "STORE", "--json", "get", "d", "k"],
+        ["get", "--store", "STORE", "--json", "d", "k"],
+        ["get", "d", "k", "--json", "--store=STORE"],
+        ["--store", "nowhere.db", "get", "d", "k", "--store", "sqlite:///STORE", "--json"],
+    ],
+)
+def test_common_options_stand_before_or_after_the_verb(
+    run: Run, tmp_path: Path, words: list[str]
+) -> None:
+    other = tmp_path / "other.db"
+    with kvsync.open(other) as store:
+        store.dict("d")["k"] = "v"
+    named = [word.replace("STORE", str(other)) for word in words]
+    assert succeeded(run(*named)) == '"v"\n'
+
+
+def test_the_default_store_is_in_the_users_state_folder(run: Run, tmp_path: Path) -> None:
+    succeeded(run("incr", "hits", env={"KVSYNC_STORE": "", "XDG_STATE_HOME": str(tmp_path)}))
+    assert (tmp_path / "kvsync" / "store.db").exists()
+
+
+def test_it_runs_as_a_module_too() -> None:
+    command = [sys.executable, "-m", "kvsync", "--version"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert out.stdout == f"kvsync {kvsync.__version__}\n"
+
+
+@pytest.mark.parametrize("module", ["click", "rich", "platformdirs"])
+def test_without_its_extra_it_says_what_to_install(module: str) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; from kvsync.cli import main;"
+        " sys.exit(main(['ls']))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "KVSYNC_STORE"}
+    refused(
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        ),
+        2,
+        module,
+        "install kvsync[cli]",
+    )
+
+
+# --- what is in it -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(store: kvsync.Store) -> kvsync.Store:
+    store.dict("settings").update({"theme": "dark", "title": "x", "zoom": 2})
+    store.counter("hits").add(3)
+    store.counters("http").add_many({"GET /": 1, "POST /": 2})
+    return store
+
+
+@pytest.mark.usefixtures("full")
+def test_ls_shows_what_is_there(run: Run) -> None:
+    table = succeeded(run("ls"))
+    for words in ("settings   3 entries", "hits       3", "http       2 labels"):
+        assert words in table
+    assert json.loads(succeeded(run("ls", "--json"))) == [
+        {"kind": "dict", "name": "settings", "entries": 3},
+        {"kind": "counter", "name": "hits", "value": 3},
+        {"kind": "counters", "name": "http", "labels": 2},
+    ]
+    (only,) = json.loads(succeeded(run("ls", "dict", "--json")))
+    assert only["name"] == "settings"
+
+
+@pytest.mark.usefixtures("full")
+def test_ls_of_names_lists_what_is_under_them(run: Run) -> None:
+    table = succeeded(run("ls", "settings"))
+    assert 'theme   "dark"' in table
+    found = json.loads(succeeded(run("ls", "settings", "http", "hits", "--json")))
+    assert [thing.get("items") for thing in found] == [
+        {"theme": "dark", "title": "x", "zoom": 2},
+        {"GET /": 1, "POST /": 2},
+        None,
+    ]
+    some = json.loads(succeeded(run("ls", "settings", "--prefix=t", "--limit=1", "--json")))
+    assert some[0]["items"] == {"theme": "dark"}
+
+
+def test_ls_tells_a_name_from_a_kind(run: Run, store: kvsync.Store) -> None:
+    store.dict("counter")["k"] = 1
+    store.counter("counter").add(7)
+    (thing,) = json.loads(succeeded(run("ls", "dict:counter", "--json")))
+    assert thing["items"] == {"k": 1}
+    refused(run("ls", "nothing"), 1, "nothing called 'nothing'")
+
+
+def test_a_long_table_says_that_it_was_cut(run: Run, store: kvsync.Store) -> None:
+    store.counters("many").add_many({f"{n:04}": n for n in range(1200)})
+    done = run("ls", "many")
+    assert done.returncode == 0
+    assert "the first 1,000 of 1,200 labels" in done.stderr
+    assert len(json.loads(succeeded(run("ls", "many", "--json")))[0]["items"]) == 1200
+
+
+def test_what_a_store_holds_does_not_drive_the_terminal(run: Run, store: kvsync.Store) -> None:
+    store.dict("\x1b[2J")["k\x9b31m\n"] = "[bold]\x1b[31m :smile:"
+    for words in (["ls"], ["ls", "\x1b[2J"], ["ls", "\x1b[2J?"]):
+        done = run(*words)
+        assert not {"\x1b", "\x9b"} & set(done.stdout + done.stderr)
+    assert "[bold]" in succeeded(run("ls", "\x1b[2J"))
+
+
+@pytest.mark.usefixtures("full")
+def test_stats_tells_sizes(run: Run, path: Path) -> None:
+    found = json.loads(succeeded(run("--json", "stats")))
+    assert found["path"] == str(path)
+    assert (found["dicts"], found["counters"], found["journal_mode"]) == (1, 2, "wal")
+    assert "journal mode   wal" in succeeded(run("stats"))
+
+
+@pytest.mark.parametrize(
+    "words", [["get", "d", "k"], ["ls"], ["stats"], ["doctor"], ["del", "d", "k"], ["backup", "b"]]
+)
+def test_a_store_that_is_not_there_is_not_made(run: Run, tmp_path: Path, words: list[str]) -> None:
+    refused(run(*words), 2, "there is no store at", str(tmp_path))
+    (tmp_path / "store.db").touch()
+    refused(run(*words), 2, "there is no store at", "empty")
+    assert [found.name for found in tmp_path.iterdir()] == ["store.db"]
+
+
+@pytest.mark.parametrize("words", [["get", "d", "k"], ["ls"], ["stats"]])
+def test_looking_at_a_foreign_database_adds_nothing_to_it(
+    run: Run, path: Path, words: list[str]
+) -> None:
+    keyvalue_sqlite.KeyValueSqlite(str(path), "t").set("k", 1)
+    before = path.read_bytes()
+    refused(run(*words), 2, "no store of kvsync's")
+    assert path.read_bytes() == before
+    assert not Path(f"{path}-kvsync").exists()
+
+
+def test_looking_goes_on_while_somebody_writes(run: Run, full: kvsync.Store) -> None:
+    with full.transaction():
+        full.counter("hits").add(39)
+        assert "hits" in succeeded(run("ls"))
+        assert succeeded(run("get", "settings", "zoom")) == "2\n"
+        assert succeeded(run("doctor"))
+        assert succeeded(run("stats"))
+    assert full.counter("hits").value == 42
+
+
+# --- doctor ------------------------------------------------------------------------------------
+
+
+def checks(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
+    assert done.stderr == ""
+    return {c["name"]: (c["state"], c["sentence"]) for c in json.loads(done.stdout)["checks"]}
+
+
+@pytest.mark.usefixtures("full")
+def test_doctor_finds_a_healthy_store_healthy(run: Run) -> None:
+    table = succeeded(run("doctor"))
+    assert "WAL-reset bug" in table
+    found = checks(run("doctor", "--json"))
+    assert {state for state, _ in found.values()} == {"ok"}
+    assert set(found) == {
+        "SQLite",
+        "file system",
+        "hard links",
+        "permissions",
+        "journal mode",
+        "tables",
+        "sizes",
+        "integrity",
+        "sessions",
+    }
+
+
+@pytest.mark.usefixtures("full")
+def test_doctor_warns_of_rights_that_differ(run: Run, path: Path) -> None:
+    Path(f"{path}-wal").chmod(0o644)
+    done = run("doctor", "--json")
+    assert done.returncode == 0
+    state, sentence = checks(done)["permissions"]
+    assert state == "warning"
+    assert "store.db-wal is 644, not 600" in sentence
+
+
+def test_doctor_warns_of_a_long_log(run: Run, store: kvsync.Store, path: Path) -> None:
+    store.counter("hits").add()
+    with closing(sqlite3.connect(path)) as reader:
+        reader.execute("begin")
+        reader.execute("select * from kvsync_counter").fetchall()  # so the log cannot be emptied
+        for n in range(18):
+            store.dict("d", codec="raw")[str(n)] = bytes(1 << 20)
+        assert checks(run("doctor", "--json"))["sizes"][0] == "warning"
+
+
+def test_doctor_finds_damage(run: Run, path: Path) -> None:
+    with kvsync.open(path) as store:
+        store.dict("d").update({f"{n:04}": "x" * 100 for n in range(1000)})
+    with path.open("r+b") as file:
+        file.seek(8 * 4096)
+        file.write(b"\xa5" * 4096 * 4)
+    done = run("doctor", "--json")
+    assert done.returncode == 1
+    assert checks(done)["integrity"][0] == "problem"
+
+
+def test_doctor_finds_hard_links(run: Run, path: Path) -> None:
+    with kvsync.open(path) as store:
+        store.counter("hits").add()
+    path.with_name("alias.db").hardlink_to(path)
+    done = run("doctor", "--json")
+    assert done.returncode == 1
+    assert checks(done)["hard links"][0] == "problem"
+    assert checks(done)["opening"][0] == "problem"
+
+
+def test_doctor_tells_of_a_newer_schema(run: Run, full: kvsync.Store) -> None:
+    full.engine.write("update kvsync_meta set value = 7 where key in ('schema', 'min_writer')")
+    assert checks(run("doctor", "--json"))["tables"][0] == "warning"
+    full.engine.write("update kvsync_meta set value = 7 where key = 'min_reader'")
+    done = run("doctor", "--json")
+    assert (done.returncode, checks(done)["tables"][0]) == (1, "problem")
+    refused(run("ls"), 2, "upgrade kvsync")
+
+
+def test_doctor_looks_at_a_foreign_file_without_holding_its_writers_up(
+    run: Run, path: Path
+) -> None:
+    keyvalue_sqlite.KeyValueSqlite(str(path), "t").set("k", 1)
+    found = checks(run("doctor", "--json"))
+    assert found["journal mode"][0] == "warning"
+    assert found["integrity"] == (
+        "ok",
+        "Not checked: without WAL mode, writers would have to wait for it.",
+    )
+
+
+# --- copies and conversions --------------------------------------------------------------------
+
+
+def test_backup_copies_and_replaces(run: Run, full: kvsync.Store, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    target.write_text("old")
+    assert succeeded(run("backup", target)) == ""
+    assert json.loads(succeeded(run("backup", target, "--json")))["path"] == str(target)
+    with kvsync.open(target) as copy:
+        assert copy.counter("hits").value == 3
+    refused(run("backup", full.path), 2, "the store itself")
+    refused(run("backup", tmp_path), 2, "is a directory")
+    refused(run("backup", tmp_path / "none" / "copy.db"), 1, "No such file")
+
+
+def test_adopt_sets_wal_mode_for_good(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "old.db"
+    keyvalue_sqlite.KeyValueSqlite(str(file), "t").set("k", 1)
+    assert "is in WAL mode, was in delete" in succeeded(run("adopt", file))
+    assert "was in WAL mode already" in succeeded(run("adopt", file))
+    assert json.loads(succeeded(run("adopt", file, "--json")))["before"] == "wal"
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("pragma journal_mode").fetchall() == [("wal",)]
+        assert connection.execute("select key from t").fetchall() == [("k",)]
+    refused(run("adopt", tmp_path / "none.db"), 2, "there is no store at")
+    assert not (tmp_path / "none.db").exists()
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["nosuch"], 2, "No such command 'nosuch'"),
+        (["get", "d"], 2, "Missing argument 'KEY'"),
+        (["set", "d", "k", "v", "--tll", "3"], 2, "Did you mean '--ttl'"),
+        (["set", "d", "k", "v", "--ttl", "0"], 2, "positive number of seconds"),
+        (["set", "d", "k", "v", "--ttl", "nan"], 2, "positive number of seconds"),
+        (["set", "d", "k", "[" * 100_000], 2, "nested too deeply"),
+        (["set", "d", "k", "1e999"], 2, "cannot store this float"),
+        (["set", "", "k", "v"], 2, "a name cannot be empty"),
+        (["set", "d", b"\xff".decode(errors="surrogateescape"), "v"], 2, "lone surrogate"),
+        (["incr", "hits", "x"], 2, "'x' is not a valid integer"),
+        (["incr", "hits", str(2**63)], 1, "64 bits"),
+        (["--store", "", "ls"], 2, "cannot open ''"),
+        (["--store", ":memory:", "incr", "hits"], 2, "cannot open ':memory:'"),
+        (["--store", "http://x/y", "ls"], 2, "cannot open"),
+        (["--store", "/proc/no/store.db", "incr", "hits"], 2, "cannot open /proc/no/store.db"),
+        (["--store", ".", "incr", "hits"], 2, "directory"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(
+    run: Run, words: list[str], status: int, sentence: str
+) -> None:
+    refused(run(*words), status, sentence)
+
+
+def test_what_is_no_database_is_left_alone(run: Run, path: Path) -> None:
+    path.write_text("no database, but words " * 10)
+    for words in (["get", "d", "k"], ["set", "d", "k", "v"], ["ls"], ["adopt", path]):
+        refused(run(*words), 2, "is no SQLite database")
+    done = run("doctor", "--json")
+    assert (done.returncode, checks(done)["opening"][0]) == (1, "problem")
+    assert path.read_text() == "no database, but words " * 10
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder_is_told_of(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    refused(run("incr", "hits", "--store", folder / "store.db"), 2, "no permission")
+
+
+def test_without_a_verb_it_explains_itself(run: Run) -> None:
+    done = run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Commands:" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(store: kvsync.Store) -> None:
+    store.counters("many").add_many({f"{n:05}": n for n in range(5000)})
+    done = subprocess.run(
+        [shutil.which("bash") or "bash", "-c", f"{KVSYNC} ls many --json | head -1"],
+        env=os.environ | {"KVSYNC_STORE": store.path},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_an_interrupt_is_quiet(path: Path) -> None:
+    with subprocess.Popen(
+        [KVSYNC, "set", "d", "k", "-"],
+        env=os.environ | {"KVSYNC_STORE": str(path), "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write("x" * (1 << 20))  # more than a pipe holds: it reads, and waits for more
+        child.send_signal(signal.SIGINT)
+        out, errors = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, out, errors) == (130, "", "")
+    assert not path.exists()

@@ -1,0 +1,622 @@
+"""What `kvsync` tells of those who hold and wait, and how it takes things away from them."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvsync
+from kvsync.cli.parties import cut, duration
+from kvsync.engine.process import this_process
+from tests.lines import calling
+from tests.processes import PATIENCE, eventually, expect, kill, running, stop
+from tests.test_cli import KVSYNC, Run, refused, run, succeeded
+
+__all__ = ["run"]  # the fixture
+
+MAKERS: dict[str, Callable[[kvsync.Store, str], Any]] = {
+    "lock": kvsync.Store.lock,
+    "leased": lambda store, name: store.lock(name, lease=500),
+    "timed": lambda store, name: store.lock(name, timeout=1000),
+    "rlock": kvsync.Store.rlock,
+    "read": lambda store, name: store.rwlock(name).read(),
+    "write": lambda store, name: store.rwlock(name).write(),
+    "timed read": lambda store, name: store.rwlock(name, timeout=1000).read(),
+    "timed write": lambda store, name: store.rwlock(name, timeout=1000).write(),
+    "semaphore": lambda store, name: store.semaphore(name, 2),
+    "election": kvsync.Store.election,
+}
+
+
+def acquire(pipe: Any, path: str, options: dict[str, Any], *things: str) -> None:
+    """Acquire "kind:name" after "kind:name", saying so; hold them all until told to end."""
+    store = kvsync.open(path, **options)
+    for thing in things:
+        kind, _, name = thing.partition(":")
+        if kind == "go":
+            pipe.recv()
+            continue
+        MAKERS[kind](store, name).acquire()
+        pipe.send(thing)
+    pipe.recv()
+
+
+@contextmanager
+def holding(path: object, *things: str, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """A process that holds these things."""
+    with running(acquire, str(path), options, *things) as (child, pipe):
+        for thing in things:
+            assert expect(pipe) == thing
+        yield child, pipe
+
+
+@contextmanager
+def waiting(store: kvsync.Store, *things: str, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """A process that holds these things but the last one, for which it waits."""
+    name = things[-1].partition(":")[2]
+    before = _waiters(store, name)
+    with running(acquire, store.path, options, *things) as (child, pipe):
+        for thing in things[:-1]:
+            assert expect(pipe) == thing
+        eventually(lambda: _waiters(store, name) > before)
+        yield child, pipe
+
+
+def _waiters(store: kvsync.Store, name: str) -> int:
+    return sum(len(line.waiters) for line in store.stats().lines if line.name == name)
+
+
+@contextmanager
+def stopped(child: Any, store: kvsync.Store) -> Iterator[None]:
+    """A process that is stopped, and goes on afterwards."""
+    stop(child, store.path)
+    try:
+        yield
+    finally:
+        os.kill(child.pid, signal.SIGCONT)
+
+
+def listed(run: Run) -> dict[tuple[str, str], dict[str, Any]]:
+    """The report of `kvsync locks --json`, by kind and name."""
+    found = json.loads(succeeded(run("locks", "--json")))
+    return {(line["kind"], line["name"]): line for line in found}
+
+
+# --- locks -------------------------------------------------------------------------------------
+
+
+def test_locks_shows_holders_and_waiters_in_their_order(run: Run, store: kvsync.Store) -> None:
+    """With who they are, since when, and the fencing token."""
+    with (
+        store.lock("nightly") as grant,
+        waiting(store, "lock:nightly") as (first, _),
+        waiting(store, "timed:nightly") as (second, _),
+    ):
+        line = listed(run)["lock", "nightly"]
+        (holder,) = line["holders"]
+        assert (holder["pid"], holder["token"]) == (os.getpid(), grant.token)
+        assert holder["lease_left"] is None
+        assert holder["state"] == "alive"
+        assert holder["age"] >= 0
+        assert [each["pid"] for each in line["waiters"]] == [first.pid, second.pid]
+        one, two = line["waiters"]
+        assert one["age"] >= two["age"] >= 0
+        assert one["timeout_left"] is None
+        assert 0 < two["timeout_left"] <= 1000
+        table = succeeded(run("locks"))
+        rows = [row.split() for row in table.splitlines()[2:]]
+        assert [row[:4] for row in rows] == [
+            ["nightly", "lock", "holds", str(os.getpid())],
+            ["nightly", "lock", "waits", str(first.pid)],
+            ["nightly", "lock", "waits", str(second.pid)],
+        ]
+        assert rows[0][-1] == str(grant.token)
+
+
+def test_locks_tells_the_command_and_the_thread(run: Run, store: kvsync.Store) -> None:
+    """The thread as `threading.get_ident` has it."""
+    with store.lock("job") as grant:
+        (holder,) = listed(run)["lock", "job"]["holders"]
+        assert holder["thread"] == grant.thread
+        assert holder["command"] == this_process().command
+        assert holder["host"] == os.uname().nodename
+
+
+@pytest.mark.parametrize(
+    ("thing", "kind"),
+    [
+        ("lock", "lock"),
+        ("rlock", "rlock"),
+        ("read", "rwlock"),
+        ("write", "rwlock"),
+        ("semaphore", "semaphore"),
+        ("election", "election"),
+    ],
+)
+def test_locks_knows_every_kind_that_is_held(
+    run: Run, store: kvsync.Store, thing: str, kind: str
+) -> None:
+    """And ls shows it as long as somebody holds it."""
+    held = MAKERS[thing](store, "x")
+    held.acquire()
+    assert list(listed(run)) == [(kind, "x")]
+    assert json.loads(succeeded(run("ls", "--json"))) == [
+        {"kind": kind, "name": "x", "holders": 1, "waiters": 0}
+    ]
+    assert json.loads(succeeded(run("ls", kind, f"{kind}:x", "--json"))) == 2 * [
+        {"kind": kind, "name": "x", "holders": 1, "waiters": 0}
+    ]
+    assert "1 holder, 0 waiters" in succeeded(run("ls", "x"))
+    held.release()
+    assert listed(run) == {}
+    assert json.loads(succeeded(run("ls", "--json"))) == []
+
+
+def test_locks_shows_who_waits_to_be_told(run: Run, store: kvsync.Store) -> None:
+    """For an event, a condition or a barrier; nobody holds these."""
+    event, condition, barrier = store.event("e"), store.condition("c"), store.barrier("b", 2)
+
+    def wait_for_notice() -> None:
+        with condition:
+            condition.wait()
+
+    with calling(event.wait), calling(wait_for_notice), calling(barrier.wait):
+        eventually(lambda: len(store.stats().lines) == 3)
+        found = listed(run)
+        assert set(found) == {("barrier", "b"), ("condition", "c"), ("event", "e")}
+        assert all(len(line["waiters"]) == 1 for line in found.values())
+        assert "who would wake them is not recorded" in succeeded(run("why", "e"))
+        event.set()
+        with condition:
+            condition.notify()
+        barrier.wait()
+        eventually(lambda: not store.stats().lines)
+
+
+def test_locks_tells_permits_sides_and_leases(run: Run, store: kvsync.Store) -> None:
+    """Where they are not what one takes for granted."""
+    permits = store.semaphore("s", 3)
+    permits.acquire(n=2)
+    with store.rwlock("r").read(), store.lock("l", lease=500):
+        table = succeeded(run("locks"))
+        assert "holds, 2 permits" in table
+        assert "holds, read" in table
+        assert "8 min" in table
+        (holder,) = listed(run)["lock", "l"]["holders"]
+        assert 0 < holder["lease_left"] <= 500
+    permits.release(2)
+
+
+def test_locks_tells_the_dead_and_the_stopped(run: Run, store: kvsync.Store) -> None:
+    """It changes nothing about either."""
+    with holding(store.path, "lock:a") as (dead, _), holding(store.path, "lock:b") as (child, _):
+        kill(dead)
+        with stopped(child, store):
+            for _ in range(2):
+                found = listed(run)
+                states = {name: line["holders"][0]["state"] for (_, name), line in found.items()}
+                assert states == {"a": "dead", "b": "stopped"}
+            table = succeeded(run("locks"))
+            assert "holds, dead" in table
+            assert "holds, stopped" in table
+
+
+def test_locks_says_that_there_are_none(run: Run, store: kvsync.Store) -> None:
+    """In words, or as an empty list."""
+    store.counter("hits").add()
+    assert succeeded(run("locks")) == "nobody holds anything or waits\n"
+    assert succeeded(run("locks", "--json")) == "[]\n"
+
+
+def test_looking_begins_no_session_and_waits_for_no_writer(run: Run, store: kvsync.Store) -> None:
+    """Whoever writes meanwhile."""
+    with store.lock("job"):
+        sequence = store.engine.read(
+            "select seq from sqlite_sequence where name = 'kvsync_session'"
+        )
+        with store.transaction():
+            store.counter("hits").add()
+            for words in (["locks"], ["why", "job"], ["ls"], ["stats"], ["doctor"]):
+                succeeded(run(*words))
+        assert sequence == store.engine.read(
+            "select seq from sqlite_sequence where name = 'kvsync_session'"
+        )
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_locks_repeats_until_ctrl_c(store: kvsync.Store, option: list[str]) -> None:
+    """Which ends it with status 0."""
+    with (
+        store.lock("job"),
+        subprocess.Popen(
+            [KVSYNC, "locks", "-i", "0.01", *option],
+            env=os.environ | {"KVSYNC_STORE": store.path, "PYTHONWARNINGS": "error"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child,
+    ):
+        assert child.stdout is not None
+        seen = 0
+        while seen < 3:
+            seen += "job" in child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, errors) == (0, "")
+
+
+def test_a_name_does_not_drive_the_terminal(run: Run, store: kvsync.Store) -> None:
+    """Control characters are shown as escapes."""
+    with store.lock("\x1b[31m\n"):
+        for words in (["locks"], ["why", "\x1b[31m\n"], ["ls"]):
+            assert "\x1b" not in succeeded(run(*words))
+        done = run("release", "\x1b[31m\n")
+        assert "\x1b" not in done.stderr
+
+
+def test_stats_counts_sessions_holders_and_waiters(run: Run, store: kvsync.Store) -> None:
+    """And store.stats() tells of each of them."""
+    with store.lock("job"), waiting(store, "lock:job"):
+        found = json.loads(succeeded(run("stats", "--json")))
+        assert (found["sessions"], found["holders"], found["waiters"]) == (2, 1, 1)
+        assert "lines" not in found
+        (line,) = store.stats().lines
+        assert (line.kind, line.name) == ("lock", "job")
+        assert line.holders[0].pid == os.getpid()
+        assert line.waiters[0].pid != os.getpid()
+
+
+# --- why ---------------------------------------------------------------------------------------
+
+
+def why(run: Run, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(succeeded(run("why", name, "--json")))
+    return found
+
+
+def test_why_follows_the_chain_to_who_does_not_wait(run: Run, store: kvsync.Store) -> None:
+    """Waiter, holder, what the holder's thread waits for, its holder."""
+    with (
+        holding(store.path, "semaphore:last") as (runner, _),
+        store.semaphore("last", 2),
+        waiting(store, "lock:middle", "semaphore:last") as (middle, _),
+        waiting(store, "rlock:first", "lock:middle") as (holder, _),
+        waiting(store, "lock:first") as (waiter, _),
+    ):
+        (line,) = why(run, "first")
+        assert [each["pid"] for each in line["waiters"]] == [waiter.pid]
+        (first,) = line["holders"]
+        (wait,) = first["waits_for"]
+        assert (first["pid"], wait["name"], wait["end"]) == (holder.pid, "middle", "")
+        (second,) = wait["holders"]
+        (wait,) = second["waits_for"]
+        assert (second["pid"], wait["kind"], wait["name"]) == (middle.pid, "semaphore", "last")
+        assert [each["pid"] for each in wait["holders"]] == [runner.pid, os.getpid()]
+        assert all(each["waits_for"] == [] for each in wait["holders"])
+        told = succeeded(run("why", "first")).splitlines()
+        assert told[0].endswith("'first'")
+        assert f"1. process {waiter.pid} " in told[1]
+        assert told[2].strip().startswith(f"held by process {holder.pid} ")
+        assert told[3].strip().startswith("which waits for lock 'middle'")
+        assert told[-1].strip() == "which waits for nothing here"
+
+
+@contextmanager
+def crossed(store: kvsync.Store, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """Two processes; the first has "a" and waits for "b", the second the other way round."""
+    with (
+        running(acquire, store.path, options, "lock:a", "go", "timed:b") as (one, pipe_of_one),
+        running(acquire, store.path, options, "lock:b", "go", "timed:a") as (two, pipe_of_two),
+    ):
+        for pipe in (pipe_of_one, pipe_of_two):
+            expect(pipe)
+        for pipe in (pipe_of_one, pipe_of_two):
+            pipe.send("go")
+        eventually(lambda: _waiters(store, "a") == _waiters(store, "b") == 1)
+        yield one, two
+
+
+def test_why_tells_a_circle(run: Run, store: kvsync.Store) -> None:
+    """And when one of it gives up."""
+    with crossed(store) as (one, two):
+        (line,) = why(run, "a")
+        assert [each["pid"] for each in line["waiters"]] == [two.pid]
+        (holder,) = line["holders"]
+        (wait,) = holder["waits_for"]
+        assert (holder["pid"], wait["name"], wait["end"]) == (one.pid, "b", "")
+        (holder,) = wait["holders"]
+        (wait,) = holder["waits_for"]
+        assert (holder["pid"], wait["name"], wait["end"]) == (two.pid, "a", "circle")
+        told = succeeded(run("why", "a"))
+        assert "gives up in 16 min" in told
+        assert told.rstrip().endswith(": a circle")
+
+
+def test_why_is_careful_where_threads_are_not_recorded(run: Run, store: kvsync.Store) -> None:
+    """Then the threads of one process may be different ones."""
+    with crossed(store, detect_deadlocks=False):
+        told = succeeded(run("why", "a"))
+        assert "a thread of which waits for lock 'b'" in told
+        assert told.rstrip().endswith(": a circle, if it is the same thread")
+
+
+def test_why_tells_a_circle_of_one(run: Run, store: kvsync.Store) -> None:
+    """A thread that waits for what it holds."""
+    with waiting(store, "lock:a", "timed:a"):
+        told = succeeded(run("why", "a"))
+        assert "which waits for lock 'a'" in told
+        assert told.rstrip().endswith(": a circle")
+
+
+def test_why_knows_that_who_is_ahead_is_in_the_way(run: Run, store: kvsync.Store) -> None:
+    """A reader that reads again behind a writer, which waits for that very reader."""
+    with running(acquire, store.path, {}, "read:x", "go", "timed read:x") as (reader, pipe):
+        expect(pipe)
+        with waiting(store, "timed write:x") as (writer, _):
+            pipe.send("go")
+            eventually(lambda: _waiters(store, "x") == 2)
+            (line,) = why(run, "x")
+            assert [each["pid"] for each in line["waiters"]] == [writer.pid, reader.pid]
+            (wait,) = line["holders"][0]["waits_for"]
+            assert (wait["name"], wait["ahead"], wait["end"]) == ("x", 1, "circle")
+            assert "behind 1" in succeeded(run("why", "x"))
+
+
+def test_why_says_that_nobody_waits(run: Run, store: kvsync.Store) -> None:
+    """And who holds it all the same."""
+    with store.lock("job") as grant:
+        told = succeeded(run("why", "job"))
+    assert "nobody waits for it" in told
+    assert f"held by process {os.getpid()} " in told
+    assert f"token {grant.token}" in told
+
+
+def test_why_of_what_nobody_holds_is_not_found(run: Run, store: kvsync.Store) -> None:
+    """Exit status 1."""
+    store.counter("job").add()
+    refused(run("why", "job"), 1, "nobody holds anything called 'job' or waits for it")
+
+
+def test_why_tells_a_holder_that_is_dead_or_stopped(run: Run, store: kvsync.Store) -> None:
+    """And what helps."""
+    with holding(store.path, "lock:a") as (dead, _), holding(store.path, "lock:b") as (child, _):
+        kill(dead)
+        told = succeeded(run("why", "a"))
+        assert "dead: the next who wants it frees it" in told
+        with stopped(child, store), waiting(store, "lock:b"):
+            told = succeeded(run("why", "b"))
+            assert f"stopped: `kill -CONT {child.pid}` lets it go on" in told
+
+
+def test_why_tells_all_kinds_that_have_the_name(run: Run, store: kvsync.Store) -> None:
+    """One after the other."""
+    with store.lock("x"), store.election("x"):
+        assert [line["kind"] for line in why(run, "x")] == ["election", "lock"]
+
+
+# --- release -----------------------------------------------------------------------------------
+
+
+def test_release_needs_force(run: Run, store: kvsync.Store) -> None:
+    """Without it, it says who holds it."""
+    with store.lock("job") as grant:
+        refused(run("release", "job"), 2, f"process {os.getpid()} ", str(grant.token), "--force")
+        refused(run("release", "job", "--yes"), 2, "--force")
+        assert listed(run)["lock", "job"]["holders"][0]["token"] == grant.token
+
+
+def test_release_takes_it_away_and_raises_the_token(run: Run, store: kvsync.Store) -> None:
+    """The former holder finds out, and the next one has a higher token."""
+    lock = store.lock("job")
+    lock.acquire()
+    before = lock.token
+    assert before is not None
+    told = succeeded(run("release", "job", "--force", "--yes"))
+    assert f"lock 'job' was taken away from process {os.getpid()} " in told
+    with store.lock("job") as grant:
+        assert grant.token > before
+        with pytest.raises(kvsync.LeaseLostError), store.transaction(guard=lock):
+            pytest.fail("must not get in")
+        with pytest.raises(kvsync.LeaseLostError):
+            lock.release()
+
+
+def test_release_hands_on_to_who_waits(run: Run, store: kvsync.Store) -> None:
+    """At once, though the former holder goes on."""
+    lock = store.lock("job")
+    lock.acquire()
+    with waiting(store, "lock:job") as (waiter, pipe):
+        report = json.loads(succeeded(run("release", "job", "--force", "--yes", "--json")))
+        assert (report["kind"], report["name"]) == ("lock", "job")
+        assert [each["token"] for each in report["released"]] == [lock.token]
+        assert expect(pipe) == "lock:job"
+        holder = store.lock("job").holder()
+        assert holder is not None
+        assert holder.pid == waiter.pid
+    with pytest.raises(kvsync.LeaseLostError):
+        lock.release()
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [("y\n", 0), ("yes\n", 0), ("n\n", 1), ("\n", 1), ("", 2)]
+)
+def test_release_asks(run: Run, store: kvsync.Store, answer: str, status: int) -> None:
+    """Having shown who holds it. Only a yes is one."""
+    lock = store.lock("job")
+    lock.acquire()
+    done = run("release", "job", "--force", input=answer)
+    assert done.returncode == status
+    assert done.stderr.startswith(f"lock 'job' is held by process {os.getpid()} ")
+    assert "Take it away? [y/N]" in done.stderr
+    assert lock.owned() == (status != 0)
+
+
+def test_release_takes_from_those_who_were_shown_only(store: kvsync.Store) -> None:
+    """Whoever got it while the question was open keeps it."""
+    lock = store.lock("job")
+    lock.acquire()
+    with subprocess.Popen(
+        [KVSYNC, "release", "job", "--force"],
+        env=os.environ | {"KVSYNC_STORE": store.path},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stderr is not None
+        asked = ""
+        while not asked.endswith("[y/N] "):
+            asked += child.stderr.read(1)
+        lock.release()
+        with store.lock("job"):
+            _, errors = child.communicate("y\n", timeout=PATIENCE)
+            assert store.lock("job").locked()
+    assert child.returncode == 1
+    assert "released meanwhile" in errors
+
+
+def test_release_of_a_name_of_several_kinds_needs_the_kind(run: Run, store: kvsync.Store) -> None:
+    """An rlock is a lock, too."""
+    lock, permits = store.rlock("x"), store.semaphore("x", 2)
+    lock.acquire()
+    permits.acquire()
+    refused(run("release", "x", "--force", "--yes"), 2, "rlock and semaphore", "--kind")
+    succeeded(run("release", "x", "--force", "--yes", "--kind", "semaphore"))
+    assert permits.free() == 2
+    assert lock.locked()
+    succeeded(run("release", "x", "--force", "--yes", "--kind", "lock"))
+    assert not lock.locked()
+    for held in (lock, permits):
+        with pytest.raises(kvsync.LeaseLostError):
+            held.release()
+    refused(run("release", "x", "--force", "--yes"), 1, "nobody holds anything called 'x'")
+    refused(run("release", "x", "--kind", "lock"), 1, "nobody holds lock 'x'")
+
+
+def test_release_of_what_a_stopped_waiter_was_given(run: Run, store: kvsync.Store) -> None:
+    """It passes on, and the waiter has its turn when it wakes."""
+    lock = store.lock("job")
+    lock.acquire()
+    with waiting(store, "lock:job") as (waiter, pipe):
+        with stopped(waiter, store):
+            lock.release()
+            done = run("release", "job", "--force", "--yes")
+            assert succeeded(done).startswith(
+                f"lock 'job' was taken away from process {waiter.pid}"
+            )
+            with store.lock("job", timeout=PATIENCE):
+                (line,) = store.stats().lines
+                assert [each.passed for each in line.waiters] == [True]
+                assert "passed over" in succeeded(run("locks"))
+        assert expect(pipe) == "lock:job"
+
+
+# --- doctor ------------------------------------------------------------------------------------
+
+
+def sessions(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert (done.returncode, done.stderr) == (0, "")
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert {check["state"] for name, check in checks.items() if name != "sessions"} == {"ok"}
+    found: dict[str, Any] = checks["sessions"]
+    return found
+
+
+def test_doctor_tells_the_dead_and_changes_nothing(run: Run, store: kvsync.Store) -> None:
+    """A warning, no problem: who wants what they held frees it."""
+    with store.lock("mine"), holding(store.path, "lock:a") as (child, _):
+        assert sessions(run("doctor", "--json"))["state"] == "ok"
+        kill(child)
+        for _ in range(2):
+            found = sessions(run("doctor", "--json"))
+            assert found["state"] == "warning"
+            assert found["sentence"].startswith(f"1 of 2 dead: process {child.pid} ")
+            assert [each["pid"] for each in found["dead"]] == [child.pid]
+        assert store.stats().sessions == 2
+        assert "doctor --reap" in succeeded(run("doctor"))
+
+
+def test_doctor_reaps_the_dead_and_nobody_else(run: Run, store: kvsync.Store) -> None:
+    """And says whose it was."""
+    with (
+        store.lock("mine"),
+        holding(store.path, "lock:a", "semaphore:s") as (child, _),
+        waiting(store, "lock:a") as (waiter, pipe),
+        stopped(waiter, store),
+    ):
+        kill(child)
+        found = sessions(run("doctor", "--reap", "--json"))
+        assert found["state"] == "ok"
+        assert found["sentence"].startswith(f"Freed what was held by process {child.pid} ")
+        assert [each["pid"] for each in found["dead"]] == [child.pid]
+        assert store.stats().sessions == 2
+        assert {line.name: line.holders[0].pid for line in store.stats().lines} == {
+            "mine": os.getpid(),
+            "a": waiter.pid,
+        }
+        found = sessions(run("doctor", "--reap", "--json"))
+        assert (found["sentence"], "dead" in found) == ("2, none of them dead.", False)
+        os.kill(waiter.pid, signal.SIGCONT)
+        assert expect(pipe) == "lock:a"
+
+
+# --- errors and words --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["locks", "-i", "0"], 2, "positive number of seconds"),
+        (["locks", "-i", "nan"], 2, "positive number of seconds"),
+        (["locks", "-i"], 2, "requires an argument"),
+        (["locks", "x"], 2, "unexpected extra argument"),
+        (["why"], 2, "Missing argument 'NAME'"),
+        (["release", "x", "--forec"], 2, "No such option '--forec'"),
+        (["release", "x"], 1, "nobody holds anything called 'x'"),
+        (["ls", "lock:x"], 1, "nothing called 'lock:x'"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(
+    run: Run, store: kvsync.Store, words: list[str], status: int, sentence: str
+) -> None:
+    """As of every verb."""
+    store.counter("hits").add()
+    refused(run(*words), status, sentence)
+
+
+@pytest.mark.parametrize("words", [["locks"], ["why", "x"], ["release", "x"], ["doctor", "--reap"]])
+def test_a_store_that_is_not_there_is_not_made(run: Run, tmp_path: Path, words: list[str]) -> None:
+    """Exit status 2."""
+    refused(run(*words), 2, "there is no store at", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (3660, "1 h 1 min"),
+        (90_061, "1 d 1 h"),
+    ],
+)
+def test_a_duration_has_two_units_at_most(seconds: float, words: str) -> None:
+    """Tenths are shown of few seconds only."""
+    assert duration(seconds) == words
+
+
+def test_a_command_is_cut_to_one_line() -> None:
+    """Whatever white space it has; the folder of its program is the first to go."""
+    assert cut("/usr/bin/python -c pass", 20) == "python -c pass"
+    assert cut("python -c\n\tpass", 40) == "python -c pass"
+    assert cut("python -c pass", 6) == "pytho…"

@@ -1,0 +1,235 @@
+"""Elections: one leader at a time, followed when it resigns or dies; who is deposed finds out."""
+
+import os
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvsync
+from kvsync.testing import ManualClock
+from tests.lines import calling, queued
+from tests.processes import PATIENCE, eventually, expect, in_thread, kill, running
+
+
+def test_one_leads_until_it_resigns(store: kvsync.Store) -> None:
+    """Then the next in line does."""
+    one, other = store.election("boss"), store.election("boss")
+    assert one.leader() is None
+    assert one.campaign()
+    assert one.is_leader()
+    assert not other.is_leader()
+    assert not other.campaign(blocking=False)
+    assert not other.campaign(timeout=0.01)
+    leader = other.leader()
+    assert leader is not None
+    assert (leader.pid, leader.token, leader.kind) == (os.getpid(), one.token, "election")
+    with queued(other.campaign, one) as campaign:
+        one.resign()
+        assert campaign.result()
+    assert other.is_leader()
+    assert not one.is_leader()
+    with pytest.raises(kvsync.NotOwnedError):
+        one.resign()
+
+
+def test_a_leader_that_campaigns_leads_already(store: kvsync.Store) -> None:
+    """At once, from any thread; one `resign` ends it."""
+    election = store.election("boss")
+    assert election.campaign()
+    token = election.token
+    assert election.campaign()
+    assert in_thread(election.campaign)
+    assert in_thread(election.is_leader)
+    assert election.token == token
+    election.resign()
+    assert election.leader() is None
+
+
+def test_an_election_and_a_lock_of_one_name_are_two_things(store: kvsync.Store) -> None:
+    """Elections have names of their own."""
+    with store.election("job"), store.lock("job"):
+        assert store.election("job").locked()
+
+
+def lead(pipe: Any, path: str) -> None:
+    """Lead until killed."""
+    with kvsync.open(path) as store:
+        election = store.election("boss")
+        election.campaign()
+        pipe.send(election.token)
+        pipe.recv()
+
+
+def test_a_killed_leader_is_followed(store: kvsync.Store) -> None:
+    """By who waits, under a larger token."""
+    election = store.election("boss")
+    with running(lead, store.path) as (child, pipe):
+        token = expect(pipe)
+        leader = election.leader()
+        assert leader is not None
+        assert leader.pid == child.pid
+        with queued(election.campaign, election) as campaign:
+            kill(child)
+            assert campaign.result()
+    assert election.token is not None
+    assert election.token > token
+
+
+def assert_deposed(store: kvsync.Store, election: kvsync.Election) -> None:
+    assert not election.is_leader()
+    with pytest.raises(kvsync.LeaseLostError), store.transaction(guard=election):
+        store.counter("led").add()
+    assert store.counter("led").value == 0
+
+
+def test_a_deposed_leader_knows_it(store: kvsync.Store) -> None:
+    """And can commit nothing; it may campaign again, in its turn."""
+    election, rival = store.election("boss"), store.election("boss")
+    election.campaign()
+    with store.transaction(guard=election):
+        pass
+    with queued(rival.campaign, rival) as campaign:
+        (deposed,) = rival.force_release()
+        assert deposed.pid == os.getpid()
+        assert campaign.result()
+    assert_deposed(store, election)
+    assert not election.campaign(timeout=0)
+    assert rival.is_leader()
+    rival.resign()
+    assert election.campaign()
+    with store.transaction(guard=election):
+        store.counter("led").add()
+
+
+def test_a_leader_whose_lease_is_over_knows_it(path: Path) -> None:
+    """Whether another leads or not."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        election, rival = store.election("boss", lease=10), store.election("boss")
+        election.campaign()
+        clock.advance(6)
+        election.extend(10)
+        clock.advance(6)
+        assert election.is_leader()
+        clock.advance(6)
+        assert_deposed(store, election)
+        assert rival.campaign(timeout=0)
+        assert_deposed(store, election)
+        with pytest.raises(kvsync.LeaseLostError):
+            election.resign()
+        assert rival.is_leader()
+
+
+def test_a_leader_that_lost_its_lease_may_be_elected_again(path: Path) -> None:
+    """By a campaign, and under another token."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        election = store.election("boss", lease=10)
+        election.campaign()
+        token = election.token
+        clock.advance(11)
+        assert election.campaign(timeout=0)
+        assert election.is_leader()
+        assert election.token != token
+        election.resign()
+        assert election.leader() is None
+
+
+def test_threads_that_ask_at_once_whether_they_lead_are_told(store: kvsync.Store) -> None:
+    """Though the lead was lost, and all of them find out together."""
+    election, start = store.election("boss"), threading.Barrier(8)
+    election.campaign()
+    election.force_release()
+
+    def ask() -> tuple[bool, bool]:
+        start.wait(PATIENCE)
+        return election.is_leader(), election.campaign(timeout=0)
+
+    with ExitStack() as stack:
+        answers = [stack.enter_context(calling(ask)) for _ in range(8)]
+        assert all(campaigned in (True, False) for _, campaigned in (a.result() for a in answers))
+    assert election.is_leader()
+    election.resign()
+    assert election.leader() is None
+
+
+def test_a_leader_in_a_file_that_was_replaced_does_not_lead(path: Path, tmp_path: Path) -> None:
+    """It cannot know who leads in the other one."""
+    store = kvsync.open(path)
+    election = store.election("boss")
+    election.campaign()
+    store.backup(tmp_path / "copy.db")
+    os.replace(tmp_path / "copy.db", path)
+    with pytest.raises(kvsync.StoreReplacedError), store.transaction(guard=election):
+        pytest.fail("must not get in")
+    eventually(lambda: not election.is_leader())
+    with pytest.raises(kvsync.StoreReplacedError):
+        election.campaign()
+    store.close()
+
+
+def test_a_leader_whose_store_is_closed_does_not_lead(path: Path, store: kvsync.Store) -> None:
+    """And another does."""
+    other = kvsync.open(path)
+    election = other.election("boss")
+    election.campaign()
+    other.close()
+    assert not election.is_leader()
+    assert store.election("boss").campaign(blocking=False)
+
+
+def test_doubt_does_not_give_up_the_lead(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store cannot be read nobody leads; afterwards the leader still does."""
+    election = store.election("boss")
+    election.campaign()
+    with monkeypatch.context() as patch:
+        patch.setattr(election._units, "is_current", unreadable)
+        assert not election.is_leader()
+        with pytest.raises(kvsync.StorageError):
+            election.campaign()
+    assert election.is_leader()
+    assert election.campaign(timeout=0)
+
+
+def unreadable(_: kvsync.Grant) -> bool:
+    raise kvsync.StorageError("the disk is gone")
+
+
+def test_run_leads_while_the_function_runs(store: kvsync.Store) -> None:
+    """And resigns, whether it returns or raises."""
+    election = store.election("boss")
+    assert election.run(election.is_leader)
+    assert election.leader() is None
+    with pytest.raises(ZeroDivisionError):
+        election.run(lambda: 1 // 0)
+    assert election.leader() is None
+    election.run(election.resign)
+    assert election.leader() is None
+
+
+def test_run_raises_when_it_is_not_elected_in_time(store: kvsync.Store) -> None:
+    """The function is not called then."""
+    with store.election("boss"), pytest.raises(kvsync.AcquireTimeout):
+        store.election("boss", timeout=0.01).run(lambda: pytest.fail("must not run"))
+    with store.election("boss"), pytest.raises(kvsync.AcquireTimeout):
+        store.election("boss").run(lambda: pytest.fail("must not run"), timeout=0)
+
+
+def test_run_tells_that_the_lead_was_lost(store: kvsync.Store) -> None:
+    """Unless the function has something worse to tell."""
+    election = store.election("boss")
+
+    def be_deposed() -> bool:
+        election.force_release()
+        return election.is_leader()
+
+    with pytest.raises(kvsync.LeaseLostError):
+        election.run(be_deposed)
+    with pytest.raises(ZeroDivisionError):
+        election.run(lambda: 1 // be_deposed())
+    assert election.run(election.is_leader)

@@ -1,0 +1,440 @@
+"""The fork rule: no connection survives a fork, and every child takes real locks.
+
+A child that wrote on an inherited connection would often seem to work, so these tests look at the
+rule, in `/proc/self/fd` and `/proc/locks`, and not only at the symptom.
+"""
+
+import ctypes
+import fcntl
+import os
+import random
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvsync
+from kvsync.engine import flock, links, setup
+from tests.processes import PATIENCE, run_all
+
+pytestmark = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="looks at Linux's /proc")
+
+
+def in_child(function: Callable[[], Any]) -> str:
+    """Fork; run `function` in the child; return what it returned, as text."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(write, str(function()).encode())
+        except BaseException as error:
+            os.write(write, f"{type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+def open_files(path: str) -> list[str]:
+    """What this process has open of the store and its folder."""
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{entry}"))
+        except FileNotFoundError:
+            continue
+    return [name for name in found if name.startswith(path)]
+
+
+def locks_on(path: str) -> set[tuple[str, str]]:
+    """The POSIX locks that this process holds on a file: (READ or WRITE, first byte)."""
+    inode = os.stat(path).st_ino
+    # The kernel hands the table out in pieces, between which a row can slip past: read it often.
+    tables = [Path("/proc/locks").read_text() for _ in range(5)]
+    rows = [line.split() for table in tables for line in table.splitlines()]
+    return {
+        (row[3], row[6])
+        for row in rows
+        if row[1] == "POSIX" and row[4] == str(os.getpid()) and row[5].endswith(f":{inode}")
+    }
+
+
+def test_no_descriptor_of_the_store_crosses_a_fork(store: kvsync.Store) -> None:
+    """Neither the database's, nor its log's, nor the gate's."""
+    store.counter("hits").add()
+    assert open_files(store.path)
+    assert in_child(lambda: open_files(store.path)) == "[]"
+
+
+def test_the_parent_closes_its_connections_before_the_fork(store: kvsync.Store) -> None:
+    """Afterwards it has none, until its next call."""
+    store.counter("hits").add()
+    in_child(lambda: None)
+    assert open_files(store.path) == []
+    assert store.counter("hits").add() == 2
+
+
+def test_a_forked_child_takes_real_locks(store: kvsync.Store) -> None:
+    """The child's shared lock on the database and its write lock on the -shm stand in the
+    kernel's table under its own pid, while the parent has the store open as well."""
+    store.counter("hits").add()
+
+    def child() -> bool:
+        store.counter("hits").add()
+        with store.transaction():
+            store.counter("hits").add()
+            shared = any(kind == "READ" for kind, _ in locks_on(store.path))
+            return shared and ("WRITE", "120") in locks_on(store.path + "-shm")
+
+    assert in_child(child) == "True"
+    assert store.counter("hits").value == 3
+
+
+def test_a_child_and_its_parent_exclude_each_other(store: kvsync.Store) -> None:
+    """While the parent is in a transaction its child, forked before, finds the store busy."""
+    store.counter("hits").add()
+    go, ready = os.pipe(), os.pipe()
+
+    def child() -> str:
+        os.read(go[0], 1)
+        with kvsync.open(store.path, busy_timeout=0.2) as own:
+            try:
+                return str(own.counter("hits").add())
+            except kvsync.BusyError as error:
+                return str(error)
+            finally:
+                os.write(ready[1], b"x")
+
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, child().encode())
+        os._exit(0)
+    with store.transaction():
+        store.counter("hits").add()
+        os.write(go[1], b"x")
+        os.read(ready[0], 1)
+    answer = os.read(read, 1000).decode()
+    os.waitpid(pid, 0)
+    for descriptor in (*go, *ready, read, write):
+        os.close(descriptor)
+    assert f"process {os.getpid()}" in answer
+    assert store.counter("hits").value == 2
+
+
+@contextmanager
+def writing_threads(store: kvsync.Store, count: int) -> Iterator[list[int]]:
+    """Threads that add to the counter "hits" until the block ends; how often each did."""
+    stop = threading.Event()
+    added = [0] * count
+
+    def write(number: int) -> None:
+        hits = store.counter("hits")
+        while not stop.is_set():
+            hits.add()
+            added[number] += 1
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield added
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_forks_under_two_writing_threads_lose_nothing(store: kvsync.Store) -> None:
+    """Every child writes at once, as its parent's threads do; the stress suite goes on longer."""
+
+    def child() -> str:
+        for _ in range(5):
+            store.counter("hits").add()
+            store.dict("d")[str(os.getpid())] = 1
+        return f"{len(locks_on(store.path)) > 0}"
+
+    with writing_threads(store, 2) as added:
+        answers = [in_child(child) for _ in range(40)]
+    assert answers == ["True"] * 40
+    assert store.counter("hits").value == sum(added) + 40 * 5
+    assert len(store.dict("d")) == 40
+
+
+def test_a_fork_waits_for_another_threads_transaction(store: kvsync.Store) -> None:
+    """And the child can use the store, for the connections were closed in time."""
+    store.counter("hits").add()
+    inside, forking = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.transaction():
+            store.counter("hits").add()
+            inside.set()
+            forking.wait()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    inside.wait()
+    # The fork's hook drains; let the transaction end only once that has begun.
+    original = links.Pool.close
+
+    def close(pool: links.Pool) -> None:
+        original(pool)
+        forking.set()
+
+    links.Pool.close = close  # type: ignore[method-assign]
+    try:
+        assert in_child(lambda: store.counter("hits").add()) == "3"
+    finally:
+        links.Pool.close = original  # type: ignore[method-assign]
+        thread.join()
+
+
+def test_a_fork_inside_a_transaction_makes_the_child_refuse(store: kvsync.Store) -> None:
+    """Its parent's transaction is unharmed, and no descriptor of the gate stays with the child."""
+    hits = store.counter("hits")
+    hits.add()
+
+    def child() -> str:
+        with pytest.raises(kvsync.ForkError):
+            hits.add()
+        with pytest.raises(kvsync.ForkError), store.transaction():
+            pass
+        return str([name for name in open_files(store.path) if name.endswith(("gate", "claim"))])
+
+    with store.transaction():
+        hits.add()
+        assert in_child(child) == "[]"
+        hits.add()
+    assert hits.value == 3
+
+
+def test_a_child_that_must_not_use_the_store_forks_without_delay(store: kvsync.Store) -> None:
+    """And its child must not use it either."""
+    hits = store.counter("hits")
+    hits.add()
+
+    def grandchild() -> str:
+        with pytest.raises(kvsync.ForkError):
+            hits.add()
+        return "refused"
+
+    def child() -> str:
+        begun = time.monotonic()
+        answer = in_child(grandchild)
+        return answer if time.monotonic() - begun < links.DRAIN_PATIENCE else "late"
+
+    with store.transaction():
+        assert in_child(child) == "refused"
+
+
+def test_ctrl_c_while_a_fork_waits_does_not_make_the_child_trust_what_is_still_open(
+    path: Path,
+) -> None:
+    """Python forks whatever a hook raises, so the child looks at what was open."""
+    (answer,) = run_all(_interrupted_fork, [(str(path),)])
+    assert answer.startswith("ForkError")
+
+
+def _interrupted_fork(path: str) -> str:
+    store = kvsync.open(path)
+    store.counter("hits").add()
+    inside, leave = threading.Event(), threading.Event()
+
+    def transact() -> None:
+        with store.transaction():
+            inside.set()
+            leave.wait()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    thread = threading.Thread(target=transact)
+    thread.start()
+    inside.wait()
+    sys.unraisablehook = lambda _: None
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        return in_child(store.counter("hits").add)
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_a_child_that_leaves_its_parents_transaction_commits_nothing(store: kvsync.Store) -> None:
+    """It runs the end of the block, too, and gets an error instead."""
+    hits = store.counter("hits")
+    hits.add()
+    read, write = os.pipe()
+    pid = -1
+    try:
+        with store.transaction():
+            hits.add()
+            pid = os.fork()
+    except kvsync.ForkError:
+        os.write(write, b"ForkError")
+    finally:
+        if pid == 0:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "ForkError"
+    os.waitpid(pid, 0)
+    assert hits.value == 2
+
+
+def test_a_fork_without_pythons_hooks_makes_the_child_refuse(store: kvsync.Store) -> None:
+    """As a C library may do it."""
+    store.counter("hits").add()
+    read, write = os.pipe()
+    pid = ctypes.PyDLL(None).fork()
+    if pid == 0:
+        try:
+            store.counter("hits").add()
+        except kvsync.ForkError:
+            os.write(write, b"ForkError")
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "ForkError"
+    os.waitpid(pid, 0)
+    assert store.counter("hits").add() == 2
+
+
+def test_a_claim_on_the_gate_does_not_stay_with_a_forked_child(store: kvsync.Store) -> None:
+    """A thread that waits with the claim in hand forks nothing of it into the child."""
+    store.counter("hits").add()
+    gate = os.open(store.path + "-kvsync/gate", os.O_RDONLY)
+    fcntl.flock(gate, fcntl.LOCK_EX)
+    owned = set(flock.owned)
+    thread = threading.Thread(target=store.counter("hits").add)
+    thread.start()
+    while not flock.owned - owned:
+        os.sched_yield()
+    held = in_child(lambda: open_files(store.path + "-kvsync/claim"))
+    os.close(gate)
+    thread.join()
+    assert held == "[]"
+
+
+def test_a_signal_handler_that_forks_in_a_call_does_no_harm(store: kvsync.Store) -> None:
+    """The interrupted call goes on; whether the child may use the store depends on the instant."""
+    hits = store.counter("hits")
+    hits.add()  # opens the file
+    answers = []
+    old = signal.signal(signal.SIGALRM, lambda *_: answers.append(in_child(hits.add)))
+    try:
+        calls = 1
+        while len(answers) < 20:
+            answered = len(answers)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            while len(answers) == answered:
+                hits.add()
+                calls += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    refused = sum(answer.startswith("ForkError") for answer in answers)
+    assert all(answer.isdigit() or answer.startswith("ForkError") for answer in answers), answers
+    assert hits.value == calls + len(answers) - refused
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_children_share_a_store_that_was_in_use(
+    store: kvsync.Store, method: str
+) -> None:
+    """Whichever way they start; the store and its objects travel as arguments."""
+    hits, settings = store.counter("hits"), store.dict("settings")
+    hits.add()
+    settings["a"] = 1
+    try:
+        assert run_all(_use, [(store, hits, settings)] * 3, method) == [1, 1, 1]
+    finally:
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    assert hits.value == 1 + 3 * 50
+
+
+def _use(store: kvsync.Store, hits: kvsync.Counter, settings: kvsync.Dict) -> int:
+    for _ in range(50):
+        hits.add()
+    with store.transaction():
+        return int(settings["a"])
+
+
+def test_without_the_rule_a_child_takes_no_lock_on_the_database(tmp_path: Path) -> None:
+    """The reason for the rule, in plain sqlite3: should this fail, SQLite has changed, and the
+    rule may be lifted."""
+    path = str(tmp_path / "plain.db")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("create table t (x)")
+
+    def child() -> bool:
+        own = sqlite3.connect(path, isolation_level=None)
+        own.execute("begin immediate")
+        own.execute("insert into t values (1)")
+        locked = locks_on(path) != set()
+        own.execute("rollback")
+        return locked
+
+    answer = in_child(child)
+    connection.close()
+    assert answer == "False"
+
+
+# Python prints what a signal's handler raises while a `__del__` runs.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_first_open_leaves_no_lock_and_no_thread_that_cannot_fork(
+    tmp_path: Path,
+) -> None:
+    """A signal's exception at any instant of making the file: the next open and fork succeed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for n in range(150):
+            path = tmp_path / str(n) / "store.db"
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01))
+            try:
+                with suppress(KeyboardInterrupt):
+                    kvsync.open(path).counter("hits").add()
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    continue
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            interrupted += 1
+            with kvsync.open(path, busy_timeout=PATIENCE) as store:
+                assert in_child(store.counter("later").add) == "1"
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    assert interrupted > 0
+
+
+def test_the_setup_lock_does_not_stay_with_a_forked_child(path: Path) -> None:
+    """A thread that makes a file forks nothing of its lock into the child."""
+    with kvsync.open(path) as store:
+        sidecar = store.engine._pool.sidecar
+        held = []
+        setup._under_setup_lock(
+            sidecar,
+            0o600,
+            PATIENCE,
+            lambda: held.append(in_child(lambda: open_files(sidecar.setup_lock))),
+        )
+        assert held == ["[]"]

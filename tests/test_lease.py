@@ -1,0 +1,326 @@
+"""Leases and fencing: a grant that time ends, and work that only its current holder can commit."""
+
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import kvsync
+from kvsync.testing import ManualClock
+from tests.lines import queued
+from tests.processes import eventually, expect, in_thread, kill, running
+
+KINDS = ["lock", "rlock", "semaphore", "read", "write", "election"]
+
+
+def make(store: kvsync.Store, kind: str, **options: Any) -> Any:
+    """Something that can be held; of a semaphore it is all the permits."""
+    if kind in ("read", "write"):
+        return getattr(store.rwlock("job", **options), kind)()
+    return getattr(store, kind)("job", *([1] if kind == "semaphore" else []), **options)
+
+
+def rival_of(store: kvsync.Store, kind: str) -> Any:
+    """Something else of that name which excludes it."""
+    return make(store, "write" if kind == "read" else kind)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(path: Path, clock: ManualClock) -> Iterator[kvsync.Store]:
+    """One whose time moves when the test says so."""
+    with kvsync.open(path, clock=clock) as store:
+        yield store
+        assert store.check().damage == ()
+
+
+def guarded(store: kvsync.Store, guard: Any) -> None:
+    """Count, if it is still held."""
+    with store.transaction(guard=guard):
+        store.counter("done").add()
+
+
+def assert_lost(store: kvsync.Store, held: Any) -> None:
+    """All that needs the grant is refused, and changes nothing."""
+    grants = store.engine.read("select * from kvsync_grant order by id")
+    done = store.counter("done").value
+    assert not held.owned()
+    for call in (lambda: held.extend(10), held.ensure_held, lambda: guarded(store, held)):
+        with pytest.raises(kvsync.LeaseLostError):
+            call()
+    assert store.engine.read("select * from kvsync_grant order by id") == grants
+    with pytest.raises(kvsync.LeaseLostError):
+        held.release()
+    with pytest.raises(kvsync.NotOwnedError):
+        held.release()
+    assert store.counter("done").value == done
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lease_that_is_over_passes_to_who_waits(
+    store: kvsync.Store, clock: ManualClock, kind: str
+) -> None:
+    """Without any call of the former holder, which then is refused all it asks."""
+    held, rival = make(store, kind, lease=10), rival_of(store, kind)
+    held.acquire()
+    with queued(rival.acquire, rival) as waiter:
+        clock.advance(9)
+        assert not waiter.is_over
+        assert held.owned()
+        clock.advance(2)
+        assert waiter.result()
+        token = rival.holder().token
+        assert_lost(store, held)
+        assert rival.holder().token == token
+        if kind != "rlock":  # that is its own thread's
+            guarded(store, rival)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lease_that_is_over_is_over_though_nobody_took_it(
+    store: kvsync.Store, clock: ManualClock, kind: str
+) -> None:
+    """It does not come back; who comes later has it at once."""
+    held, rival = make(store, kind, lease=10), rival_of(store, kind)
+    held.acquire()
+    clock.advance(10)
+    assert_lost(store, held)
+    held.acquire()
+    clock.advance(10)
+    assert in_thread(lambda: rival.acquire(blocking=False))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lease_can_be_extended(store: kvsync.Store, clock: ManualClock, kind: str) -> None:
+    """It ends so many seconds from now, later or earlier than it would have."""
+    held, rival = make(store, kind, lease=10), rival_of(store, kind)
+    held.acquire()
+    for _ in range(3):
+        clock.advance(9)
+        held.extend(timedelta(seconds=10))
+    assert held.holder().lease_left == 10
+    assert not in_thread(lambda: [rival.acquire(blocking=False)])[0]
+    held.extend(2)
+    clock.advance(3)
+    assert_lost(store, held)
+
+
+def test_an_extension_gives_a_lease_to_what_had_none(
+    store: kvsync.Store, clock: ManualClock
+) -> None:
+    """And keeps from the waiter what it was about to have."""
+    lock, rival = store.lock("job"), store.lock("job")
+    lock.acquire()
+    assert lock.holder() is not None
+    with queued(rival.acquire, rival) as waiter:
+        lock.extend(10)
+        clock.advance(9)
+        lock.extend(10)
+        clock.advance(9)
+        lock.ensure_held()
+        assert not waiter.is_over
+        clock.advance(2)
+        assert waiter.result()
+
+
+def test_a_lease_in_real_time_ends_by_itself(path: Path) -> None:
+    """The next in line is not told by anybody."""
+    with kvsync.open(path) as store:
+        held, rival = store.lock("job", lease=0.3), store.lock("job")
+        held.acquire()
+        assert rival.acquire()
+        assert_lost(store, held)
+
+
+def test_the_lease_of_who_waited_begins_when_he_gets_it(
+    store: kvsync.Store, clock: ManualClock
+) -> None:
+    """Not when he began to wait."""
+    lock, rival = store.lock("job"), store.lock("job", lease=10)
+    lock.acquire()
+    with queued(rival.acquire, rival) as waiter:
+        clock.advance(100)
+        lock.release()
+        assert waiter.result()
+    holder = rival.holder()
+    assert holder is not None
+    assert holder.lease_left == 10
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf, "1", True])
+def test_a_lease_is_a_finite_time_above_zero(store: kvsync.Store, wrong: Any) -> None:
+    """Anything else is refused before anything is written."""
+    with pytest.raises((TypeError, ValueError)):
+        store.lock("job", lease=wrong)
+    lock = store.lock("job")
+    with lock, pytest.raises((TypeError, ValueError)):
+        lock.extend(wrong)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_taken_away_by_force_is_lost(store: kvsync.Store, kind: str) -> None:
+    """Though it had no lease."""
+    held, rival = make(store, kind), rival_of(store, kind)
+    held.acquire()
+    token = held.holder().token
+    (holder,) = rival.force_release()
+    assert (holder.token, holder.pid) == (token, os.getpid())
+    assert in_thread(lambda: rival.acquire(blocking=False))
+    assert rival.holder().token > token
+    assert_lost(store, held)
+    assert rival.locked()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guard_lets_its_holder_commit(store: kvsync.Store, kind: str) -> None:
+    """And nobody else: neither before it holds it nor after, nor through another object."""
+    held = make(store, kind)
+    for guard in (held, rival_of(store, kind)):
+        with pytest.raises(kvsync.NotOwnedError):
+            guarded(store, guard)
+    with held:
+        guarded(store, held)
+        if kind != "rlock":
+            with pytest.raises(kvsync.NotOwnedError):
+                guarded(store, rival_of(store, kind))
+    with pytest.raises(kvsync.NotOwnedError):
+        guarded(store, held)
+    assert store.counter("done").value == 1
+
+
+def test_an_rlock_guards_for_the_thread_that_holds_it(store: kvsync.Store) -> None:
+    """Through whatever object of the store; for other threads it does not."""
+    with store.rlock("job"):
+        guarded(store, store.rlock("job"))
+        in_thread(lambda: [refused(lambda: guarded(store, store.rlock("job")))])
+    assert store.counter("done").value == 1
+
+
+def refused(call: Callable[[], None]) -> None:
+    with pytest.raises(kvsync.NotOwnedError):
+        call()
+
+
+def test_a_lease_that_ends_inside_a_guarded_block_undoes_it(
+    store: kvsync.Store, clock: ManualClock
+) -> None:
+    """All of the block, and of the outer one nothing."""
+    lock = store.lock("job", lease=10)
+    lock.acquire()
+    with store.transaction():
+        store.counter("outer").add()
+        with pytest.raises(kvsync.LeaseLostError), store.transaction(guard=lock):
+            store.counter("done").add()
+            clock.advance(11)
+    assert store.counter("outer").value == 1
+    assert store.counter("done").value == 0
+
+
+def test_a_guard_of_another_file_is_refused(store: kvsync.Store) -> None:
+    """It could be taken away while the transaction runs."""
+    with kvsync.temporary() as other, other.lock("job") as grant:
+        assert grant.token
+        with pytest.raises(ValueError, match="cannot guard"):
+            store.transaction(guard=other.lock("job"))
+
+
+def test_a_guard_may_be_of_another_handle(store: kvsync.Store) -> None:
+    """On the same file, in the same process."""
+    with kvsync.open(store.path, clock=store._options["clock"]) as other:
+        lock = other.lock("job")
+        with lock:
+            guarded(store, lock)
+    assert store.counter("done").value == 1
+
+
+def hold(pipe: Any, path: str) -> None:
+    """Tell the token, and hold until killed."""
+    with kvsync.open(path) as store, store.lock("job") as grant:
+        pipe.send(grant.token)
+        pipe.recv()
+
+
+def test_tokens_rise_whatever_ends_a_grant(path: Path) -> None:
+    """A release, force, a death, the end of the store, the end of a lease."""
+    tokens = []
+    for _ in range(2):
+        with kvsync.open(path) as store:
+            for kind in ("lock", "rlock", "write", "read", "lock"):
+                with make(store, kind) as grant:
+                    tokens.append(grant.token)
+            with running(hold, path) as (child, pipe):
+                tokens.append(expect(pipe))
+                kill(child)
+            lock = store.lock("job", lease=0.05)
+            assert lock.acquire()
+            tokens.append(lock.token)
+            assert store.lock("job").acquire()
+            (forced,) = store.lock("job").force_release()
+            tokens.append(forced.token)
+            assert store.lock("job").acquire(blocking=False)  # and the store is closed
+    assert tokens == sorted(set(tokens))
+
+
+def overstay(pipe: Any, path: str) -> None:
+    """Take a lease; when told to, try what only a holder may, and tell how it went."""
+    with kvsync.open(path) as store:
+        lock = store.lock("job", lease=0.2)
+        attempts = {
+            "extend": lambda: lock.extend(10),
+            "ensure_held": lock.ensure_held,
+            "guard": lambda: guarded(store, lock),
+            "release": lock.release,
+        }
+        for attempt in iter(pipe.recv, None):
+            lock.acquire()
+            pipe.send("holds")
+            pipe.recv()
+            pipe.send(error_of(attempts[attempt]))
+            pipe.send(error_of(lock.release))
+            pipe.recv()
+
+
+def error_of(call: Callable[[], None]) -> str:
+    try:
+        call()
+    except kvsync.KvsyncError as error:
+        return type(error).__name__
+    return "none"
+
+
+def test_a_holder_that_was_stopped_past_its_lease_is_refused(path: Path) -> None:
+    """By a real signal, in real time, whatever it tries first when it goes on."""
+    with kvsync.open(path) as store, running(overstay, path) as (child, pipe):
+        lock, process = store.lock("job"), psutil.Process(child.pid)
+        for attempt in ("extend", "ensure_held", "guard", "release") * 2:
+            pipe.send(attempt)
+            expect(pipe)
+            process.send_signal(signal.SIGSTOP)
+            eventually(lambda: process.status() == psutil.STATUS_STOPPED)
+            with lock:
+                process.send_signal(signal.SIGCONT)
+                pipe.send("go on")
+                assert expect(pipe) == "LeaseLostError"
+                second = "NotOwnedError" if attempt == "release" else "LeaseLostError"
+                assert expect(pipe) == second
+                lock.ensure_held()
+            pipe.send("next")
+        pipe.send(None)
+        assert store.counter("done").value == 0
+
+
+def test_a_guard_that_cannot_be_held_is_a_type_error(store: kvsync.Store) -> None:
+    """An rwlock has two sides, of which one is held."""
+    for wrong in ("job", store.rwlock("job"), store.event("job")):
+        with pytest.raises(TypeError, match=r"read\(\) or write\(\) side"):
+            store.transaction(guard=wrong)  # type: ignore[arg-type]

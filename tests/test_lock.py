@@ -1,0 +1,166 @@
+"""Locks: one holder, in the order of asking, freed by death and by nothing else."""
+
+import os
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvsync
+from tests.processes import PATIENCE, expect, in_thread, kill, run_all, running
+
+
+def test_a_lock_is_held_by_one_object_at_a_time(store: kvsync.Store) -> None:
+    """Two objects of one name in one process exclude each other."""
+    one, other = store.lock("job"), store.lock("job")
+    assert one.acquire()
+    assert not other.acquire(blocking=False)
+    assert not other.acquire(timeout=0)
+    assert not other.acquire(timeout=0.01)
+    one.release()
+    assert other.acquire(blocking=False)
+    other.release()
+
+
+def test_with_gives_the_grant_and_its_token(store: kvsync.Store) -> None:
+    """Tokens rise with every grant of the name."""
+    tokens = []
+    lock = store.lock("job")
+    for _ in range(3):
+        with lock as grant:
+            assert lock.token == grant.token
+            tokens.append(grant.token)
+    assert lock.token is None
+    assert tokens == sorted(set(tokens))
+    assert tokens[0] > 1 << 40
+
+
+def test_with_raises_on_timeout(store: kvsync.Store) -> None:
+    """AcquireTimeout, which is a TimeoutError."""
+    with store.lock("job"):
+        with pytest.raises(kvsync.AcquireTimeout), store.lock("job", timeout=0.01):
+            pytest.fail("must not get in")
+        assert issubclass(kvsync.AcquireTimeout, TimeoutError)
+
+
+def test_who_does_not_hold_cannot_release(store: kvsync.Store) -> None:
+    """Neither another object nor a pickle; any thread can through the holding object."""
+    lock = store.lock("job")
+    with pytest.raises(kvsync.NotOwnedError):
+        lock.release()
+    lock.acquire()
+    for stranger in (store.lock("job"), pickle.loads(pickle.dumps(lock))):
+        with pytest.raises(kvsync.NotOwnedError):
+            stranger.release()
+        assert not stranger.owned()
+    assert lock.owned()
+    in_thread(lambda: lock.release() or True)
+    assert not lock.locked()
+
+
+def refused(lock: kvsync.RLock) -> None:
+    with pytest.raises(kvsync.NotOwnedError):
+        lock.release()
+
+
+def test_a_thread_that_waits_for_itself_is_told(store: kvsync.Store) -> None:
+    """Through whatever object; with a timeout it waits that long."""
+    with store.lock("job"):
+        with pytest.raises(kvsync.DeadlockError, match="rlock"):
+            store.lock("job").acquire()
+        assert not store.lock("job").acquire(timeout=0.01)
+
+
+def test_an_rlock_may_be_taken_again_by_its_thread(store: kvsync.Store) -> None:
+    """And only by it; the token stays, and the last release frees it."""
+    lock = store.rlock("job")
+    with lock as outer, store.rlock("job") as inner:
+        assert inner.token == outer.token
+        assert not in_thread(lambda: [store.rlock("job").acquire(timeout=0)])[0]
+        in_thread(lambda: [refused(lock)])
+    assert not lock.locked()
+    with pytest.raises(kvsync.NotOwnedError):
+        lock.release()
+
+
+def test_lock_and_rlock_exclude_each_other(store: kvsync.Store) -> None:
+    """They share their names."""
+    with store.lock("job"):
+        assert not in_thread(lambda: [store.rlock("job").acquire(blocking=False)])[0]
+
+
+def hold(pipe: Any, path: str, name: str) -> None:
+    """Hold a lock until told to release it."""
+    with kvsync.open(path) as store, store.lock(name) as grant:
+        pipe.send(grant.token)
+        pipe.recv()
+
+
+def test_a_killed_holder_frees_its_lock(store: kvsync.Store) -> None:
+    """To who waits already, and to who comes later."""
+    for _ in range(2):
+        with running(hold, store.path, "job") as (child, pipe):
+            token = expect(pipe)
+            lock = store.lock("job")
+            waiter = threading.Thread(target=lock.acquire)
+            waiter.start()
+            kill(child)
+            waiter.join(PATIENCE)
+            assert lock.owned()
+            assert lock.token is not None
+            assert lock.token > token
+            lock.release()
+        with running(hold, store.path, "job") as (child, pipe):
+            expect(pipe)
+            kill(child)
+            assert lock.acquire(blocking=False)
+            lock.release()
+
+
+def add_under_lock(path: str, file: str, times: int) -> None:
+    """Read, add one, write back: loses counts unless one does it at a time."""
+    with kvsync.open(path) as store:
+        lock = store.lock("file")
+        for _ in range(times):
+            with lock:
+                count = int(Path(file).read_text())
+                Path(file).write_text(str(count + 1))
+
+
+def test_processes_take_turns(store: kvsync.Store, tmp_path: Path) -> None:
+    """A witness outside of the store would show two at once."""
+    file = tmp_path / "count"
+    file.write_text("0")
+    run_all(add_under_lock, [(store.path, str(file), 50)] * 4)
+    assert file.read_text() == "200"
+    assert store.engine.read("select count(*) from kvsync_ticket") == [(0,)]
+    assert store.engine.read("select count(*) from kvsync_grant") == [(0,)]
+
+
+def test_a_forked_child_does_not_own_its_parents_lock(store: kvsync.Store) -> None:
+    """It can wait for it, and cannot release it."""
+    lock = store.lock("job")
+    lock.acquire()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            lock.release()
+        except kvsync.NotOwnedError:
+            os._exit(7 if not lock.acquire(blocking=False) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert lock.owned()
+    lock.release()
+
+
+def test_close_frees_what_the_store_holds(store: kvsync.Store) -> None:
+    """And its objects say that it is closed."""
+    other = kvsync.open(store.path)
+    lock = other.lock("job")
+    lock.acquire()
+    other.close()
+    assert store.lock("job").acquire(blocking=False)
+    with pytest.raises(kvsync.ClosedError):
+        lock.acquire()

@@ -1,0 +1,115 @@
+"""CPython's own tests of `multiprocessing`'s primitives, run on those of kvsync: fork and spawn."""
+
+import itertools
+import multiprocessing
+import shutil
+import tempfile
+import unittest
+from typing import Any, ClassVar
+
+import pytest
+
+import kvsync
+
+suites = pytest.importorskip(
+    "test._test_multiprocessing", reason="this Python has no `test` package"
+)
+
+DIFFERS = {
+    "Lock.test_lock": "who releases what it does not hold gets a RuntimeError, as in threading",
+    "Semaphore.test_semaphore": "a semaphore is bounded: no permit is released that nobody took",
+    "Semaphore.test_timeout": "a semaphore has at least one permit, and a call that does not block"
+    " takes no timeout, as in threading",
+    "Event.test_repr": "a repr tells what an object is, without a look into the database",
+}
+"""Each test that does not apply, and why. All the others pass."""
+
+_numbers = itertools.count()
+
+
+class OnKvsync(suites.ProcessesMixin):  # type: ignore[misc]  # typeshed does not know it
+    """What the suites make is made here, each object with a name of its own."""
+
+    kind: ClassVar[str]
+    method: ClassVar[str]
+    store: ClassVar[kvsync.Store]
+    folder: ClassVar[str]
+    before: ClassVar[str | None]
+    Process: ClassVar[Any]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.before = multiprocessing.get_start_method(allow_none=True)
+        multiprocessing.set_start_method(cls.method, force=True)
+        cls.folder = tempfile.mkdtemp()
+        # A lock's own thread may wait for it: some of the tests release it elsewhere.
+        cls.store = kvsync.open(f"{cls.folder}/store.db", detect_deadlocks=False)
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        multiprocessing.set_start_method(cls.before, force=True)
+        left = [
+            cls.store.engine.read(f"select * from kvsync_{table}") for table in ("ticket", "pledge")
+        ]
+        damage = cls.store.check().damage
+        cls.store.close()
+        shutil.rmtree(cls.folder)
+        super().tearDownClass()
+        assert left == [[], []]
+        assert damage == ()
+
+    def run(self, result: Any = None) -> Any:
+        why = DIFFERS.get(f"{self.kind}.{self._testMethodName}")
+        if why is not None:
+            setattr(self, self._testMethodName, unittest.skip(why)(lambda: None))
+        return super().run(result)
+
+    @staticmethod
+    def fresh() -> str:
+        return f"name {next(_numbers)}"
+
+    def Lock(self) -> kvsync.Lock:  # noqa: N802
+        return self.store.lock(self.fresh())
+
+    def RLock(self) -> kvsync.RLock:  # noqa: N802
+        return self.store.rlock(self.fresh())
+
+    def Semaphore(self, value: int = 1) -> kvsync.Semaphore:  # noqa: N802
+        return self.store.semaphore(self.fresh(), value)
+
+    BoundedSemaphore = Semaphore
+
+    def Event(self) -> kvsync.Event:  # noqa: N802
+        return self.store.event(self.fresh())
+
+    def Condition(self) -> kvsync.Condition:  # noqa: N802
+        return self.store.condition(self.fresh())
+
+    def Barrier(self, parties: int, action: Any = None, timeout: Any = None) -> kvsync.Barrier:  # noqa: N802
+        return self.store.barrier(self.fresh(), parties, action=action, timeout=timeout)
+
+
+class OfConditions:
+    """Their tests count by semaphores that are released by others than those who acquired them."""
+
+    Semaphore = staticmethod(multiprocessing.Semaphore)
+
+    def check_invariant(self, condition: kvsync.Condition) -> None:
+        """In place of a look into `multiprocessing.Condition`."""
+        assert condition.stats().waiters == ()
+
+
+def _make(kind: str, method: str) -> type[unittest.TestCase]:
+    suite = getattr(suites, f"_Test{kind}")
+    bases = (OfConditions,) if kind == "Condition" else ()
+    name = f"Test{kind}{'Forked' if method == 'fork' else 'Spawned'}"
+    body = {"method": method, "__module__": __name__, "kind": kind}
+    return type(name, (*bases, OnKvsync, suite, unittest.TestCase), body)
+
+
+KINDS = ("Lock", "Semaphore", "Condition", "Event", "Barrier")
+# Children find the classes by their names in this module.
+globals().update(
+    (made.__name__, made) for made in (_make(k, m) for k in KINDS for m in ("fork", "spawn"))
+)

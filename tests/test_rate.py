@@ -1,0 +1,544 @@
+"""Rate limits: never more than allowed, in the order of asking, nothing lost to interruptions."""
+
+import pickle
+import random
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvsync
+from kvsync.clock import SystemClock
+from kvsync.engine.process import this_process
+from kvsync.primitives import rate
+from kvsync.testing import ManualClock
+from tests.interrupted import at_each_point
+from tests.processes import PATIENCE, eventually, expect, kill, run_all, running
+from tests.undone import undone
+
+STATE = "select * from kvsync_rate order by name"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def still(path: Path, clock: ManualClock) -> Any:
+    """A store in which time stands still."""
+    with kvsync.open(path, clock=clock) as store:
+        yield store
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> list[float]:
+    """The naps that were taken; they move the clock on and take no time."""
+    taken: list[float] = []
+
+    def nap(seconds: float) -> None:
+        taken.append(seconds)
+        clock.advance(seconds)
+
+    monkeypatch.setattr(rate, "_nap", nap)
+    return taken
+
+
+def when_asleep(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> None:
+    """Let the next nap call this, and those after it take none."""
+    calls = [call]
+
+    def nap(_: float) -> None:
+        assert calls, "it sleeps again"
+        calls.pop()()
+
+    monkeypatch.setattr(rate, "_nap", nap)
+
+
+# --- how much ---------------------------------------------------------------------------------
+
+
+def test_a_burst_goes_at_once_and_then_one_each_unit_of_time(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """The bucket is full after a rest, never fuller."""
+    limiter = still.rate_limiter("mails", 4, per=2, burst=3)
+    for _ in range(2):
+        assert [limiter.try_acquire() for _ in range(5)] == [True] * 3 + [False] * 2
+        for _ in range(10):
+            clock.advance(0.25)
+            assert not limiter.try_acquire()
+            clock.advance(0.25)
+            assert limiter.try_acquire()
+            assert not limiter.try_acquire()
+        clock.advance(1000)
+
+
+def test_a_burst_is_as_large_as_the_limit_unless_told(still: kvsync.Store) -> None:
+    """And evenly spaced where it is one."""
+    assert still.rate_limiter("a", 7, per=timedelta(minutes=1)).burst == 7
+    assert still.rate_limiter("a", 7, per=timedelta(minutes=1)).per == 60
+    spaced = still.rate_limiter("b", 7, per=1, burst=1)
+    assert [spaced.try_acquire() for _ in range(3)] == [True, False, False]
+
+
+def test_nothing_drifts_where_a_unit_is_no_whole_number(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """Neither one too many nor one too few in a thousand thirds of a second."""
+    limiter = still.rate_limiter("thirds", 3, per=1)
+    assert limiter.try_acquire(3)
+    for _ in range(1000):
+        clock.advance(1 / 3)
+        assert limiter.try_acquire()
+        assert not limiter.try_acquire()
+
+
+def test_several_units_are_had_together_or_not_at_all(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """More than a burst are never had."""
+    limiter = still.rate_limiter("bytes", 10, per=1, burst=10)
+    assert limiter.try_acquire(6)
+    assert not limiter.try_acquire(5)
+    assert limiter.try_acquire(4)
+    assert not limiter.try_acquire()
+    clock.advance(0.5)
+    assert not limiter.try_acquire(6)
+    assert limiter.try_acquire(5)
+    for call in (limiter.try_acquire, limiter.acquire, limiter.retry_after):
+        with pytest.raises(ValueError, match="never"):
+            call(11)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_window_holds_more_than_allowed_and_no_refusal_is_without_need(
+    still: kvsync.Store, clock: ManualClock, seed: int
+) -> None:
+    """Against a bucket of exact fractions; and, over all pairs of grants, against the promise."""
+    chance = random.Random(seed)
+    limit, burst = chance.randint(1, 30), chance.randint(1, 20)
+    per = chance.choice([0.001, 0.1, 1.0, 7.0, 3600.0])
+    limiter = still.rate_limiter("any", limit, per=per, burst=burst)
+    speed, grain = Fraction(limit) / Fraction(per), Fraction(1, 10**6)
+    level, last = Fraction(burst), Fraction(clock.boot())
+    grants: list[tuple[Fraction, int]] = []
+    for _ in range(250):
+        clock.advance(per / limit * chance.choice([0.0, 0.01, 0.5, 1.0, 1.7, 5.0]))
+        now, n = Fraction(clock.boot()), chance.randint(1, burst)
+        level, last = min(Fraction(burst), level + (now - last) * speed), now
+        if limiter.try_acquire(n):
+            level -= n
+            grants.append((now, n))
+        else:
+            assert level < n
+    for first, (begin, _) in enumerate(grants):
+        total = 0
+        for end, n in grants[first:]:
+            total += n
+            assert total <= burst + (end - begin + grain) * speed
+
+
+def try_many(limiter: kvsync.RateLimiter, times: int) -> int:
+    return sum(limiter.try_acquire() for _ in range(times))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_all_processes_together_have_what_one_has(store: kvsync.Store, method: str) -> None:
+    """Not one more, not one less; the limiter travels to them as an argument."""
+    limiter = store.rate_limiter("shared", 50, per=1_000_000)
+    assert sum(run_all(try_many, [(limiter, 40)] * 4, method)) == 50
+
+
+def acquire_many(limiter: kvsync.RateLimiter, times: int) -> list[float]:
+    moments = []
+    for _ in range(times):
+        assert limiter.acquire(timeout=PATIENCE)
+        moments.append(SystemClock.boot())
+    return moments
+
+
+def test_processes_that_wait_are_never_too_early(store: kvsync.Store) -> None:
+    """By the kernel's clock: the last of twenty not before nineteen units of time are over."""
+    limiter = store.rate_limiter("shared", 200, per=1, burst=1)
+    begin = SystemClock.boot()
+    moments = sorted(chain(*run_all(acquire_many, [(limiter, 10)] * 2)))
+    for count, moment in enumerate(moments):
+        assert moment - begin >= count / 200 - 1e-6
+
+
+# --- waiting ----------------------------------------------------------------------------------
+
+
+def test_acquire_sleeps_until_its_slot_is_due(still: kvsync.Store, naps: list[float]) -> None:
+    """In naps of a second, for a clock that goes on while the machine is suspended."""
+    limiter = still.rate_limiter("slow", 1, per=2.5)
+    assert limiter.acquire()
+    assert naps == []
+    assert limiter.acquire()
+    assert naps == pytest.approx([1, 1, 0.5])
+    assert limiter.acquire(timeout=2.5)
+    assert sum(naps) == pytest.approx(5)
+
+
+def test_a_slot_that_comes_too_late_is_refused_at_once(
+    still: kvsync.Store, naps: list[float]
+) -> None:
+    """And nothing was taken."""
+    limiter = still.rate_limiter("slow", 1, per=2)
+    limiter.acquire()
+    before = still.engine.read(STATE)
+    for timeout in (0, 0.001, 1.999, timedelta(seconds=1)):
+        assert not limiter.acquire(timeout=timeout)
+    assert naps == []
+    assert still.engine.read(STATE) == before
+
+
+@pytest.mark.parametrize("forever", [None, -1, float("inf"), 1e300])
+def test_these_timeouts_wait_as_long_as_it_takes(
+    still: kvsync.Store, naps: list[float], forever: float | None
+) -> None:
+    """None, -1, infinity, and what is as good as it."""
+    limiter = still.rate_limiter("slow", 1, per=1000)
+    assert limiter.acquire(timeout=forever)
+    assert limiter.acquire(timeout=forever)
+    assert sum(naps) == pytest.approx(1000)
+
+
+def test_slots_are_in_the_order_of_asking(
+    still: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while others sleep has the slot behind theirs; a try does not pass them."""
+    limiter = still.rate_limiter("line", 1, per=1)
+    begin, dues = clock.boot(), []
+
+    def another() -> None:
+        assert limiter.retry_after() == 2
+        when_asleep(monkeypatch, lambda: clock.advance(2))
+        assert limiter.acquire()
+        dues.append(clock.boot() - begin)
+        assert not limiter.try_acquire()
+
+    limiter.acquire()
+    when_asleep(monkeypatch, another)
+    assert limiter.acquire()
+    assert dues == [2]
+
+
+class Interrupted(BaseException):
+    """A signal's."""
+
+
+def interrupt() -> None:
+    raise Interrupted
+
+
+def test_an_interrupted_wait_gives_its_slot_back(
+    still: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had never asked."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    limiter.acquire()
+    before = still.engine.read(STATE)
+    when_asleep(monkeypatch, interrupt)
+    with pytest.raises(Interrupted):
+        limiter.acquire()
+    assert still.engine.read(STATE) == before
+    clock.advance(1)
+    assert limiter.try_acquire()
+
+
+def test_a_slot_with_others_behind_it_is_spent(
+    still: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For theirs are fixed."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    limiter.acquire()
+
+    def meanwhile() -> None:
+        take_slot(limiter)
+        raise Interrupted
+
+    when_asleep(monkeypatch, meanwhile)
+    with pytest.raises(Interrupted):
+        limiter.acquire()
+    assert limiter.retry_after() == 3
+
+
+def test_the_last_in_line_give_their_slots_back_one_after_the_other(
+    still: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one first, and then the one that has become the last."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    limiter.acquire()
+
+    def meanwhile() -> None:
+        when_asleep(monkeypatch, interrupt)
+        with pytest.raises(Interrupted):
+            limiter.acquire()
+        assert limiter.retry_after() == 2
+        raise Interrupted
+
+    when_asleep(monkeypatch, meanwhile)
+    with pytest.raises(Interrupted):
+        limiter.acquire()
+    assert limiter.retry_after() == 1
+
+
+def take_slot(limiter: kvsync.RateLimiter) -> None:
+    """As one does who then sleeps on for good."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rate.RateLimiter, "_sleep_until", lambda *_: None)
+        assert limiter.acquire()
+
+
+@pytest.mark.parametrize("used", [0, 1, 2])
+def test_an_interruption_anywhere_takes_nothing(
+    still: kvsync.Store, naps: list[float], used: int
+) -> None:
+    """Of a first call, of one that is served at once, and of one that sleeps."""
+    limiter = still.rate_limiter("slow", 2, per=1)
+
+    def begin() -> list[Any]:
+        limiter.reset()
+        assert not used or limiter.try_acquire(used)
+        return still.engine.read(STATE)
+
+    before = begin()
+    for _ in at_each_point(limiter.acquire):
+        assert still.engine.read(STATE) == before
+        before = begin()
+    assert bool(naps) == (used == 2)
+
+
+def test_reset_in_between_leaves_nothing_to_give_back(
+    still: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot of another time is not restored over the new state."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    limiter.acquire()
+
+    def meanwhile() -> None:
+        limiter.reset()
+        assert limiter.try_acquire()
+        raise Interrupted
+
+    when_asleep(monkeypatch, meanwhile)
+    with pytest.raises(Interrupted):
+        limiter.acquire()
+    assert limiter.retry_after() == 1
+
+
+def wait_for_a_slot(pipe: Any, limiter: kvsync.RateLimiter) -> None:
+    pipe.send("ready")
+    limiter.acquire()
+
+
+def test_a_killed_waiters_slot_is_spent(store: kvsync.Store) -> None:
+    """Nobody else is let through too early, and nobody waits for it."""
+    limiter = store.rate_limiter("slow", 1, per=1000)
+    limiter.acquire()
+    with running(wait_for_a_slot, limiter) as (child, pipe):
+        expect(pipe)
+        eventually(lambda: limiter.retry_after() > 1000)
+        kill(child)
+    assert 1000 < limiter.retry_after() <= 2000
+    assert not limiter.acquire(timeout=1000)
+
+
+# --- the rest ---------------------------------------------------------------------------------
+
+
+def test_a_refusal_waits_for_no_writer(path: Path) -> None:
+    """While another thread keeps the write lock, with no patience for it."""
+    with kvsync.open(path, busy_timeout=0) as store:
+        limiter = store.rate_limiter("slow", 1, per=1000)
+        assert limiter.try_acquire()
+        inside, over = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with store.transaction():
+                inside.set()
+                over.wait(PATIENCE)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert inside.wait(PATIENCE)
+            assert not limiter.try_acquire()
+            with pytest.raises(kvsync.BusyError):
+                store.rate_limiter("other", 1, per=1).try_acquire()
+        finally:
+            over.set()
+            writer.join(PATIENCE)
+        assert store.rate_limiter("other", 1, per=1).try_acquire()
+
+
+def test_in_a_transaction_it_is_part_of_it(still: kvsync.Store) -> None:
+    """What is undone was not taken."""
+    limiter = still.rate_limiter("slow", 2, per=1)
+    with undone(still):
+        assert limiter.try_acquire(2)
+        assert limiter.retry_after() == 0.5
+    assert limiter.retry_after(2) == 0
+    with still.transaction():
+        assert limiter.acquire()
+        assert limiter.try_acquire()
+    assert not limiter.try_acquire()
+
+
+def test_nothing_waits_in_a_transaction(still: kvsync.Store, naps: list[float]) -> None:
+    """It raises where it would, takes nothing, and the transaction may go on."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    with still.transaction():
+        assert limiter.acquire()
+        for timeout in (None, 1, 5):
+            with pytest.raises(kvsync.TransactionError, match="wait"):
+                limiter.acquire(timeout=timeout)
+        assert not limiter.acquire(timeout=0.5)
+        assert limiter.retry_after() == 1
+    assert limiter.retry_after() == 1
+    assert naps == []
+
+
+def test_retry_after_tells_when(still: kvsync.Store, clock: ManualClock) -> None:
+    """Not before, and then indeed."""
+    limiter = still.rate_limiter("slow", 7, per=3)
+    assert limiter.retry_after(7) == 0
+    assert limiter.try_acquire(7)
+    for n in (7, 3, 1, 5, 7):
+        clock.advance(limiter.retry_after(n) * 0.99)
+        assert not limiter.try_acquire(n)
+        clock.advance(limiter.retry_after(n))
+        assert limiter.try_acquire(n)
+
+
+def test_stats_tell_what_is_available(still: kvsync.Store, clock: ManualClock) -> None:
+    """Before the first use, in between, and when more is reserved than there is."""
+    limiter = still.rate_limiter("mails", 4, per=2)
+    assert limiter.stats() == rate.RateLimiterStats("mails", 4, 2.0, 4, 4, 0.0)
+    limiter.acquire(3)
+    assert limiter.stats().available == 1
+    limiter.acquire()
+    assert limiter.stats().available == 0
+    assert limiter.stats().retry_after == 0.5
+    take_slot(limiter)
+    assert limiter.stats().available == 0
+    assert limiter.stats().retry_after == 1
+    clock.advance(1.5)
+    assert limiter.stats().available == 2
+
+
+def test_reset_forgets_what_was_used(still: kvsync.Store) -> None:
+    """As does deleting the name."""
+    limiter = still.rate_limiter("slow", 2, per=1000)
+    assert limiter.try_acquire(2)
+    limiter.reset()
+    assert limiter.try_acquire(2)
+    assert still.names("rate_limiter") == ["slow"]
+    still.delete("rate_limiter", "slow")
+    assert still.names("rate_limiter") == []
+    assert limiter.try_acquire(2)
+
+
+def test_names_are_apart_and_objects_of_one_name_are_not(still: kvsync.Store) -> None:
+    """A copy by pickle included; its repr tells its limits."""
+    limiter = still.rate_limiter("one", 1, per=1000)
+    assert limiter.try_acquire()
+    assert not still.rate_limiter("one", 1, per=1000).try_acquire()
+    assert not pickle.loads(pickle.dumps(limiter)).acquire(timeout=0)
+    assert still.rate_limiter("two", 1, per=1000).try_acquire()
+    assert repr(limiter).startswith("<kvsync.RateLimiter 'one', limit=1, per=1000.0, burst=1 in")
+
+
+def test_what_was_used_survives_a_restart(path: Path, clock: ManualClock) -> None:
+    """The state is in the file."""
+    with kvsync.open(path, clock=clock) as store:
+        assert store.rate_limiter("slow", 2, per=1000).try_acquire(2)
+    with kvsync.open(path, clock=clock) as store:
+        assert store.rate_limiter("slow", 2, per=1000).retry_after() == 500
+
+
+def test_other_limits_under_the_name_start_from_what_they_can_express(
+    still: kvsync.Store,
+) -> None:
+    """A burst of years used up under the old limits keeps nobody out for years."""
+    assert still.rate_limiter("changed", 5, per=86_400 * 365).try_acquire(5)
+    limiter = still.rate_limiter("changed", 10, per=1)
+    assert limiter.retry_after() == 0.1
+    assert limiter.retry_after(10) == 1
+
+
+class TwoClocks:
+    """Wall time and boot time apart, as a reboot leaves them."""
+
+    def __init__(self, wall: float, boot: float) -> None:
+        self.seconds, self.since_boot = wall, boot
+
+    def wall(self) -> float:
+        return self.seconds
+
+    def boot(self) -> float:
+        return self.since_boot
+
+
+@pytest.mark.parametrize(
+    ("passed", "wait"),
+    [(0, 100), (30, 70), (100, 0), (10_000, 0), (-5, 100), (-10_000, 100)],
+)
+def test_after_a_reboot_the_wall_clock_tells_what_is_left(
+    path: Path, monkeypatch: pytest.MonkeyPatch, passed: float, wait: float
+) -> None:
+    """Never more than a burst's worth, though the wall clock be set back."""
+    clock = TwoClocks(wall=1_000_000.0, boot=500_000.0)
+    with kvsync.open(path, clock=clock) as store:
+        limiter = store.rate_limiter("slow", 1, per=100)
+        assert limiter.try_acquire()
+        reboot(monkeypatch)
+        clock.seconds, clock.since_boot = clock.seconds + passed, 3.0
+        assert limiter.retry_after() == pytest.approx(wait)
+        assert limiter.try_acquire() is (wait == 0)
+
+
+def test_slots_of_those_who_slept_through_no_reboot_are_void(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten had slots; none of them is there any more."""
+    clock = TwoClocks(wall=1_000_000.0, boot=500_000.0)
+    with kvsync.open(path, clock=clock) as store:
+        limiter = store.rate_limiter("slow", 1, per=100)
+        for _ in range(10):
+            take_slot(limiter)
+        assert limiter.retry_after() == 1000
+        reboot(monkeypatch)
+        clock.seconds, clock.since_boot = clock.seconds + 20, 3.0
+        assert limiter.retry_after() == pytest.approx(100)
+
+
+def reboot(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = this_process()._replace(boot="another boot")
+    monkeypatch.setattr(rate, "this_process", lambda: later)
+
+
+def test_long_periods_and_large_numbers_are_exact_too(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """Two thousand million bytes a second, and one in ten years."""
+    fast = still.rate_limiter("bytes", 2**31 - 1, per=1)
+    assert fast.try_acquire(2**31 - 1)
+    clock.advance(0.5)
+    assert fast.stats().available == pytest.approx(2**30, rel=1e-5)
+    tiny = still.rate_limiter("fractions of a nanosecond", 1_500_000_000, per=1, burst=200)
+    assert try_many(tiny, 300) == 200
+    slow = still.rate_limiter("decade", 1, per=timedelta(days=3650))
+    for _ in range(20):
+        take_slot(slow)
+    assert slow.retry_after() == 20 * 3650 * 86_400.0
+    for limit, per, burst in [(1, 1e-10, 1), (1, 1e300, 1), (1, 86_400 * 3650, 2)]:
+        with pytest.raises(ValueError, match="ten years"):
+            still.rate_limiter("beyond", limit, per=per, burst=burst)

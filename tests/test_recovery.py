@@ -1,0 +1,364 @@
+"""What a line of waiters does when its members are killed, stopped, forked or interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import kvsync
+from kvsync.session import MEND
+from tests.processes import (
+    PATIENCE,
+    die_instead_of_ringing,
+    eventually,
+    expect,
+    kill,
+    kill_myself,
+    running,
+    stop,
+)
+
+NAME = "job"
+
+
+def take(pipe: Any, path: str) -> None:
+    """Wait for the lock, say that it is had, and release it when told."""
+    with kvsync.open(path) as store:
+        lock = store.lock(NAME)
+        lock.acquire()
+        pipe.send(lock.token)
+        pipe.recv()
+        lock.release()
+        pipe.send("released")
+
+
+def take_and_die_before_ringing(pipe: Any, path: str) -> None:
+    """Release is committed, and then the process is no more: nobody is rung."""
+    with kvsync.open(path) as store:
+        lock = store.lock(NAME)
+        lock.acquire()
+        pipe.send("held")
+        pipe.recv()
+        die_instead_of_ringing()
+        lock.release()
+
+
+def wait_and_die_while_reaping(pipe: Any, path: str) -> None:
+    """The first thing that this waiter does for the line kills it, inside the transaction."""
+    with kvsync.open(path) as store:
+        lock = store.lock(NAME)
+        store.session.next_attempt()
+
+        def armed(*arguments: Any) -> None:
+            if threading.current_thread() is threading.main_thread() and pipe.poll():
+                kill_myself()
+            mend(*arguments)
+
+        mend, MEND["lock"] = MEND["lock"], armed
+        pipe.send("waiting")
+        lock.acquire()
+
+
+class Line:
+    """Children that take the lock one after the other, in the order in which they were added."""
+
+    def __init__(self, store: kvsync.Store, stack: ExitStack) -> None:
+        self.store, self._stack = store, stack
+        self.lock = store.lock(NAME)
+        self._waiting = 0
+
+    def hold(self, job: Callable[..., None] = take) -> tuple[Any, Any]:
+        child, pipe = self._stack.enter_context(running(job, self.store.path))
+        expect(pipe)
+        return child, pipe
+
+    def add(self, job: Callable[..., None] = take) -> tuple[Any, Any]:
+        """One more waiter, which stands in the line when this returns."""
+        child, pipe = self._stack.enter_context(running(job, self.store.path))
+        self._waiting += 1
+        eventually(lambda: len(self.lock.stats().waiters) == self._waiting)
+        return child, pipe
+
+
+@pytest.fixture
+def line(store: kvsync.Store) -> Any:
+    with ExitStack() as stack:
+        yield Line(store, stack)
+
+
+def finish(pipe: Any) -> None:
+    pipe.send("release")
+    assert expect(pipe) == "released"
+
+
+def test_waiters_are_served_in_the_order_in_which_they_came(line: Line) -> None:
+    """Each gets it from the one before; tokens rise."""
+    _, holder = line.hold()
+    waiters = [line.add()[1] for _ in range(4)]
+    finish(holder)
+    tokens = []
+    for waiter in waiters:
+        tokens.append(expect(waiter))
+        assert not any(other.poll() for other in waiters if other is not waiter)
+        finish(waiter)
+    assert tokens == sorted(set(tokens))
+
+
+def test_a_killed_waiter_is_left_out(line: Line) -> None:
+    """At the head of the line, in its middle, and at its end; the others keep their order."""
+    _, holder = line.hold()
+    waiters = [line.add() for _ in range(5)]
+    for place in (0, 2, 4):
+        kill(waiters[place][0])
+    finish(holder)
+    for place in (1, 3):
+        expect(waiters[place][1])
+        finish(waiters[place][1])
+    assert line.lock.acquire(blocking=False)
+    line.lock.release()
+
+
+def test_a_holder_killed_between_commit_and_ring_stops_nobody(line: Line) -> None:
+    """The head of the line watches it, and finds that it has been served."""
+    _, holder = line.hold(take_and_die_before_ringing)
+    _, first = line.add()
+    _, second = line.add()
+    holder.send("release")
+    for waiter in (first, second):
+        expect(waiter)
+        finish(waiter)
+
+
+def test_a_reaper_killed_at_its_work_stops_nobody(line: Line) -> None:
+    """Its transaction is undone, and the next one reaps both."""
+    child, _ = line.hold()
+    reaper, command = line._stack.enter_context(
+        running(wait_and_die_while_reaping, line.store.path)
+    )
+    expect(command)
+    eventually(lambda: len(line.lock.stats().waiters) == 1)
+    line._waiting = 1
+    _, next_in_line = line.add()
+    command.send("die")
+    kill(child)
+    expect(next_in_line)
+    reaper.join(PATIENCE)
+    assert reaper.exitcode == -signal.SIGKILL
+    finish(next_in_line)
+
+
+def test_a_stopped_waiter_holds_up_the_line_for_a_moment_only(line: Line) -> None:
+    """And has its turn when it wakes, in its old place."""
+    _, holder = line.hold()
+    stopped, sleeper = line.add()
+    _, second = line.add()
+    stop(stopped, line.store.path)
+    finish(holder)
+    expect(second)
+    line._waiting = 1
+    _, third = line.add()
+    os.kill(stopped.pid, signal.SIGCONT)
+    eventually(lambda: not passed_over(line.store))
+    finish(second)
+    expect(sleeper)
+    assert not third.poll()
+    finish(sleeper)
+    expect(third)
+    finish(third)
+
+
+def passed_over(store: kvsync.Store) -> list[Any]:
+    return store.engine.read("select id from kvsync_ticket where state = 'passed'")
+
+
+def kill_a_parent(pipe: Any, path: str) -> None:
+    """Start a process that holds the lock and has a child; kill it when told, and not the child."""
+    parent = os.fork()
+    if parent == 0:
+        store = kvsync.open(path)
+        store.lock(NAME).acquire()
+        child = os.fork()
+        if child:
+            pipe.send(child)
+        signal.pause()
+    pipe.recv()
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    pipe.send("killed")
+
+
+def test_a_killed_parent_frees_its_lock_though_its_child_lives(line: Line) -> None:
+    """The child has closed the doorbell that proves its parent's life."""
+    with running(kill_a_parent, line.store.path) as (_, pipe):
+        orphan = psutil.Process(expect(pipe))
+        try:
+            pipe.send("kill")
+            expect(pipe)
+            assert line.lock.acquire(timeout=PATIENCE)
+            assert orphan.is_running()
+            line.lock.release()
+        finally:
+            orphan.kill()
+
+
+def test_a_child_that_ends_takes_nothing_from_its_parent(store: kvsync.Store) -> None:
+    """Neither by ending nor by having used the store itself."""
+    lock = store.lock(NAME)
+    lock.acquire()
+    child = os.fork()
+    if child == 0:
+        store.lock("another").acquire()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert lock.owned()
+    assert store.lock("another").acquire(blocking=False)
+    lock.release()
+
+
+def test_a_fork_while_another_thread_waits_harms_neither(line: Line) -> None:
+    """The child has no part in that wait."""
+    _, holder = line.hold()
+    waiter = threading.Thread(target=line.lock.acquire)
+    waiter.start()
+    eventually(lambda: line.lock.stats().waiters)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if line.store.counter("child").add() == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finish(holder)
+    waiter.join(PATIENCE)
+    assert line.lock.owned()
+    line.lock.release()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_file_that_is_replaced_never_has_two_holders(path: Path, replaced: bool) -> None:
+    """Who waits is told, and so is who holds."""
+    store = kvsync.open(path)
+    lock = store.lock(NAME)
+    lock.acquire()
+    failures: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            store.lock(NAME).acquire(timeout=PATIENCE)
+        except kvsync.KvsyncError as error:
+            failures.append(error)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    eventually(lambda: lock.stats().waiters)
+    for suffix in ("", "-wal", "-shm"):
+        Path(store.path + suffix).unlink()
+    if replaced:
+        other = kvsync.open(store.path)
+        assert other.lock(NAME).acquire()
+    waiter.join(PATIENCE)
+    assert isinstance(failures[0], kvsync.StoreReplacedError)
+    with pytest.raises(kvsync.StoreReplacedError):
+        lock.ensure_held()
+    with pytest.raises(kvsync.StoreReplacedError):
+        lock.release()
+    store.close()
+    if replaced:
+        other.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make a pid namespace")
+def test_a_process_in_another_pid_namespace_is_not_taken_for_dead(store: kvsync.Store) -> None:
+    """While it lives; and it is once it is gone."""
+    program = (
+        "import kvsync, sys\n"
+        "store = kvsync.open(sys.argv[1]); store.lock('job').acquire()\n"
+        "print('held', flush=True); sys.stdin.read()\n"
+    )
+    store.counter("made").add()
+    with subprocess.Popen(
+        ["unshare", "-pf", "--kill-child", sys.executable, "-c", program, store.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        lock = store.lock(NAME)
+        assert not lock.acquire(timeout=0.3)
+        assert store.session.reap_all() == []
+        assert lock.locked()
+        child.kill()
+        child.wait(PATIENCE)
+        assert lock.acquire(timeout=PATIENCE)
+        lock.release()
+
+
+def hold_as_nobody(pipe: Any, path: str) -> None:
+    os.setgid(65534)
+    os.setuid(65534)
+    take(pipe, path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+@pytest.mark.parametrize("first", [hold_as_nobody, take])
+def test_users_wait_for_each_other_and_wake_each_other(
+    open_folder: Path, first: Callable[..., None]
+) -> None:
+    """Root and an unprivileged user, both ways: hand-over, and recovery from a kill."""
+    second = take if first is hold_as_nobody else hold_as_nobody
+    path = open_folder / "store.db"
+    with kvsync.open(path, mode=0o666) as store, ExitStack() as stack:
+        store.counter("made").add()
+        line = Line(store, stack)
+        _, holder = line.hold(first)
+        _, waiter = line.add(second)
+        finish(holder)
+        expect(waiter)
+        finish(waiter)
+        child, _ = line.hold(first)
+        line._waiting = 0
+        _, waiter = line.add(second)
+        kill(child)
+        expect(waiter)
+        finish(waiter)
+
+
+def test_interrupts_at_any_instant_leave_nothing_behind(store: kvsync.Store) -> None:
+    """Neither a grant nor a ticket of ours, and the line goes on; and no release is lost."""
+    lock, other = store.lock(NAME), kvsync.open(store.path, detect_deadlocks=False)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def rows() -> list[Any]:
+        return other.engine.read(
+            "select 'grant', name from kvsync_grant union all"
+            " select 'ticket', name from kvsync_ticket"
+        )
+
+    rival = other.lock(NAME)
+    old = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(5000):
+            blocked = number % 3 == 0 and rival.acquire()
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.00001 * (number % 100))
+                while True:
+                    if lock.acquire():
+                        lock.release()
+            except KeyboardInterrupt:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if lock._units.held:
+                lock.release()  # the exception came between the two calls
+            if blocked:
+                rival.release()
+            assert rows() == []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    other.close()

@@ -1,0 +1,83 @@
+"""The stress program: it passes on kvsync, catches every broken twin, and cleans up."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stress.scenarios import ALL, invariant, twins
+from tests.processes import PATIENCE
+
+ROOT = Path(__file__).parent.parent
+
+SHORT = ["--kills=4", "--rounds=2", "--forks=5", "--increments=2000", "--processes=4"]
+LONG_ENOUGH = ["--kills=6", "--rounds=200", "--forks=20", "--increments=8000"]
+"""Goals within which a twin is caught; most runs end sooner, at the first violation."""
+
+HANGS = {("fork", "plain-sqlite3")}
+"""Twins whose children hang, until the program's patience is over: too long for here."""
+
+TWINS = [
+    (name, twin)
+    for name, scenario in ALL.items()
+    for twin in twins(scenario)
+    if (name, twin) not in HANGS
+]
+
+
+def stress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m stress` with all its files below `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "stress", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+
+
+def test_a_short_run_of_all_scenarios_finds_no_violation(tmp_path: Path) -> None:
+    """It says how to repeat it, has a line for each scenario, and leaves no file behind."""
+    done = stress(tmp_path, "--seed", "7", *SHORT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "repeat with: python -m stress --seed 7" in done.stdout
+    assert all(f"\n{name} " in done.stdout for name in ALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("scenario", "twin"), TWINS)
+def test_a_broken_twin_is_caught(tmp_path: Path, scenario: str, twin: str) -> None:
+    """A checker that says yes to a broken twin is broken itself."""
+    done = stress(tmp_path, "--scenario", scenario, "--twin", twin, *LONG_ENOUGH)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "VIOLATED" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
+    done = stress(tmp_path, "--list")
+    assert done.returncode == 0
+    for name, scenario in ALL.items():
+        assert f"{name}: {invariant(scenario)}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--scenario", "unheard-of"], id="unknown scenario"),
+        pytest.param(["--scenario", "bank", "--twin", "get-and-set"], id="unknown twin"),
+        pytest.param(["--kills", "0"], id="no kills"),
+        pytest.param(["--store", "/dev/null"], id="no folder"),
+    ],
+)
+def test_what_cannot_run_ends_with_status_2_and_says_why(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    done = stress(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr
+    assert "Traceback" not in done.stderr
