@@ -15,7 +15,6 @@ and what they held up moves on.
 
 import itertools
 import os
-import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from kvsync.engine.doorbell import Doorbell, Mark, Watch
 from kvsync.engine.process import Process, lives, this_process
 from kvsync.errors import KvsyncError, StoreReplacedError
 from kvsync.exits import at_exit
+from kvsync.threads import Thread, this_thread
 
 _INSERT = """
     insert into kvsync_session (doorbell, device, inode, host, boot, clock, pid_namespace,
@@ -65,7 +65,7 @@ class Session:
         self.engine = engine
         self.detects_deadlocks = detect_deadlocks
         self._lives: dict[int, _Life] = {}
-        self.reentrant: dict[tuple[str, int, int], Any] = {}  # by name, pid and thread
+        self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, pid and thread
         self._leftovers: list[tuple[int, Callable[[], object]]] = []
         _sessions[id(self)] = weakref.ref(self)
 
@@ -101,11 +101,10 @@ class Session:
 
         "" if its waits are not to be looked at for deadlocks.
         """
-        return (
-            f"{_process_name(os.getpid())}/{threading.get_ident()}"
-            if self.detects_deadlocks
-            else ""
-        )
+        if not self.detects_deadlocks:
+            return ""
+        ident, number = this_thread()
+        return f"{_process_name(os.getpid())}/{number}/{ident}"
 
     def next_attempt(self) -> int:
         """A number that no other attempt of this session has."""

@@ -123,7 +123,7 @@ def test_locks_tells_the_command_and_the_thread(run: Run, store: kvsync.Store) -
     """The thread as `threading.get_ident` has it."""
     with store.lock("job") as grant:
         (holder,) = listed(run)["lock", "job"]["holders"]
-        assert holder["thread"] == grant.thread
+        assert holder["thread"] == grant.thread.ident
         assert holder["command"] == this_process().command
         assert holder["host"] == os.uname().nodename
 

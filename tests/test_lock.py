@@ -3,6 +3,7 @@
 import os
 import pickle
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,27 @@ def test_close_frees_what_the_store_holds(store: kvsync.Store) -> None:
     assert store.lock("job").acquire(blocking=False)
     with pytest.raises(kvsync.ClosedError):
         lock.acquire()
+
+
+def after_a_thread_that(first: Callable[[], Any], second: Callable[[], Any]) -> None:
+    """Run `first` in a thread that ends, and `second` in a later one that has its ident."""
+    ended = in_thread(lambda: (threading.get_ident(), first()))[0]
+    for _ in range(1000):
+        if in_thread(lambda: threading.get_ident() == ended and (second(), True)):
+            return
+    raise AssertionError("no later thread had the ident of the first")
+
+
+def test_a_thread_with_the_ident_of_one_that_ended_is_another_thread(store: kvsync.Store) -> None:
+    """What the first one holds is not held by the second, which may wait for it."""
+    lock, again = store.lock("job"), store.rlock("again")
+    release = threading.Timer(0.05, lock.release)
+
+    def wait() -> None:
+        assert not again.owned()
+        assert not again.acquire(blocking=False)
+        release.start()
+        store.lock("job").acquire()
+
+    after_a_thread_that(lambda: (lock.acquire(), again.acquire()), wait)
+    release.join()

@@ -7,7 +7,6 @@ is one transaction: so whoever notifies finds everybody in the line who looked b
 """
 
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +22,7 @@ from kvsync.primitives.lock import SPACE, Lock, RLock
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND
+from kvsync.threads import this_thread
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
 T = TypeVar("T")
@@ -233,7 +233,7 @@ class Condition(Primitive):
             raise interruption
 
     def _taken_since(self, held: Grant) -> Grant | None:
-        here = (os.getpid(), threading.get_ident())
+        here = (os.getpid(), this_thread())
         for grant in list(self._lock._units.held):
             if grant.token > held.token and (grant.pid, grant.thread) == here:
                 return grant

@@ -24,7 +24,6 @@ Invariants, each true after every commit:
 """
 
 import os
-import threading
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from typing import Any, NamedTuple
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.process import this_process
 from kvsync.session import EPOCH, MEND
+from kvsync.threads import Thread, this_thread
 from kvsync.waiting import ring
 
 WHOLE = 1 << 31
@@ -139,7 +139,7 @@ class Grant:
     session: int = field(default=0, repr=False)
     attempt: int = field(default=0, repr=False)
     pid: int = field(default_factory=os.getpid, repr=False)
-    thread: int = field(default_factory=threading.get_ident, repr=False)
+    thread: Thread = field(default_factory=this_thread, repr=False)
     depth: int = field(default=1, repr=False)
 
 

@@ -1,7 +1,6 @@
 """Locks: one unit, which one holder at a time has, freed when its holder dies."""
 
 import os
-import threading
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from kvsync.primitives.arguments import (
 from kvsync.primitives.grants import WHOLE, Grant, Holder, Waiter
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.primitives.units import Units
+from kvsync.threads import Thread, this_thread
 
 SPACE = "lock"
 """Where the names of lock, rlock and rwlock are: they exclude each other."""
@@ -95,7 +95,7 @@ class Lockable(Primitive):
     def _latest(self) -> Grant | None:
         """This thread's last grant, else another thread's; a forked child has none of them."""
         ours = self._ours()
-        mine = [grant for grant in ours if grant.thread == threading.get_ident()]
+        mine = [grant for grant in ours if grant.thread == this_thread()]
         return next(reversed(mine or ours), None)
 
     def _ours(self) -> list[Grant]:
@@ -220,8 +220,8 @@ class RLock(Lockable):
     def _owned(self) -> dict[Any, Grant]:
         return self._units.session.reentrant
 
-    def _key(self) -> tuple[str, int, int]:
-        return self._name, os.getpid(), threading.get_ident()
+    def _key(self) -> tuple[str, int, Thread]:
+        return self._name, os.getpid(), this_thread()
 
     def _latest(self) -> Grant | None:
         return self._owned.get(self._key())

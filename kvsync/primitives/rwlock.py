@@ -1,7 +1,6 @@
 """Read-write locks: many readers or one writer, in the order of asking, so that neither starves."""
 
 import os
-import threading
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +9,7 @@ from kvsync.primitives.arguments import Seconds
 from kvsync.primitives.grants import Grant, holders, waiters
 from kvsync.primitives.lock import SPACE, Lockable, LockStats
 from kvsync.primitives.primitive import Home, Primitive
+from kvsync.threads import Thread, this_thread
 
 
 class RWLock(Primitive):
@@ -96,7 +96,7 @@ class WriteLock(_Side):
 
     def __init__(self, store: Home, name: str, **options: Any) -> None:
         super().__init__(store, name, **options)
-        self._downgraded: set[tuple[int, int]] = set()  # threads whose blocks are readers now
+        self._downgraded: set[tuple[int, Thread]] = set()  # threads whose blocks are readers now
 
     def _acquire(self, timeout: float | None) -> Grant | None:
         if self.other._held_now() is not None:
@@ -145,5 +145,5 @@ def _side(store: Home, name: str, options: dict[str, Any], kind: str) -> _Side:
     return both.read() if kind == "read" else both.write()
 
 
-def _here() -> tuple[int, int]:
-    return os.getpid(), threading.get_ident()
+def _here() -> tuple[int, Thread]:
+    return os.getpid(), this_thread()

@@ -10,6 +10,7 @@ from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, c
 from kvsync.primitives.grants import Grant, Holder, Waiter
 from kvsync.primitives.lock import Lockable
 from kvsync.primitives.primitive import Home
+from kvsync.threads import this_thread
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Semaphore(Lockable):
 
     def _last_first(self) -> list[Grant]:
         """This thread's grants, then the others', each from the last one to the first."""
-        grants, here = self._ours()[::-1], threading.get_ident()
+        grants, here = self._ours()[::-1], this_thread()
         return sorted(grants, key=lambda grant: grant.thread != here)
 
     def _give_back(self, plan: list[tuple[Grant, int]]) -> None:
