@@ -38,6 +38,8 @@ from kvsync.errors import (
     OverReleaseError,
     ReadOnlyError,
     SchemaError,
+    ShutDown,
+    StaleReceiptError,
     StorageError,
     StorePathError,
     StoreReplacedError,
@@ -49,6 +51,7 @@ from kvsync.primitives.barrier import Barrier
 from kvsync.primitives.buffered import BufferedCounter
 from kvsync.primitives.condition import Condition
 from kvsync.primitives.counter import Counter, Counters
+from kvsync.primitives.deadletters import DeadLetter, DeadLetters
 from kvsync.primitives.election import Election
 from kvsync.primitives.event import Event
 from kvsync.primitives.grants import Grant, Holder, Waiter
@@ -56,9 +59,11 @@ from kvsync.primitives.lock import Lock, RLock
 from kvsync.primitives.mapping import MISSING, Dict
 from kvsync.primitives.once import Once
 from kvsync.primitives.overview import Holding, Line, Waiting
+from kvsync.primitives.queue import Item, Queue, QueueStats
 from kvsync.primitives.rate import RateLimiter
 from kvsync.primitives.rwlock import RWLock
 from kvsync.primitives.semaphore import Semaphore
+from kvsync.primitives.task import Task
 from kvsync.store import Store, open, temporary
 
 __all__ = [
@@ -74,6 +79,8 @@ __all__ = [
     "Counter",
     "CounterOverflowError",
     "Counters",
+    "DeadLetter",
+    "DeadLetters",
     "DeadlockError",
     "DecodeError",
     "Dict",
@@ -86,6 +93,7 @@ __all__ = [
     "Holding",
     "InvalidKeyError",
     "InvalidNameError",
+    "Item",
     "KeyTypeError",
     "KeyValueSqlite",
     "KvsyncError",
@@ -100,16 +108,21 @@ __all__ = [
     "Once",
     "OpenError",
     "OverReleaseError",
+    "Queue",
+    "QueueStats",
     "RLock",
     "RWLock",
     "RateLimiter",
     "ReadOnlyError",
     "SchemaError",
     "Semaphore",
+    "ShutDown",
+    "StaleReceiptError",
     "StorageError",
     "Store",
     "StorePathError",
     "StoreReplacedError",
+    "Task",
     "TransactionError",
     "UnsafeFilesystemError",
     "UnsupportedSQLiteError",

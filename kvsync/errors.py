@@ -3,6 +3,8 @@
 Each is a `KvsyncError` and also the built-in that people already catch. All of them pickle.
 """
 
+import queue
+import sys
 import threading
 
 
@@ -140,9 +142,25 @@ class NotDoneError(KvsyncError, LookupError):
     """There is no result: nobody has done it yet, or not in this period."""
 
 
+class StaleReceiptError(KvsyncError, RuntimeError):
+    """This hand-out of an item is over: it was settled, or the item was given to another."""
+
+
 class LimitError(KvsyncError, ValueError):
     """The same name is in use with another limit."""
 
 
 class BrokenBarrierError(KvsyncError, threading.BrokenBarrierError):
     """Not all parties of the barrier will come: one timed out, died or aborted it."""
+
+
+# --- around queues ----------------------------------------------------------------------------
+
+if sys.version_info >= (3, 13):
+    _ShutDown = queue.ShutDown
+else:
+    _ShutDown = Exception
+
+
+class ShutDown(KvsyncError, _ShutDown):
+    """The queue was shut down: it takes no items any more, or gives none any more."""

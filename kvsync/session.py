@@ -44,6 +44,9 @@ _SELECT = """
 _TAKE_AWAY = (
     "update kvsync_unit set session = 0 where session = :session returning space, name",
     "delete from kvsync_ticket where session = :session returning space, name",
+    # Who mends the queue sees that its taker is no more.
+    "select distinct 'queue', queue from kvsync_item where session = :session"
+    " and (queue, state) in (select name, 3 from kvsync_queue)",
 )
 EPOCH = 1 << 40
 """Tokens in one epoch."""

@@ -29,6 +29,7 @@ from kvsync.primitives.lock import Lock, Lockable, RLock
 from kvsync.primitives.mapping import Dict
 from kvsync.primitives.once import Once
 from kvsync.primitives.overview import Line, lines
+from kvsync.primitives.queue import Queue
 from kvsync.primitives.rate import RateLimiter
 from kvsync.primitives.rwlock import RWLock
 from kvsync.primitives.semaphore import Semaphore
@@ -145,6 +146,35 @@ class Store:
     def once(self, name: str, *, per: Seconds | None = None) -> Once:
         """What is done once under that name: see `Once`."""
         return Once(self, name, per=per)
+
+    def queue(
+        self,
+        name: str,
+        maxsize: int = 0,
+        *,
+        max_attempts: int = 5,
+        visibility: Seconds | None = None,
+        retry_delay: Seconds = 1.0,
+        codec: str | Codec = "json",
+    ) -> Queue:
+        """The queue of that name: see `Queue`.
+
+        Args:
+            maxsize: items that it holds at most; 0 for any number.
+            max_attempts: after which an item that fails goes to the dead letters.
+            visibility: seconds for which a worker may have an item; None until it is settled or
+                the worker dies.
+            retry_delay: seconds between the first and the second attempt; then it doubles.
+        """
+        return Queue(
+            self,
+            name,
+            maxsize,
+            max_attempts=max_attempts,
+            visibility=visibility,
+            retry_delay=retry_delay,
+            codec=codec,
+        )
 
     def event(self, name: str) -> Event:
         """The event of that name: see `Event`."""

@@ -47,16 +47,25 @@ _ENTER = """
     returning id
 """
 _LOOK = """
-    select 'me', session, state, null, null from kvsync_ticket where id = :ticket
+    select 'me' as role, session, state, null as expires, null as claim_by
+    from kvsync_ticket where id = :ticket
     union all
     select 'ahead', session, null, null, null from (
         select session from kvsync_ticket
         where space = :space and name = :name and id < :ticket and state = 'waiting'
         order by id desc limit 1) as predecessor
     union all
+"""
+_HOLDERS = """
     select 'holder', kvsync_grant.session, kvsync_session.clock, expires, claim_by
     from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
     where space = :space and name = :name
+"""
+HOLDERS: dict[str, str] = {}
+"""By the space, where it is not by grants that others are held up: SQL of such rows.
+
+A role 'holder' has its session, that one's clock, and two moments of the boot clock at which it may
+lose what it has; a role 'due' has, as the first moment, a wall time at which there will be more.
 """
 
 
@@ -160,11 +169,14 @@ class Wait:
         holders: list[int] = []
         ends: list[float | None] = []
         place = {"ticket": self._ticket, "space": self._wish.space, "name": self._wish.name}
-        for role, session, text, expires, claim_by in self._engine.read(_LOOK, place):
+        look = _LOOK + HOLDERS.get(self._wish.space, _HOLDERS)
+        for role, session, text, expires, claim_by in self._engine.read(look, place):
             if role == "me":
                 view.state = text
             elif role == "ahead":
                 view.ahead = session
+            elif role == "due":
+                ends.append(self._engine.boot() + expires - self._engine.now())
             else:
                 holders.append(session)
                 ends += [claim_by, expires if text == ours else None]

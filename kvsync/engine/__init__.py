@@ -25,6 +25,10 @@ class Transaction(Protocol):
     def now(self) -> float:
         """Wall time in seconds since 1970, the same throughout the transaction."""
 
+    @property
+    def committed(self) -> bool:
+        """Whether it has ended, and what it did is in the database."""
+
     def execute(self, sql: str, params: Params = ...) -> list[Row]:
         """Run one statement; returns all its rows."""
 

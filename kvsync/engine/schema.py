@@ -149,6 +149,48 @@ create table kvsync_pledge (
     ticket bigint not null,
     primary key (space, name, ticket)
 ) without rowid;
+
+-- Queues and their items: see primitives/items.py. `since`, `taken`, `due`, `mark` and `older` are
+-- wall time, `until` and `claim_by` are on the boot clock of the session that has the item.
+create table kvsync_queue (
+    name text primary key,
+    maxsize bigint not null,
+    shut bigint not null,
+    last bigint not null,
+    size bigint not null,
+    got bigint not null,
+    done bigint not null,
+    receipts bigint not null,
+    due real,
+    mark real not null,
+    mark_last bigint not null,
+    mark_done bigint not null,
+    older real not null,
+    older_last bigint not null,
+    older_done bigint not null
+) without rowid;
+create table kvsync_item (
+    queue text not null,
+    state bigint not null,
+    place real not null,
+    id bigint not null,
+    priority real not null,
+    value blob not null,
+    key text,
+    since real not null,
+    attempts bigint not null,
+    error text,
+    due real,
+    session bigint,
+    attempt bigint,
+    ticket bigint,
+    max_attempts bigint,
+    taken real,
+    until real,
+    claim_by real,
+    primary key (queue, state, place, id)
+) without rowid;
+create unique index kvsync_item_key on kvsync_item (queue, key) where key is not null and state < 3;
 """
 
 

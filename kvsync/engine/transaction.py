@@ -37,6 +37,7 @@ class SqliteTransaction:
     def __init__(self, engine: "SqliteEngine", place: Place) -> None:
         self.now = 0.0
         self.depth = 0
+        self.committed = False
         self.block: weakref.ref[Block] | None = None
         self._engine = engine
         self._place = place
@@ -45,6 +46,7 @@ class SqliteTransaction:
         self._task = current_task()
         self._link: Link | None = None
         self._broken: Exception | None = None
+        self._commits = False
         self._after_commit: list[Callable[[], object]] = []
 
     # --- beginning and ending -----------------------------------------------------------------
@@ -91,8 +93,10 @@ class SqliteTransaction:
     def _commit_once(self) -> None:
         assert self._link is not None
         try:
+            self._commits = True
             self._link.cursor.execute("commit")
         except sqlite3.Error as error:
+            self._commits = False
             raise translated(error, self._path) from error
 
     def end(self) -> None:
@@ -108,6 +112,8 @@ class SqliteTransaction:
             try:
                 if link.connection.in_transaction:
                     link.cursor.execute("rollback")
+                elif self._commits:
+                    self.committed = True
             except sqlite3.Error:
                 link.generation = SPOILT  # closing the connection rolls back too
             finally:

@@ -61,6 +61,14 @@ def check_positive(what: str, value: Seconds) -> float:
     return seconds
 
 
+def check_delay(delay: Seconds) -> float:
+    """Seconds until something may happen. Raises: TypeError, ValueError unless finite, >= 0."""
+    seconds = _seconds("delay", delay)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"a delay is finite and not negative, not {delay!r}")
+    return seconds
+
+
 def check_whole(what: str, value: int) -> int:
     """Raises: TypeError, ValueError unless it is an int above zero."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -1,0 +1,130 @@
+"""Dead letters: the items of a queue that failed too often, or that somebody buried."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from kvsync.codec import Codec, decode
+from kvsync.engine import Transaction
+from kvsync.errors import DecodeError
+from kvsync.primitives.items import DEAD, READY, Items, Kept
+
+_CHUNK = 500
+_SELECT = """
+    select place, id, priority, value, key, since, attempts, error from kvsync_item
+    where queue = :queue and state = 4 and (place, id) > (:place, :id)
+    order by place, id limit :count
+"""
+
+_Step = Callable[[Items, Transaction, Kept], bool]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An item that died; `died_at` and `enqueued_at` are wall time."""
+
+    id: int
+    item: Any
+    """None if the queue's codec cannot read it: then `error` says so."""
+    error: str | None
+    attempts: int
+    enqueued_at: float
+    died_at: float
+    priority: float
+    key: str | None
+
+
+class DeadLetters:
+    """The dead letters of one queue, the oldest death first."""
+
+    def __init__(self, items: Items, codec: Codec) -> None:
+        self._items = items
+        self._engine = items.engine
+        self._codec = codec
+
+    def __len__(self) -> int:
+        ((number,),) = self._engine.read(
+            "select count(*) from kvsync_item where queue = :queue and state = 4",
+            {"queue": self._items.queue},
+        )
+        return int(number)
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        return map(self._letter, self._kept())
+
+    def list(self, limit: int | None = None) -> "list[DeadLetter]":
+        """All of them, or the first `limit`."""
+        return list(islice(self, limit))
+
+    def redrive(self, ids: Iterable[int] | None = None) -> int:
+        """Put those, or all, back into the queue, their attempts at 0; returns how many.
+
+        They keep their ids and priorities, so they are in their old places. A bounded queue may
+        then hold more than its `maxsize`.
+        """
+        wanted = None if ids is None else set(ids)
+        return sum(self._each(_redrive, wanted))
+
+    def purge(self, ids: Iterable[int] | None = None) -> int:
+        """Remove those, or all, for good; returns how many."""
+        wanted = None if ids is None else set(ids)
+        return sum(self._each(_remove, wanted))
+
+    def _each(self, work: _Step, wanted: set[int] | None) -> Iterator[int]:
+        chunk = []
+        for kept in self._kept():
+            if wanted is None or kept.id in wanted:
+                chunk.append(kept)
+            if len(chunk) == _CHUNK:
+                yield self._commit(work, chunk)
+                chunk = []
+        yield self._commit(work, chunk)
+
+    def _commit(self, work: _Step, chunk: Sequence[Kept]) -> int:
+        def all_of_them(transaction: Transaction) -> int:
+            done = sum([work(self._items, transaction, kept) for kept in chunk])
+            self._items.serve(transaction)
+            return done
+
+        return self._engine.transact(all_of_them) if chunk else 0
+
+    def _kept(self) -> Iterator[Kept]:
+        place, number = -1.0, 0
+        while rows := self._engine.read(
+            _SELECT,
+            {"queue": self._items.queue, "place": place, "id": number, "count": _CHUNK},
+        ):
+            yield from map(Kept._make, rows)
+            place, number = rows[-1][:2]
+
+    def _letter(self, kept: Kept) -> DeadLetter:
+        item, error = None, kept.error
+        try:
+            item = decode(self._codec, kept.value)
+        except DecodeError as problem:
+            error = "\n".join(filter(None, (error, str(problem))))
+        return DeadLetter(
+            kept.id,
+            item,
+            error,
+            kept.attempts,
+            kept.since,
+            kept.place,
+            kept.priority,
+            kept.key,
+        )
+
+
+def _redrive(items: Items, transaction: Transaction, kept: Kept) -> bool:
+    return items.move(transaction, kept, READY, was=DEAD, attempts=0)
+
+
+def _remove(items: Items, transaction: Transaction, kept: Kept) -> bool:
+    return bool(
+        transaction.execute(
+            "delete from kvsync_item where queue = :queue and state = 4 and place = :place"
+            " and id = :id returning 1",
+            {"queue": items.queue, "place": kept.place, "id": kept.id},
+        )
+    )

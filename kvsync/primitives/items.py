@@ -1,0 +1,689 @@
+"""The rows of a queue: its items, where each of them is, and the lines of those who wait.
+
+    kvsync_queue     one row for each queue: `last` is the id of the newest item, `size` counts the
+                     items that are ready or delayed, `got` those that `get` has taken and
+                     `task_done` not yet told of, `receipts` the hand-outs.
+    kvsync_item      one row for each item. Its `state` and `place` say where it is, and are part of
+                     the key, so an item is moved by one statement and found by a seek:
+
+        READY      place: minus its priority; then the order is that of the ids
+        DELAYED    place: the wall time when it becomes ready; the queue's `due` is the first
+        ASKING     place: the ticket of who waits to put it into a full queue
+        TAKEN      place: the receipt of this hand-out; `claim_by` is set while it has been given to
+                   one who waits, `ticket`, and not been claimed
+        DEAD       place: the wall time of its death
+
+Three lines of tickets, each in the order of asking: who wants an item ("queue"), who wants to put
+one ("queue-put"), who waits until all is done ("queue-join").
+
+Invariants, each true after every commit:
+
+- An item is one row, from the commit of its `put` until it is got, acknowledged or purged.
+- A ticket of "queue" is 'waiting' only if no item is READY. So whoever finds one READY is next.
+- Items of one place are handed out in the order of their ids; one that comes back has its old id.
+- Nobody is ASKING while there is room for the first who asks.
+- A hand-out has a receipt that no other ever had; who settles an item must name it.
+- Whatever makes an item ready, makes room or ends the last item serves the lines in the same
+  transaction (`serve`, or the part of it that is concerned). What time and death alone change,
+  whoever looks sees to: the heads of the lines, and who takes an item, now and then.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kvsync.codec import Stored
+from kvsync.engine import Engine, Row, Transaction
+from kvsync.engine.process import this_process
+from kvsync.errors import LimitError, ShutDown
+from kvsync.primitives.grants import CLAIM_TIME
+from kvsync.primitives.tickets import Tickets
+from kvsync.session import MEND
+from kvsync.waiting import HOLDERS, ring
+
+READY, DELAYED, ASKING, TAKEN, DEAD = range(5)
+GET, PUT, JOIN = "queue", "queue-put", "queue-join"
+"""The spaces of the three lines."""
+
+GRANTED, SERVED, SHUT = "granted", "served", "shut"
+"""How a wait in them ends well; and that the queue was shut down."""
+
+OPEN, CLOSING, CLOSED = range(3)
+"""`shut`: takes items; gives those that it has; gives none either."""
+
+_MARK_EVERY = 60.0
+"""Seconds between two marks, from which the rates are reckoned."""
+
+_CHUNK = 500
+"""Items moved in one transaction, at most, where time makes many ready at once."""
+
+_COLUMNS = "place, id, priority, value, key, since, attempts, error"
+
+_NEW = """
+    insert into kvsync_queue (name, maxsize, shut, last, size, got, done, receipts, mark, mark_last,
+        mark_done, older, older_last, older_done)
+    values (:queue, :maxsize, 0, 0, 0, 0, 0, :receipts, :now, 0, 0, :now, 0, 0)
+    on conflict do nothing
+"""
+_ADMIT = """
+    update kvsync_queue set last = last + :count, size = size + :count
+    where name = :queue and shut = 0 and maxsize = :maxsize and (maxsize = 0 or (
+        size + :count <= maxsize
+        and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
+    returning last, mark,
+        exists (select 1 from kvsync_ticket where space = 'queue' and name = :queue)
+"""
+_INSERT = """
+    insert into kvsync_item (queue, state, place, id, priority, value, key, since, attempts, error,
+        due, session)
+    values (:queue, :state, :place, :id, :priority, :value, :key, :since, :attempts, :error, :due,
+        :session)
+"""
+_TAKE = f"""
+    delete from kvsync_item where queue = :queue and state = 0 and (place, id) in (
+        select place, id from kvsync_item where queue = :queue and state = 0
+        order by place, id limit :count)
+    returning {_COLUMNS}
+"""
+_TAKEN_AWAY = """
+    update kvsync_queue set size = size - :count, got = got + :count, done = done + :count
+    where name = :queue and shut < 2
+    returning maxsize, due, mark
+"""
+_FIRST = """
+    select place, id from kvsync_item where queue = :queue and state = 0
+    order by place, id limit :count
+"""
+_HANDED_OUT = """
+    update kvsync_queue set size = size - :count, receipts = receipts + :count
+    where name = :queue and shut < 2
+    returning maxsize, due, mark, receipts
+"""
+_HAND_OUT = f"""
+    update kvsync_item set state = 3, place = :receipt, attempts = attempts + :attempts,
+        session = :session, attempt = :attempt, ticket = :ticket, max_attempts = :max_attempts,
+        taken = :now, until = :until, claim_by = :claim_by
+    where queue = :queue and state = 0 and place = :place and id = :id
+    returning {_COLUMNS}
+"""
+_MOVE = """
+    update kvsync_item set state = :state, place = :at, attempts = :attempts,
+        error = coalesce(:error, error), session = null, attempt = null, ticket = null,
+        max_attempts = null, until = null, claim_by = null, due = null, taken = null,
+        key = case when exists (
+            select 1 from kvsync_item as other where other.queue = :queue
+            and other.key = kvsync_item.key and other.state < 3) then null else key end
+    where queue = :queue and state = :was and place = :place and id = :id
+    returning id
+"""
+_LOST = """
+    select place, kvsync_item.id, priority, attempts, max_attempts, claim_by, ticket
+    from kvsync_item left join kvsync_session on kvsync_session.id = kvsync_item.session
+    where queue = :queue and state = 3 and (kvsync_session.id is null
+        or (clock = :clock and (until <= :boot or claim_by <= :boot)))
+    limit :count
+"""
+_DUE = """
+    update kvsync_item set state = 0, place = -priority
+    where queue = :queue and state = 1 and (place, id) in (
+        select place, id from kvsync_item where queue = :queue and state = 1 and place <= :now
+        order by place, id limit :count)
+    returning id
+"""
+_WANTING = """
+    select kvsync_ticket.id, session, attempt, kvsync_ticket.doorbell, deadline, clock
+    from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
+    where space = 'queue' and name = :queue and state = 'waiting'
+    order by kvsync_ticket.id limit 1
+"""
+_HOLDERS = """
+    select 'holder', kvsync_item.session, clock, min(until), min(claim_by)
+    from kvsync_item left join kvsync_session on kvsync_session.id = kvsync_item.session
+    where queue = :name and state = 3 group by kvsync_item.session, clock
+    union all
+    select 'due', null, null, due, null from kvsync_queue where name = :name and due is not null
+"""
+
+
+class Kept(NamedTuple):
+    """An item as it is stored."""
+
+    place: float
+    id: int
+    priority: float
+    value: Stored
+    key: str | None
+    since: float
+    attempts: int
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An item that is to be put; `due` is the wall time before which nobody gets it."""
+
+    value: Stored
+    priority: float = 0.0
+    key: str | None = None
+    due: float | None = None
+
+
+@dataclass(frozen=True)
+class Hand:
+    """Who takes items for a while, and for how long: `until` is on the boot clock."""
+
+    session: int
+    attempt: int
+    max_attempts: int
+    until: float | None = None
+
+
+class Count(NamedTuple):
+    """What a queue's row says."""
+
+    maxsize: int
+    shut: int
+    last: int
+    size: int
+    got: int
+    done: int
+    due: float | None
+    mark: float
+
+
+class Items:
+    """The items of one queue; each method is a part of a transaction."""
+
+    def __init__(self, engine: Engine, queue: str) -> None:
+        self.engine = engine
+        self.queue = queue
+        self._here = {"queue": queue}
+
+    # --- the queue's row ----------------------------------------------------------------------
+
+    def count(self, transaction: Transaction) -> Count | None:
+        """None if there is no such queue yet."""
+        rows = transaction.execute(
+            "select maxsize, shut, last, size, got, done, due, mark from kvsync_queue"
+            " where name = :queue",
+            self._here,
+        )
+        return Count._make(rows[0]) if rows else None
+
+    def is_over(self, transaction: Transaction) -> bool:
+        """Whether it was shut down, and there is nothing to get any more."""
+        count = self.count(transaction)
+        return count is not None and bool(count.shut) and (count.shut == CLOSED or not count.size)
+
+    def settle(self, transaction: Transaction, maxsize: int) -> None:
+        """Make the queue, or adopt another size of it while nobody waits and nothing is out.
+
+        Raises: ShutDown, LimitError.
+        """
+        now = transaction.now
+        # Receipts go on above those of a queue of that name that was deleted.
+        new = {**self._here, "maxsize": maxsize, "receipts": int(now * 1e6), "now": now}
+        transaction.execute(_NEW, new)
+        count = self.count(transaction)
+        assert count is not None
+        if count.shut:
+            raise ShutDown(f"the queue {self.queue!r} was shut down; reopen() opens it again")
+        if count.maxsize != maxsize:
+            self._resize(transaction, count.maxsize, maxsize)
+
+    def _resize(self, transaction: Transaction, old: int, new: int) -> None:
+        if transaction.execute(
+            "select 1 from kvsync_ticket where space in ('queue', 'queue-put') and name = :queue"
+            " union all select 1 from kvsync_item where queue = :queue and state in (2, 3) limit 1",
+            self._here,
+        ):
+            raise LimitError(
+                f"queue {self.queue!r} is in use with a maxsize of {old}, not {new}; a new one is"
+                " adopted when nobody waits and no item is handed out"
+            )
+        transaction.execute(
+            "update kvsync_queue set maxsize = :maxsize where name = :queue",
+            {**self._here, "maxsize": new},
+        )
+
+    def _mark(self, transaction: Transaction, mark: float) -> None:
+        """Every minute in which something happens, note how much had happened before."""
+        if not 0 <= transaction.now - mark < _MARK_EVERY:
+            transaction.execute(
+                "update kvsync_queue set older = mark, older_last = mark_last,"
+                " older_done = mark_done, mark = :now, mark_last = last, mark_done = done"
+                " where name = :queue",
+                {**self._here, "now": transaction.now},
+            )
+
+    # --- in -----------------------------------------------------------------------------------
+
+    def put(self, transaction: Transaction, drafts: list[Draft], maxsize: int) -> list[int]:
+        """Their ids, in order; nothing if there is no room for them. Raises: ShutDown, LimitError.
+
+        Only the caller knows whether another item has a draft's key: see `has_key`.
+        """
+        wanted = {**self._here, "count": len(drafts), "maxsize": maxsize}
+        rows = transaction.execute(_ADMIT, wanted)
+        if not rows:
+            self.settle(transaction, maxsize)
+            rows = transaction.execute(_ADMIT, wanted)
+        if not rows:
+            return []
+        ((last, mark, somebody_waits),) = rows
+        ids = list(range(last - len(drafts) + 1, last + 1))
+        for number, draft in zip(ids, drafts, strict=True):
+            state, place = (READY, -draft.priority) if draft.due is None else (DELAYED, draft.due)
+            self._insert(transaction, draft, state, place, number)
+        self._note_due(transaction, min((d.due for d in drafts if d.due is not None), default=None))
+        self._mark(transaction, mark)
+        if somebody_waits:
+            self.give(transaction)
+        return ids
+
+    def ask(self, transaction: Transaction, drafts: list[Draft], ticket: int, session: int) -> None:
+        """Let them wait for room under that ticket."""
+        for number, draft in enumerate(drafts):
+            self._insert(transaction, draft, ASKING, ticket, number, session=session)
+
+    def _insert(
+        self,
+        transaction: Transaction,
+        draft: Draft,
+        state: int,
+        place: float,
+        number: int,
+        **more: object,
+    ) -> None:
+        row = {
+            **self._here,
+            **vars(draft),
+            "state": state,
+            "place": place,
+            "id": number,
+            "since": transaction.now,
+            "attempts": 0,
+            "error": None,
+            "session": None,
+            **more,
+        }
+        transaction.execute(_INSERT, row)
+
+    def has_key(self, transaction: Transaction, key: str) -> bool:
+        """Whether an item of that key is in the queue, or asks to be."""
+        return bool(
+            transaction.execute(
+                "select 1 from kvsync_item where queue = :queue and key = :key and state < 3"
+                " and key is not null",
+                {**self._here, "key": key},
+            )
+        )
+
+    def withdraw(self, transaction: Transaction, ticket: int) -> None:
+        """They ask no more."""
+        transaction.execute(
+            "delete from kvsync_item where queue = :queue and state = 2 and place = :ticket",
+            {**self._here, "ticket": ticket},
+        )
+        self.admit(transaction)
+
+    def _note_due(self, transaction: Transaction, due: float | None) -> None:
+        if due is not None and transaction.execute(
+            "update kvsync_queue set due = :due where name = :queue"
+            " and (due is null or due > :due) returning 1",
+            {**self._here, "due": due},
+        ):
+            Tickets(self.engine, GET, self.queue).ring_first(transaction)
+
+    # --- out ----------------------------------------------------------------------------------
+
+    def take(self, transaction: Transaction, count: int) -> list[Kept]:
+        """Take the first ready items away for good. Raises: ShutDown."""
+        rows = transaction.execute(_TAKE, {**self._here, "count": count})
+        if not rows:
+            return []
+        after = transaction.execute(_TAKEN_AWAY, {**self._here, "count": len(rows)})
+        self._after_taking(transaction, *after)
+        return sorted(Kept._make(row) for row in rows)
+
+    def hand_out(self, transaction: Transaction, count: int, hand: Hand) -> list[Kept]:
+        """The first ready items, in their new places: the receipts. Raises: ShutDown."""
+        first = transaction.execute(_FIRST, {**self._here, "count": count})
+        if not first:
+            return []
+        after = transaction.execute(_HANDED_OUT, {**self._here, "count": len(first)})
+        self._after_taking(transaction, *after)
+        receipt = after[0][-1] - len(first)
+        return [
+            self._hand_out(transaction, place, number, receipt + nth, hand)
+            for nth, (place, number) in enumerate(first, 1)
+        ]
+
+    def _hand_out(
+        self, transaction: Transaction, place: float, number: int, receipt: int, hand: Hand
+    ) -> Kept:
+        row = {
+            **self._here,
+            **vars(hand),
+            "place": place,
+            "id": number,
+            "receipt": receipt,
+            "attempts": 1,
+            "ticket": None,
+            "claim_by": None,
+            "now": transaction.now,
+        }
+        return Kept._make(transaction.execute(_HAND_OUT, row)[0])
+
+    def _after_taking(self, transaction: Transaction, *rows: Row) -> None:
+        if not rows:
+            raise ShutDown(f"the queue {self.queue!r} was shut down at once; reopen() opens it")
+        maxsize, due, mark = rows[0][:3]
+        self._mark(transaction, mark)
+        if due is not None and due <= transaction.now:
+            self._ripen(transaction)  # from the next taking on
+        if maxsize:
+            self.admit(transaction)
+
+    def claim(self, transaction: Transaction, ticket: int, hand: Hand | None) -> Kept | None:
+        """Take up what was given to that ticket, to keep it for a while or (None) for good.
+
+        None if it has passed on. The ticket goes, or waits again in its old place.
+        """
+        given = {**self._here, "ticket": ticket, **(vars(hand) if hand else {})}
+        where = (
+            "where queue = :queue and state = 3 and ticket = :ticket and claim_by is not null"
+            " and place = (select token from kvsync_ticket where id = :ticket)"
+        )
+        if hand is None:
+            rows = transaction.execute(
+                f"delete from kvsync_item {where} returning {_COLUMNS}", given
+            )
+        else:
+            rows = transaction.execute(
+                "update kvsync_item set claim_by = null, ticket = null, attempts = attempts + 1,"
+                f" until = :until, max_attempts = :max_attempts {where} returning {_COLUMNS}",
+                given,
+            )
+        if not rows:
+            self._return(transaction, ticket)
+            return None
+        transaction.execute("delete from kvsync_ticket where id = :ticket", {"ticket": ticket})
+        if hand is None:
+            transaction.execute(
+                "update kvsync_queue set got = got + 1, done = done + 1 where name = :queue",
+                self._here,
+            )
+        return Kept._make(rows[0])
+
+    def _return(self, transaction: Transaction, ticket: int) -> None:
+        if transaction.execute(
+            "update kvsync_ticket set state = 'waiting' where id = :ticket and state = 'granted'"
+            " returning id",
+            {"ticket": ticket},
+        ):
+            self.give(transaction)
+
+    # --- settling -----------------------------------------------------------------------------
+
+    def acknowledge(self, transaction: Transaction, number: int, receipt: int) -> bool:
+        """It is done with; whether that hand-out was current."""
+        rows = transaction.execute(
+            "delete from kvsync_item where queue = :queue and state = 3 and place = :receipt"
+            " and id = :id and claim_by is null returning 1",
+            {**self._here, "id": number, "receipt": receipt},
+        )
+        if rows:
+            self._finished(transaction, 1)
+        return bool(rows)
+
+    def _finished(self, transaction: Transaction, count: int) -> None:
+        for (somebody_waits,) in transaction.execute(
+            "update kvsync_queue set done = done + :count where name = :queue returning"
+            " exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)",
+            {**self._here, "count": count},
+        ):
+            if somebody_waits:
+                self.tell_joiners(transaction)
+
+    def task_done(self, transaction: Transaction) -> bool:
+        """One that was got is done with; False if there is none."""
+        rows = transaction.execute(
+            "update kvsync_queue set got = got - 1 where name = :queue and got > 0 returning 1",
+            self._here,
+        )
+        if rows:
+            self._finished(transaction, 0)
+        return bool(rows)
+
+    def move(
+        self,
+        transaction: Transaction,
+        kept: Kept,
+        state: int,
+        *,
+        was: int = TAKEN,
+        at: float | None = None,
+        attempts: int | None = None,
+        error: str | None = None,
+    ) -> bool:
+        """Put it elsewhere; whether it was there. The lines are still to be served."""
+        if not transaction.execute(
+            _MOVE,
+            {
+                **self._here,
+                "was": was,
+                "place": kept.place,
+                "id": kept.id,
+                "state": state,
+                "at": -kept.priority if at is None else at,
+                "attempts": kept.attempts if attempts is None else attempts,
+                "error": error,
+            },
+        ):
+            return False
+        transaction.execute(
+            "update kvsync_queue set size = size + :change, done = done + :done"
+            " where name = :queue",
+            {**self._here, "change": (state < ASKING) - (was < ASKING), "done": state == DEAD},
+        )
+        self._note_due(transaction, at if state == DELAYED else None)
+        return True
+
+    def restore(self, transaction: Transaction, kept: Kept) -> None:
+        """Put back what was taken for good, into its old place."""
+        key = kept.key
+        if key is not None and self.has_key(transaction, key):
+            key = None
+        more = {"since": kept.since, "attempts": kept.attempts, "error": kept.error}
+        draft = Draft(kept.value, kept.priority, key)
+        self._insert(transaction, draft, READY, -kept.priority, kept.id, **more)
+        transaction.execute(
+            "update kvsync_queue set size = size + 1, got = got - 1, done = done - 1"
+            " where name = :queue",
+            self._here,
+        )
+        self.serve(transaction)
+
+    def give_back(self, transaction: Transaction, session: int, attempt: int) -> None:
+        """All that this attempt has got, as if it had never been handed out."""
+        for *row, claim_by in transaction.execute(
+            f"select {_COLUMNS}, claim_by from kvsync_item where queue = :queue and state = 3"
+            " and session = :session and attempt = :attempt",
+            {**self._here, "session": session, "attempt": attempt},
+        ):
+            kept = Kept._make(row)
+            self.move(transaction, kept, READY, attempts=kept.attempts - (claim_by is None))
+        self.serve(transaction)
+
+    # --- the lines ----------------------------------------------------------------------------
+
+    def serve(self, transaction: Transaction) -> None:
+        """See to what time and death have changed, and to all who wait."""
+        self._recover(transaction)
+        self._ripen(transaction)
+        self.admit(transaction)
+        self.give(transaction)
+        self.tell_joiners(transaction)
+        self._tell_shut(transaction)
+
+    def _recover(self, transaction: Transaction) -> None:
+        """What the dead had, and what was out for too long, goes back to its old place."""
+        now = {"boot": self.engine.boot(), "clock": this_process().clock, "count": _CHUNK}
+        for place, number, priority, attempts, most, claim_by, ticket in transaction.execute(
+            _LOST, {**self._here, **now}
+        ):
+            kept = Kept(place, number, priority, "", None, 0, attempts, None)
+            if claim_by is not None:
+                self._skip(transaction, ticket)
+                self.move(transaction, kept, READY)
+            elif attempts >= (most or 1):
+                error = f"its worker died, or did not finish in time, at attempt {attempts}"
+                self.move(transaction, kept, DEAD, at=transaction.now, error=error)
+            else:
+                self.move(transaction, kept, READY)
+
+    def _skip(self, transaction: Transaction, ticket: int) -> None:
+        transaction.execute(
+            "update kvsync_ticket set state = 'passed' where id = :ticket and state = 'granted'",
+            {"ticket": ticket},
+        )
+
+    def _ripen(self, transaction: Transaction) -> None:
+        """What is due becomes ready: in turns, if it is very much."""
+        transaction.execute(_DUE, {**self._here, "now": transaction.now, "count": _CHUNK})
+        transaction.execute(
+            "update kvsync_queue set due = (select min(place) from kvsync_item"
+            " where queue = :queue and state = 1) where name = :queue",
+            self._here,
+        )
+
+    def admit(self, transaction: Transaction) -> None:
+        """Let in who asks, while there is room."""
+        transaction.execute(
+            "delete from kvsync_item where queue = :queue and state = 2 and place not in ("
+            " select id from kvsync_ticket where space = 'queue-put' and name = :queue)",
+            self._here,
+        )
+        while askers := transaction.execute(
+            "select place, count(*) from kvsync_item where queue = :queue and state = 2"
+            " group by place order by place limit 1",
+            self._here,
+        ):
+            ((ticket, count),) = askers
+            if not self._let_in(transaction, int(ticket), count):
+                return
+            self.give(transaction)
+
+    def _let_in(self, transaction: Transaction, ticket: int, count: int) -> bool:
+        rows = transaction.execute(
+            "update kvsync_queue set last = last + :count, size = size + :count"
+            " where name = :queue and shut = 0 and (maxsize = 0 or size + :count <= maxsize)"
+            " returning last",
+            {**self._here, "count": count},
+        )
+        if not rows:
+            return False
+        last: int = rows[0][0]
+        asked = transaction.execute(
+            "select id, priority, due from kvsync_item"
+            " where queue = :queue and state = 2 and place = :ticket order by id",
+            {**self._here, "ticket": ticket},
+        )
+        for number, (nth, priority, due) in enumerate(asked, last - count + 1):
+            transaction.execute(
+                "update kvsync_item set state = :state, place = :at, id = :number, due = null,"
+                " session = null where queue = :queue and state = 2 and place = :ticket"
+                " and id = :nth",
+                {
+                    **self._here,
+                    "state": READY if due is None else DELAYED,
+                    "at": -priority if due is None else due,
+                    "number": number,
+                    "ticket": ticket,
+                    "nth": nth,
+                },
+            )
+            self._note_due(transaction, due)
+        Tickets(self.engine, PUT, self.queue).tell(transaction, ticket, SERVED, last)
+        return True
+
+    def give(self, transaction: Transaction) -> None:
+        """Give the ready items to those who wait, one each, and ring."""
+        while wanting := transaction.execute(_WANTING, self._here):
+            ((ticket, session, attempt, doorbell, deadline, clock),) = wanting
+            if clock == this_process().clock and _is_over(deadline, self.engine.boot()):
+                transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
+                continue
+            first = transaction.execute(_FIRST, {**self._here, "count": 1})
+            if not first:
+                ring(self.engine, transaction, doorbell)  # it has others to watch now
+                return
+            self._give(transaction, first[0], ticket, session, attempt)
+            ring(self.engine, transaction, doorbell)
+
+    def _give(
+        self, transaction: Transaction, first: Row, ticket: int, session: int, attempt: int
+    ) -> None:
+        ((receipt,),) = transaction.execute(
+            "update kvsync_queue set size = size - 1, receipts = receipts + 1"
+            " where name = :queue returning receipts",
+            self._here,
+        )
+        row = {
+            **self._here,
+            "place": first[0],
+            "id": first[1],
+            "receipt": receipt,
+            "attempts": 0,
+            "session": session,
+            "attempt": attempt,
+            "ticket": ticket,
+            "max_attempts": None,
+            "until": None,
+            "claim_by": self.engine.boot() + CLAIM_TIME,
+            "now": transaction.now,
+        }
+        transaction.execute(_HAND_OUT, row)
+        transaction.execute(
+            "update kvsync_ticket set state = 'granted', token = :receipt where id = :ticket",
+            {"ticket": ticket, "receipt": receipt},
+        )
+
+    def unfinished(self, transaction: Transaction) -> int:
+        """Items that were put and are not done with: neither got, acknowledged nor dead."""
+        ((number,),) = transaction.execute(
+            "select coalesce((select size + got from kvsync_queue where name = :queue), 0)"
+            " + (select count(*) from kvsync_item where queue = :queue and state = 3)",
+            self._here,
+        )
+        return int(number)
+
+    def tell_joiners(self, transaction: Transaction) -> None:
+        """Wake who waits until all is done, if it is."""
+        if not self.unfinished(transaction):
+            Tickets(self.engine, JOIN, self.queue).tell_all(transaction, SERVED)
+
+    def _tell_shut(self, transaction: Transaction) -> None:
+        """Wake who can get, or put, nothing more."""
+        count = self.count(transaction)
+        if count is None or not count.shut:
+            return
+        Tickets(self.engine, PUT, self.queue).tell_all(transaction, SHUT)
+        if count.shut == CLOSED or not count.size:
+            Tickets(self.engine, GET, self.queue).tell_all(transaction, SHUT)
+        if count.shut == CLOSED:
+            Tickets(self.engine, JOIN, self.queue).tell_all(transaction, SHUT)
+
+
+def _is_over(deadline: float | None, boot: float) -> bool:
+    return deadline is not None and deadline <= boot
+
+
+def _mend(engine: Engine, transaction: Transaction, name: str) -> None:
+    Items(engine, name).serve(transaction)
+
+
+for each in (GET, PUT, JOIN):
+    MEND[each] = _mend
+    HOLDERS[each] = _HOLDERS
+HOLDERS[PUT] = "select 'nobody', null, null, null, null where false"

@@ -1,0 +1,100 @@
+"""Putting items into a queue: at once, or, while it is full, after a wait in the line for room.
+
+Who waits has left its items with its ticket. Whoever makes room lets them in, whether their putter
+is awake or not; so a putter that is stopped holds up nobody.
+"""
+
+import queue
+from functools import partial
+
+from kvsync.engine import Transaction
+from kvsync.engine.doorbell import Doorbell
+from kvsync.errors import ShutDown
+from kvsync.primitives.items import PUT, SERVED, SHUT, Draft, Items
+from kvsync.primitives.tickets import Tickets
+from kvsync.session import Session
+from kvsync.waiting import Wish, enter
+
+
+class Putting:
+    """How one queue object puts items."""
+
+    def __init__(self, session: Session, items: Items, maxsize: int) -> None:
+        self._session = session
+        self._engine = session.engine
+        self._items = items
+        self._maxsize = maxsize
+        self._tickets = Tickets(session.engine, PUT, items.queue)
+
+    def put(self, drafts: list[Draft], timeout: float | None) -> list[int] | None:
+        """Their ids, in order; None if an item of the first one's key is in the queue already.
+
+        All or none are put. Raises: queue.Full after `timeout` seconds (None: never), ShutDown,
+        LimitError; TransactionError if it would have to wait in a transaction.
+        """
+        ids = self._engine.transact(partial(self._try, drafts))
+        if ids is None or ids:
+            return ids
+        if timeout == 0:
+            raise self._full()
+        self._engine.forbid_in_transaction("wait for room in a queue")
+        wish = self._tickets.wish(self._session, timeout)
+        try:
+            return self._wait(drafts, wish)
+        except BaseException:
+            self._session.undo(partial(self._withdraw, wish))
+            raise
+
+    def _full(self) -> queue.Full:
+        return queue.Full(f"the queue {self._items.queue!r} holds {self._maxsize} items")
+
+    def _try(self, drafts: list[Draft], transaction: Transaction) -> list[int] | None:
+        key = drafts[0].key
+        if key is not None and self._items.has_key(transaction, key):
+            return None
+        return self._items.put(transaction, drafts, self._maxsize)
+
+    def _wait(self, drafts: list[Draft], wish: Wish) -> list[int] | None:
+        with self._session.doorbell() as doorbell:
+            while True:
+                done, ids, ticket = self._engine.transact(
+                    partial(self._ask, drafts, wish, doorbell),
+                    patience=self._tickets.patience(wish),
+                )
+                if done:
+                    return ids
+                self._tickets.until_told(self._session, wish, ticket, doorbell)
+                left = self._engine.transact(partial(self._leave, wish))
+                if left is None and not self._tickets.is_over(wish):
+                    continue
+                state, last = left or ("", 0)
+                if state == SERVED:
+                    return list(range(last - len(drafts) + 1, last + 1))
+                if state == SHUT:
+                    raise ShutDown(f"the queue {self._items.queue!r} was shut down")
+                raise self._full()
+
+    def _ask(
+        self, drafts: list[Draft], wish: Wish, doorbell: Doorbell | None, transaction: Transaction
+    ) -> tuple[bool, list[int] | None, int]:
+        """Whether it was done at once, and the ids; else the ticket."""
+        self._items.serve(transaction)
+        ids = self._try(drafts, transaction)
+        if ids is None or ids:
+            return True, ids, 0
+        ticket = enter(self._session, transaction, wish, doorbell)
+        self._items.ask(transaction, drafts, ticket, self._session.id)
+        return False, None, ticket
+
+    def _leave(self, wish: Wish, transaction: Transaction) -> tuple[str, int] | None:
+        """Its ticket's state and number; what still waited there is withdrawn."""
+        left = self._tickets.leave(transaction, self._session, wish)
+        if left is None:
+            return None
+        ticket, state, last = left
+        if state != SERVED:
+            self._items.withdraw(transaction, ticket)
+        return state, last or 0
+
+    def _withdraw(self, wish: Wish) -> None:
+        self._engine.transact(partial(self._leave, wish))

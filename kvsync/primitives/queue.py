@@ -1,0 +1,544 @@
+"""Queues: items that any process puts, and that any process gets once, or works off."""
+
+import queue
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from kvsync.codec import Codec, decode, encode, find
+from kvsync.engine import Transaction
+from kvsync.errors import DecodeError, ShutDown
+from kvsync.primitives.arguments import (
+    UNSET,
+    Seconds,
+    Unset,
+    check_delay,
+    check_lease,
+    check_wait,
+    check_whole,
+)
+from kvsync.primitives.deadletters import DeadLetters
+from kvsync.primitives.items import (
+    CLOSED,
+    CLOSING,
+    DEAD,
+    JOIN,
+    OPEN,
+    READY,
+    Draft,
+    Items,
+    Kept,
+)
+from kvsync.primitives.primitive import Home, Primitive, check_key
+from kvsync.primitives.putting import Putting
+from kvsync.primitives.taking import Attempt, Getting, Reserving, Taking
+from kvsync.primitives.task import Task
+from kvsync.primitives.tickets import Tickets
+from kvsync.primitives.work import Handler, work
+from kvsync.waiting import GONE, WAITING, Wish, enter
+
+_CHUNK = 1000
+_PEEK = """
+    select id, value, priority, key, since, attempts, state, place from kvsync_item
+    where queue = :queue and state in (0, 1) order by state, place, id limit :count
+"""
+_STATS = """
+    select maxsize, shut, size, last, done, older, older_last, older_done,
+        (select count(*) from kvsync_item where queue = :queue and state = 1) as delayed,
+        (select count(*) from kvsync_item where queue = :queue and state = 3) as taken,
+        (select count(*) from kvsync_item where queue = :queue and state = 4) as dead,
+        (select min(since) from (
+            select min(since) as since from kvsync_item where queue = :queue and state = 3
+            union all select since from (
+                select since from kvsync_item where queue = :queue and state = 0
+                order by place, id limit 1) as first) as oldest) as oldest,
+        (select count(*) from kvsync_ticket where space = 'queue' and name = :queue) as getters,
+        (select count(*) from kvsync_ticket where space = 'queue-put' and name = :queue) as putters
+    from kvsync_queue where name = :queue
+"""
+
+
+class Item(NamedTuple):
+    """An item that waits in a queue; times are wall time."""
+
+    id: int
+    item: Any
+    priority: float
+    key: str | None
+    enqueued_at: float
+    attempts: int
+    due: float | None
+    """When it becomes ready, if it is delayed."""
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """A queue at one moment. Rates are items per second, over the last minute or two."""
+
+    name: str
+    maxsize: int
+    is_shutdown: bool
+    depth: int
+    """Items that could be got now."""
+    delayed: int
+    in_flight: int
+    """Items that are reserved."""
+    dead: int
+    oldest_age: float | None
+    """Seconds since the first of those in line or in flight was put."""
+    put_rate: float
+    done_rate: float
+    getters: int
+    """Calls that wait for an item; `putters` wait for room."""
+    putters: int
+
+
+class Queue(Primitive):
+    """A first-in, first-out queue, after `queue.Queue`, that outlives its processes.
+
+    `get` takes an item for good: at most once. `reserve` hands it out until it is acknowledged: at
+    least once, for it comes back when its worker dies (at once), fails (after a while), or is
+    longer about it than `visibility`. Items of a higher priority go first. Who waits, for an item
+    or for room, is served in the order of asking.
+
+    Example:
+        >>> jobs = store.queue("jobs")
+        >>> jobs.put({"to": "ada@example.org"})
+        1
+        >>> with jobs.reserve(timeout=5) as task:
+        ...     print(task.item["to"])
+        ada@example.org
+    """
+
+    def __init__(
+        self,
+        store: Home,
+        name: str,
+        maxsize: int = 0,
+        *,
+        max_attempts: int = 5,
+        visibility: Seconds | None = None,
+        retry_delay: Seconds = 1.0,
+        codec: str | Codec = "json",
+    ) -> None:
+        super().__init__(store, name)
+        self._maxsize = _check_maxsize(maxsize)
+        self._max_attempts = check_whole("max_attempts", max_attempts)
+        self._visibility = check_lease(visibility)
+        self._retry_delay = check_delay(retry_delay)
+        self._codec_given, self._codec = codec, find(codec)
+        self._session = store.session
+        self._items = Items(self._engine, name)
+        self._taking = Taking(store.session, self._items)
+        self._putting = Putting(store.session, self._items, self._maxsize)
+        self._joiners = Tickets(self._engine, JOIN, name)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "maxsize": self._maxsize,
+            "max_attempts": self._max_attempts,
+            "visibility": self._visibility,
+            "retry_delay": self._retry_delay,
+            "codec": self._codec_given,
+        }
+
+    @property
+    def maxsize(self) -> int:
+        """Items that it holds at most, ready and delayed; 0 for any number."""
+        return self._maxsize
+
+    # --- putting ------------------------------------------------------------------------------
+
+    def put(
+        self,
+        item: Any,
+        block: bool = True,
+        timeout: Seconds | None = None,
+        *,
+        delay: Seconds = 0,
+        priority: float = 0,
+        key: str | None = None,
+    ) -> int | None:
+        """Put an item; returns its id, or None if an item of that `key` waits in it already.
+
+        While it is full it waits for room, up to `timeout` seconds, in the order of asking. Inside
+        a transaction the item is there when that commits.
+
+        Args:
+            delay: seconds for which nobody gets it.
+            priority: items of a higher one go first.
+            key: of which at most one item waits in the queue.
+
+        Raises: queue.Full; ShutDown after `shutdown`; EncodeError, and TypeError and ValueError
+        for arguments, before anything is written; LimitError if the queue is in use with another
+        `maxsize`; TransactionError if it would have to wait inside a transaction.
+        """
+        draft = self._draft(item, delay, priority, key)
+        ids = self._putting.put([draft], _patience(block, timeout))
+        return ids[0] if ids else None
+
+    def put_nowait(self, item: Any) -> int | None:
+        """`put(item, block=False)`."""
+        return self.put(item, block=False)
+
+    def put_many(
+        self,
+        items: Iterable[Any],
+        block: bool = True,
+        timeout: Seconds | None = None,
+        *,
+        delay: Seconds = 0,
+        priority: float = 0,
+    ) -> list[int]:
+        """Put all of them, one after the other, in one commit, or none; returns their ids.
+
+        Raises: as `put`; ValueError for more than `maxsize`.
+        """
+        drafts = [self._draft(item, delay, priority, None) for item in items]
+        if 0 < self._maxsize < len(drafts):
+            raise ValueError(f"{len(drafts)} items never fit into {self._maxsize}")
+        patience = _patience(block, timeout)
+        return self._putting.put(drafts, patience) or [] if drafts else []
+
+    def _draft(self, item: Any, delay: Seconds, priority: float, key: str | None) -> Draft:
+        seconds = check_delay(delay)
+        return Draft(
+            encode(self._codec, item),
+            _check_priority(priority),
+            None if key is None else check_key(key),
+            self._engine.now() + seconds if seconds else None,
+        )
+
+    # --- taking -------------------------------------------------------------------------------
+
+    def get(self, block: bool = True, timeout: Seconds | None = None) -> Any:
+        """Take the first item for good, after waiting up to `timeout` seconds; returns it.
+
+        If the process dies right then the item is lost: use `reserve` where that matters. An
+        exception from a signal loses nothing.
+
+        Raises: queue.Empty; ShutDown after `shutdown` when there is nothing left; DecodeError for
+        what the codec cannot read, which then is among the dead letters; TransactionError if it
+        would have to wait inside a transaction.
+        """
+        return self._get(1, block, timeout)[0]
+
+    def get_nowait(self) -> Any:
+        """`get(block=False)`."""
+        return self.get(block=False)
+
+    def get_many(self, n: int, block: bool = True, timeout: Seconds | None = None) -> list[Any]:
+        """Take up to `n` items for good, as many as there are, waiting for the first one only.
+
+        Raises: as `get`.
+        """
+        return self._get(check_whole("n", n), block, timeout)
+
+    def _get(self, n: int, block: bool, timeout: Seconds | None) -> list[Any]:
+        reading = _Reading(self._codec)
+        attempt = Getting(self._session, self._items, n, reading)
+        return [item for _, item in self._take(attempt, reading, _patience(block, timeout))]
+
+    def reserve(
+        self, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
+    ) -> Task:
+        """Have the first item handed out, after waiting up to `timeout` seconds.
+
+        Args:
+            visibility: seconds after which it is given to another if it is not settled by then;
+                None for ever. Left out, the queue's holds. A worker that dies gives its item back
+                at once in any case.
+
+        Raises: as `get`; queue.Empty if there is none in time.
+        """
+        return self.reserve_many(1, timeout, visibility=visibility)[0]
+
+    def reserve_many(
+        self, n: int, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
+    ) -> list[Task]:
+        """Have up to `n` items handed out, as many as there are, waiting for the first one only.
+
+        To settle them all in one commit, do so in a `store.transaction()`. Raises: as `reserve`.
+        """
+        seconds = self._visibility if isinstance(visibility, Unset) else check_lease(visibility)
+        reading = _Reading(self._codec)
+        attempt = Reserving(
+            self._session,
+            self._items,
+            check_whole("n", n),
+            reading,
+            self._max_attempts,
+            seconds,
+        )
+        return [
+            Task(self._items, kept, item, self._max_attempts, self._retry_delay)
+            for kept, item in self._take(attempt, reading, check_wait(timeout))
+        ]
+
+    def _take(
+        self, attempt: Attempt, reading: "_Reading", timeout: float | None
+    ) -> list[tuple[Kept, Any]]:
+        try:
+            found = self._taking.take(attempt, timeout)
+        except DecodeError as error:
+            self._engine.transact(partial(self._bury, reading.last, str(error)))
+            raise
+        if not found:
+            raise queue.Empty
+        return [(kept, reading.items[kept.id]) for kept in found]
+
+    def _bury(self, kept: Kept, error: str, transaction: Transaction) -> None:
+        """Nobody can read it; it is where it was before it was taken."""
+        ready = kept._replace(place=-kept.priority)
+        if self._items.move(transaction, ready, DEAD, was=READY, at=transaction.now, error=error):
+            self._items.serve(transaction)
+
+    def tasks(
+        self, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
+    ) -> Iterator[Task]:
+        """Reserve one item after the other, until none comes for `timeout` seconds or shutdown.
+
+        Going on to the next one acknowledges the last, unless it is settled. Leaving the loop
+        early, by `break` or an exception, gives it back; to retry what fails, write
+        `with task:` around the loop's body.
+        """
+        while True:
+            try:
+                task = self.reserve(timeout, visibility=visibility)
+            except (queue.Empty, ShutDown):
+                return
+            try:
+                yield task
+            except GeneratorExit:
+                if task.is_current():
+                    task.give_back()
+                raise
+            task.__exit__(None, None, None)
+
+    def work(self, handler: Handler, *, visibility: Seconds | Unset | None = UNSET) -> int:
+        """Call `handler(task)` for one item after the other; returns how many were done.
+
+        It goes on until the queue is shut down and empty, or until SIGTERM or SIGINT: the first
+        one ends the waiting, or lets the handler come to its end; a second one interrupts the
+        handler, and its item goes back as if never handed out. What the handler raises counts as a
+        failed attempt, and is logged.
+
+        Signals are heard where Python hears them: in the main thread of the program.
+        """
+        return work(partial(self.reserve, visibility=visibility), handler, self._name)
+
+    # --- done with ----------------------------------------------------------------------------
+
+    def task_done(self) -> None:
+        """Say that an item that was got is done with. Raises: ValueError if none is left."""
+        if not self._engine.transact(self._items.task_done):
+            raise ValueError("task_done() called more often than items were got")
+
+    def join(self, timeout: Seconds | None = None) -> bool:
+        """Wait until all items are done with; returns whether they were, within `timeout` seconds.
+
+        Done with is what was acknowledged or died, and what was got once `task_done` was called.
+
+        Raises: TransactionError inside a transaction.
+        """
+        seconds = check_wait(timeout)
+        self._engine.forbid_in_transaction("join")
+        wish = self._joiners.wish(self._session, seconds)
+        try:
+            return self._join(wish)
+        except BaseException:
+            self._session.undo(partial(self._joiners.depart, self._session, wish))
+            raise
+
+    def _join(self, wish: Wish) -> bool:
+        with self._session.doorbell() as doorbell:
+            while True:
+
+                def look(transaction: Transaction) -> int | None:
+                    self._items.serve(transaction)
+                    count = self._items.count(transaction)
+                    if not self._items.unfinished(transaction) or (count and count.shut == CLOSED):
+                        return None
+                    return enter(self._session, transaction, wish, doorbell)
+
+                ticket = self._engine.transact(look, patience=self._joiners.patience(wish))
+                if ticket is None:
+                    return True
+                state = self._joiners.until_told(self._session, wish, ticket, doorbell)
+                self._joiners.depart(self._session, wish)
+                if state not in (WAITING, GONE):
+                    return True
+                if self._joiners.is_over(wish):
+                    return False
+
+    @property
+    def unfinished_tasks(self) -> int:
+        """Items that are not done with: what `join` waits for."""
+        return self._engine.transact(self._items.unfinished)
+
+    # --- the whole ----------------------------------------------------------------------------
+
+    def qsize(self) -> int:
+        """How many items could be got now; another process may change that at any time."""
+        rows = self._engine.read(
+            "select size - (select count(*) from kvsync_item"
+            " where queue = :queue and state = 1 and place > :now)"
+            " from kvsync_queue where name = :queue and shut < 2",
+            {"queue": self._name, "now": self._engine.now()},
+        )
+        return int(rows[0][0]) if rows else 0
+
+    def empty(self) -> bool:
+        """Whether there is nothing to get now."""
+        return not self.qsize()
+
+    def full(self) -> bool:
+        """Whether it holds `maxsize` items, delayed ones included."""
+        rows = self._engine.read(
+            "select size from kvsync_queue where name = :queue", {"queue": self._name}
+        )
+        return bool(0 < self._maxsize <= (rows[0][0] if rows else 0))
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Take no more items, in any process, until `reopen`: puts raise ShutDown.
+
+        What it holds can still be got; then that raises ShutDown too. With `immediate` it does at
+        once, and `join` returns: the items stay for a later `reopen`.
+        """
+        self._engine.transact(partial(self._shut, CLOSED if immediate else CLOSING))
+
+    def reopen(self) -> None:
+        """Go on after a `shutdown`."""
+        self._engine.transact(partial(self._shut, OPEN))
+
+    def _shut(self, state: int, transaction: Transaction) -> None:
+        if self._items.count(transaction) is None:
+            self._items.settle(transaction, self._maxsize)
+        transaction.execute(
+            "update kvsync_queue set shut = :shut where name = :queue and (shut < :shut or :shut = 0)",
+            {"queue": self._name, "shut": state},
+        )
+        self._items.serve(transaction)
+
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether it was shut down."""
+        rows = self._engine.read(
+            "select shut from kvsync_queue where name = :queue", {"queue": self._name}
+        )
+        return bool(rows and rows[0][0])
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The items that failed too often, or were buried."""
+        return DeadLetters(self._items, self._codec)
+
+    def peek(self, n: int = 1) -> list[Item]:
+        """The first `n` items that wait, those that are delayed at the end; takes none."""
+        rows = self._engine.read(_PEEK, {"queue": self._name, "count": check_whole("n", n)})
+        return [
+            Item(
+                number,
+                decode(self._codec, value),
+                priority,
+                key,
+                since,
+                attempts,
+                place if state else None,
+            )
+            for number, value, priority, key, since, attempts, state, place in rows
+        ]
+
+    def purge(self) -> int:
+        """Remove all items that wait, delayed ones included, for good; returns how many.
+
+        It does so a thousand at a time, so that others can write in between.
+        """
+        removed = 0
+        while chunk := self._engine.transact(self._purge_some):
+            removed += chunk
+        return removed
+
+    def _purge_some(self, transaction: Transaction) -> int:
+        rows = transaction.execute(
+            "delete from kvsync_item where queue = :queue and state in (0, 1)"
+            " and (state, place, id) in (select state, place, id from kvsync_item"
+            " where queue = :queue and state in (0, 1) limit :count) returning 1",
+            {"queue": self._name, "count": _CHUNK},
+        )
+        transaction.execute(
+            "update kvsync_queue set size = size - :count where name = :queue",
+            {"queue": self._name, "count": len(rows)},
+        )
+        self._items.serve(transaction)
+        return len(rows)
+
+    def stats(self) -> QueueStats:
+        """How it stands. Blocks no writer."""
+        now = self._engine.now()
+        for (
+            maxsize,
+            shut,
+            size,
+            last,
+            done,
+            older,
+            older_last,
+            older_done,
+            delayed,
+            taken,
+            dead,
+            oldest,
+            getters,
+            putters,
+        ) in self._engine.read(_STATS, {"queue": self._name}):
+            seconds = max(now - older, 1.0)
+            return QueueStats(
+                name=self._name,
+                maxsize=maxsize,
+                is_shutdown=bool(shut),
+                depth=size - delayed,
+                delayed=delayed,
+                in_flight=taken,
+                dead=dead,
+                oldest_age=None if oldest is None else max(0.0, now - oldest),
+                put_rate=(last - older_last) / seconds,
+                done_rate=(done - older_done) / seconds,
+                getters=getters,
+                putters=putters,
+            )
+        return QueueStats(self._name, self._maxsize, False, 0, 0, 0, 0, None, 0.0, 0.0, 0, 0)
+
+
+class _Reading:
+    """Reads items as they are taken, and remembers them."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self.items: dict[int, Any] = {}
+        self.last: Kept
+
+    def __call__(self, kept: Kept) -> None:
+        self.last = kept
+        self.items[kept.id] = decode(self._codec, kept.value)
+
+
+def _check_maxsize(maxsize: int) -> int:
+    if isinstance(maxsize, bool) or not isinstance(maxsize, int):
+        raise TypeError(f"maxsize is an int, not {maxsize!r}")
+    if maxsize >= 1 << 31:
+        raise ValueError(f"maxsize is below 2**31, not {maxsize!r}")
+    return max(0, maxsize)
+
+
+def _check_priority(priority: float) -> float:
+    if isinstance(priority, bool) or not isinstance(priority, int | float):
+        raise TypeError(f"a priority is a number, not {priority!r}")
+    if not -(2**53) <= priority <= 2**53:
+        raise ValueError(f"a priority is within 2**53 either way, not {priority!r}")
+    return float(priority)
+
+
+def _patience(block: bool, timeout: Seconds | None) -> float | None:
+    return check_wait(timeout) if block else 0

@@ -1,0 +1,252 @@
+"""Taking items out of a queue, at once or after a wait in the line of those who want one.
+
+What an interrupted call has got goes back. Of what was handed out the rows tell whose it is. Of
+what was taken for good only this process knows, and whether that was committed: see `_Taken`.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cached_property, partial
+
+from kvsync.engine import Engine, Transaction
+from kvsync.errors import ShutDown
+from kvsync.primitives.items import GET, GRANTED, SHUT, Hand, Items, Kept
+from kvsync.session import Session
+from kvsync.waiting import HOLDERS, WAITING, Wait, Wish, enter
+
+_TEND_EVERY = 0.1
+"""Seconds after which who takes an item looks whether others have died with theirs."""
+
+Read = Callable[[Kept], object]
+"""Reads an item, so that one that cannot be read is not taken. Raises: DecodeError."""
+
+
+class Attempt:
+    """One call that takes items, up to `count` of them."""
+
+    kind: str
+
+    def __init__(self, session: Session, items: Items, count: int, read: Read) -> None:
+        self.session = session
+        self.items = items
+        self.count = count
+        self._read = read
+        self._numbered = False
+
+    @cached_property
+    def number(self) -> int:
+        """What the rows that it makes bear."""
+        self._numbered = True
+        return self.session.next_attempt()
+
+    def take(self, transaction: Transaction) -> list[Kept]:
+        """What is ready, and nobody waits for. Raises: ShutDown, DecodeError."""
+        raise NotImplementedError
+
+    def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
+        """What was given to that ticket, and some more; nothing if it has passed on."""
+        raise NotImplementedError
+
+    def undo(self) -> None:
+        """Put back whatever it has got, and leave the line; may be repeated."""
+        if self._numbered:
+            self.session.engine.transact(self._leave)
+
+    def _leave(self, transaction: Transaction) -> None:
+        session = self.session.id
+        transaction.execute(
+            "delete from kvsync_ticket where space = 'queue' and name = :queue"
+            " and session = :session and attempt = :attempt",
+            {"queue": self.items.queue, "session": session, "attempt": self.number},
+        )
+        self.items.give_back(transaction, session, self.number)
+
+    def _all_read(self, kept: list[Kept]) -> list[Kept]:
+        for each in kept:
+            self._read(each)
+        return kept
+
+
+class Reserving(Attempt):
+    """Items are handed out until they are settled."""
+
+    kind = "reserve"
+
+    def __init__(
+        self,
+        session: Session,
+        items: Items,
+        count: int,
+        read: Read,
+        max_attempts: int,
+        visibility: float | None,
+    ) -> None:
+        super().__init__(session, items, count, read)
+        self._max_attempts = max_attempts
+        self._visibility = visibility
+
+    def _hand(self) -> Hand:
+        until = self._visibility and self.session.engine.boot() + self._visibility
+        return Hand(self.session.id, self.number, self._max_attempts, until)
+
+    def take(self, transaction: Transaction) -> list[Kept]:
+        return self._all_read(self.items.hand_out(transaction, self.count, self._hand()))
+
+    def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
+        hand = self._hand()
+        first = self.items.claim(transaction, ticket, hand)
+        if first is None:
+            return []
+        more = self.count - 1 and self.items.hand_out(transaction, self.count - 1, hand)
+        return self._all_read([first, *(more or [])])
+
+
+class Getting(Attempt):
+    """Items are taken for good."""
+
+    kind = "get"
+
+    def __init__(self, session: Session, items: Items, count: int, read: Read) -> None:
+        super().__init__(session, items, count, read)
+        self._taken: list[_Taken] = []
+
+    def take(self, transaction: Transaction) -> list[Kept]:
+        return self._note(transaction, self.items.take(transaction, self.count))
+
+    def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
+        first = self.items.claim(transaction, ticket, None)
+        if first is None:
+            return []
+        more = self.count - 1 and self.items.take(transaction, self.count - 1)
+        return self._note(transaction, [first, *(more or [])])
+
+    def _note(self, transaction: Transaction, kept: list[Kept]) -> list[Kept]:
+        if kept:
+            self._taken.append(_Taken(self.items, transaction, kept))
+        return self._all_read(kept)
+
+    def undo(self) -> None:
+        for taken in self._taken:
+            taken.put_back()
+        super().undo()
+
+
+class _Taken:
+    """What a transaction took for good; if it has committed, that goes back, and only once."""
+
+    def __init__(self, items: Items, transaction: Transaction, kept: list[Kept]) -> None:
+        self._items = items
+        self._kept = kept
+        self._transaction = transaction
+        self._back: Transaction | None = None
+
+    def put_back(self) -> None:
+        is_back = self._back is not None and self._back.committed
+        if self._transaction.committed and not is_back:
+            self._items.engine.transact(self._restore)
+
+    def _restore(self, transaction: Transaction) -> None:
+        self._back = transaction
+        for kept in self._kept:
+            self._items.restore(transaction, kept)
+
+
+class Taking:
+    """How one queue object takes items."""
+
+    def __init__(self, session: Session, items: Items) -> None:
+        self._session = session
+        self._engine: Engine = session.engine
+        self._items = items
+        self._tended = 0.0
+
+    def take(self, attempt: Attempt, timeout: float | None) -> list[Kept]:
+        """At least one item, or none after `timeout` seconds (None: never).
+
+        Raises: ShutDown; DecodeError; TransactionError if it would have to wait in a transaction.
+        Whatever is raised, by a signal's handler too, nothing is lost.
+        """
+        try:
+            self._session.undo_leftovers()
+            self._tend()
+            deadline = None if timeout is None else self._engine.boot() + timeout
+            name = self._items.queue
+            patience = Wish(GET, name, attempt.kind, 0, deadline).patience(self._engine.boot())
+            return self._engine.transact(attempt.take, patience=patience) or self._after_a_look(
+                attempt, timeout, deadline
+            )
+        except BaseException:
+            self._session.undo(attempt.undo)
+            raise
+
+    def _tend(self) -> None:
+        """Now and then, see to what the dead and the slow have in hand."""
+        if time.monotonic() - self._tended >= _TEND_EVERY:
+            self._tended = time.monotonic()
+            self._look_after_others()
+
+    def _look_after_others(self) -> None:
+        boot, sessions, overdue = self._engine.boot(), set(), False
+        for role, session, _, *ends in self._engine.read(HOLDERS[GET], {"name": self._items.queue}):
+            if role == "holder":
+                sessions.add(session)
+                overdue |= any(end is not None and end <= boot for end in ends)
+        self._session.reap(sessions)
+        if overdue:
+            self._engine.transact(self._items.serve)
+
+    def _after_a_look(
+        self, attempt: Attempt, timeout: float | None, deadline: float | None
+    ) -> list[Kept]:
+        self._look_after_others()
+        if timeout == 0:
+            return self._engine.transact(partial(self._try, attempt))
+        self._engine.forbid_in_transaction("wait for an item")
+        name = self._items.queue
+        return self._queue(attempt, Wish(GET, name, attempt.kind, attempt.number, deadline))
+
+    def _try(self, attempt: Attempt, transaction: Transaction) -> list[Kept]:
+        """Raises: ShutDown if there will be none."""
+        self._items.serve(transaction)
+        found = attempt.take(transaction)
+        if not found and self._items.is_over(transaction):
+            raise self._shut_down()
+        return found
+
+    def _shut_down(self) -> ShutDown:
+        return ShutDown(f"the queue {self._items.queue!r} was shut down; reopen() opens it again")
+
+    def _queue(self, attempt: Attempt, wish: Wish) -> list[Kept]:
+        with self._session.doorbell() as doorbell:
+            while True:
+                found: list[Kept] = []
+                ticket = 0
+
+                def join(transaction: Transaction) -> None:
+                    nonlocal found, ticket
+                    found = self._try(attempt, transaction)
+                    if not found:
+                        ticket = enter(self._session, transaction, wish, doorbell)
+
+                self._engine.transact(join, patience=wish.patience(self._engine.boot()))
+                if found:
+                    return found
+                with Wait(self._session, wish, ticket, doorbell) as wait:
+                    while (state := wait.until_served()) == GRANTED:
+                        if found := self._engine.transact(partial(attempt.claim, ticket)):
+                            return found
+                if state == SHUT:
+                    self._engine.transact(partial(self._withdraw, attempt, ticket))
+                    raise self._shut_down()
+                if state == WAITING:
+                    return self._engine.transact(partial(self._withdraw, attempt, ticket))
+                if wish.is_over(self._engine.boot()):
+                    return []
+
+    def _withdraw(self, attempt: Attempt, ticket: int, transaction: Transaction) -> list[Kept]:
+        """Leave the line; what was given in this very instant is kept."""
+        found = attempt.claim(ticket, transaction)
+        if not found:
+            transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
+            self._items.give(transaction)
+        return found

@@ -1,0 +1,170 @@
+"""Tasks: items that somebody has in hand, until they are settled."""
+
+import random
+import traceback
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from kvsync.engine import Transaction
+from kvsync.errors import StaleReceiptError
+from kvsync.primitives.arguments import Seconds, check_delay, check_positive
+from kvsync.primitives.items import DEAD, DELAYED, READY, Items, Kept
+
+LONGEST_DELAY = 3600.0
+"""Seconds between two attempts, at most, unless the caller says otherwise."""
+
+
+class Task:
+    """An item that was handed out to this worker. Use it as a `with` block.
+
+    Leaving the block cleanly acknowledges it. An exception puts it back for another attempt after
+    a while, with its traceback, or among the dead letters after the last one, and goes on its way;
+    KeyboardInterrupt, SystemExit and their kin put it back as if it had never been handed out.
+    After `ack`, `retry` or `bury` leaving the block does nothing more, unless that was rolled back
+    with a transaction: then it is settled as if they had not been called.
+
+    Example:
+        >>> with jobs.reserve() as task:
+        ...     print(task.item)
+    """
+
+    def __init__(
+        self, items: Items, kept: Kept, item: Any, max_attempts: int, retry_delay: float
+    ) -> None:
+        self.item = item
+        self.id = kept.id
+        """The same in every hand-out: a key for results."""
+        self.attempts = kept.attempts
+        """Which attempt this is, from 1 on."""
+        self.enqueued_at = kept.since
+        """Wall time of its `put`."""
+        self.receipt = int(kept.place)
+        """Of this hand-out, and of no other."""
+        self.priority = kept.priority
+        self.key = kept.key
+        self.error = kept.error
+        """What went wrong at the last attempt, or None."""
+        self._items = items
+        self._kept = kept
+        self._max_attempts = max_attempts
+        self._retry_delay = retry_delay
+        self._settled = False
+
+    def ack(self) -> None:
+        """It is done: take it away for good. In a transaction it goes when that commits.
+
+        Raises: StaleReceiptError if this hand-out is over.
+        """
+        self._settle(lambda t: self._items.acknowledge(t, self.id, self.receipt))
+
+    def retry(self, delay: Seconds | None = None, error: str | None = None) -> bool:
+        """Put it back for another attempt `delay` seconds from now; returns whether there is one.
+
+        After the last attempt it goes to the dead letters instead. Left out, the delay doubles
+        from attempt to attempt, beginning with the queue's `retry_delay`, up to an hour, and is
+        then shortened at random by up to a half.
+
+        Raises: StaleReceiptError if this hand-out is over; ValueError for a negative delay.
+        """
+        seconds = self._backoff() if delay is None else check_delay(delay)
+        is_last = self.attempts >= self._max_attempts
+        self._settle(partial(self._dead if is_last else self._again, error, seconds))
+        return not is_last
+
+    def bury(self, error: str | None = None) -> None:
+        """Put it among the dead letters. Raises: StaleReceiptError if this hand-out is over."""
+        self._settle(partial(self._dead, error, 0.0))
+
+    def give_back(self) -> None:
+        """Put it back into its old place, as if it had never been handed out.
+
+        Raises: StaleReceiptError if this hand-out is over.
+        """
+        attempts = self.attempts - 1
+        self._settle(lambda t: self._move(t, READY, attempts=attempts))
+
+    def extend(self, seconds: Seconds) -> None:
+        """Have it for that many seconds from now on, however long it was before.
+
+        Raises: StaleReceiptError if this hand-out is over; ValueError unless above zero.
+        """
+        until = self._items.engine.boot() + check_positive("seconds", seconds)
+        if not self._items.engine.write(
+            "update kvsync_item set until = :until where queue = :queue and state = 3"
+            " and place = :receipt and id = :id and claim_by is null returning 1",
+            {**self._here(), "until": until},
+        ):
+            raise self._stale()
+
+    def is_current(self) -> bool:
+        """Whether it is still in this worker's hand."""
+        return bool(
+            self._items.engine.read(
+                "select 1 from kvsync_item where queue = :queue and state = 3"
+                " and place = :receipt and id = :id and claim_by is null",
+                self._here(),
+            )
+        )
+
+    def __enter__(self) -> "Task":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._settled and not self.is_current():
+            return
+        if error is None:
+            self.ack()
+            return
+        try:
+            if isinstance(error, Exception):
+                self.retry(error="".join(traceback.format_exception(error)))
+            else:
+                self.give_back()
+        except StaleReceiptError as stale:
+            error.add_note(str(stale))  # what was raised inside is what matters
+
+    def __repr__(self) -> str:
+        return (
+            f"<kvsync.Task {self.id} of {self._items.queue!r}, attempt {self.attempts},"
+            f" receipt {self.receipt}>"
+        )
+
+    def _here(self) -> dict[str, object]:
+        return {"queue": self._items.queue, "receipt": self.receipt, "id": self.id}
+
+    def _settle(self, step: Callable[[Transaction], bool]) -> None:
+        if not self._items.engine.transact(step):
+            raise self._stale()
+        self._settled = True
+
+    def _again(self, error: str | None, seconds: float, transaction: Transaction) -> bool:
+        if not seconds:
+            return self._move(transaction, READY, error=error)
+        return self._move(transaction, DELAYED, at=transaction.now + seconds, error=error)
+
+    def _dead(self, error: str | None, _: float, transaction: Transaction) -> bool:
+        return self._move(transaction, DEAD, at=transaction.now, error=error)
+
+    def _move(self, transaction: Transaction, state: int, **how: Any) -> bool:
+        moved = self._items.move(transaction, self._kept, state, **how)
+        if moved:
+            self._items.serve(transaction)
+        return moved
+
+    def _backoff(self) -> float:
+        # "Equal jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        doubled = self._retry_delay * 2.0 ** min(self.attempts - 1, 60)
+        return min(doubled, LONGEST_DELAY) * random.uniform(0.5, 1)
+
+    def _stale(self) -> StaleReceiptError:
+        return StaleReceiptError(
+            f"{self!r} is not in hand any more: it was settled, or its time ran out and it was"
+            " given to another"
+        )

@@ -1,0 +1,71 @@
+"""Working off a queue until somebody asks to stop."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from kvsync.errors import ShutDown
+from kvsync.primitives.task import Task
+
+Handler = Callable[[Task], object]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_log = logging.getLogger("kvsync")
+
+
+class _Stop(BaseException):
+    """Somebody asked to stop while there was nothing to finish, or for the second time."""
+
+
+class _Ear:
+    """Hears the signals. The first one waits for the task in hand; `wants_end` tells of it."""
+
+    def __init__(self) -> None:
+        self.wants_end = False
+        self.is_busy = False
+
+    def hear(self, _number: int, _frame: FrameType | None) -> None:
+        again, self.wants_end = self.wants_end, True
+        if again or not self.is_busy:
+            raise _Stop
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.hear) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def work(reserve: Callable[[], Task], handler: Handler, name: str) -> int:
+    """See `Queue.work`."""
+    ear, done = _Ear(), 0
+    try:
+        with ear.listening():
+            while not ear.wants_end:
+                ear.is_busy = False
+                task = reserve()
+                with task:
+                    ear.is_busy = True
+                    done += _handle(task, handler, name)
+    except (_Stop, ShutDown):
+        pass
+    return done
+
+
+def _handle(task: Task, handler: Handler, name: str) -> bool:
+    try:
+        handler(task)
+    except Exception as error:
+        _log.exception("queue %r: attempt %d of item %d failed", name, task.attempts, task.id)
+        task.__exit__(type(error), error, error.__traceback__)
+        return False
+    return True

@@ -1,0 +1,52 @@
+"""CPython's own tests of `queue.Queue`, run on kvsync's."""
+
+import itertools
+import queue
+import unittest
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import kvsync
+
+suite = pytest.importorskip("test.test_queue", reason="this Python has no `test` package")
+
+DIFFERS = {
+    "test_shrinking_queue": "the size is the same for all processes: it is told to `store.queue`",
+}
+"""Each test that does not apply, and why. All the others pass."""
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kvsync.Store]:
+    """One store for all, in which nobody may be left waiting."""
+    with kvsync.open(tmp_path_factory.mktemp("queue") / "store.db") as store:
+        yield store
+        assert store.engine.read("select * from kvsync_ticket") == []
+        assert store.check().damage == ()
+
+
+def all_tests() -> list[str]:
+    return list(unittest.TestLoader().getTestCaseNames(suite.BaseQueueTestMixin))
+
+
+@pytest.mark.parametrize("name", all_tests())
+def test_it_passes_what_the_standard_library_does(shared: kvsync.Store, name: str) -> None:
+    """Or stands in the list of those that do not apply."""
+    if name in DIFFERS:
+        pytest.skip(DIFFERS[name])
+
+    class Case(suite.BaseQueueTestMixin, unittest.TestCase):  # type: ignore[misc]  # no stubs
+        queue = SimpleNamespace(Empty=queue.Empty, Full=queue.Full, ShutDown=kvsync.ShutDown)
+
+        @staticmethod
+        def type2test(maxsize: int = 0) -> Any:
+            return shared.queue(f"queue {next(_numbers)}", maxsize)
+
+    result = Case(name).run()
+    assert result is not None
+    assert not result.errors + result.failures, (result.errors + result.failures)[0][1]
