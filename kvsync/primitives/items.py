@@ -649,9 +649,9 @@ class Items:
             {"ticket": ticket, "receipt": receipt},
         )
 
-    def unfinished(self, transaction: Transaction) -> int:
+    def unfinished(self) -> int:
         """Items that were put and are not done with: neither got, acknowledged nor dead."""
-        ((number,),) = transaction.execute(
+        ((number,),) = self.engine.read(
             "select coalesce((select size + got from kvsync_queue where name = :queue), 0)"
             " + (select count(*) from kvsync_item where queue = :queue and state = 3)",
             self._here,
@@ -660,7 +660,7 @@ class Items:
 
     def tell_joiners(self, transaction: Transaction) -> None:
         """Wake who waits until all is done, if it is."""
-        if not self.unfinished(transaction):
+        if not self.unfinished():
             Tickets(self.engine, JOIN, self.queue).tell_all(transaction, SERVED)
 
     def _tell_shut(self, transaction: Transaction) -> None:

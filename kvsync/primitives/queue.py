@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from kvsync.codec import Codec, decode, encode, find
 from kvsync.engine import Transaction
+from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import DecodeError, ShutDown
 from kvsync.primitives.arguments import (
     UNSET,
@@ -57,6 +58,10 @@ _STATS = """
         (select count(*) from kvsync_ticket where space = 'queue-put' and name = :queue) as putters
     from kvsync_queue where name = :queue
 """
+
+
+_ORDERLY = (queue.Empty, ShutDown, DecodeError)
+"""What a call that takes items raises when it has seen to everything."""
 
 
 class Item(NamedTuple):
@@ -222,7 +227,14 @@ class Queue(Primitive):
         what the codec cannot read, which then is among the dead letters; TransactionError if it
         would have to wait inside a transaction.
         """
-        return self._get(1, block, timeout)[0]
+        patience, attempt = _patience(block, timeout), self._getting(1)
+        try:
+            return self._take(attempt, patience)[0][1]
+        except _ORDERLY:
+            raise
+        except BaseException:
+            self._taking.undo(attempt)
+            raise
 
     def get_nowait(self) -> Any:
         """`get(block=False)`."""
@@ -233,12 +245,17 @@ class Queue(Primitive):
 
         Raises: as `get`.
         """
-        return self._get(check_whole("n", n), block, timeout)
+        patience, attempt = _patience(block, timeout), self._getting(check_whole("n", n))
+        try:
+            return [item for _, item in self._take(attempt, patience)]
+        except _ORDERLY:
+            raise
+        except BaseException:
+            self._taking.undo(attempt)
+            raise
 
-    def _get(self, n: int, block: bool, timeout: Seconds | None) -> list[Any]:
-        reading = _Reading(self._codec)
-        attempt = Getting(self._session, self._items, n, reading)
-        return [item for _, item in self._take(attempt, reading, _patience(block, timeout))]
+    def _getting(self, n: int) -> Getting:
+        return Getting(self._session, self._items, n, self._codec)
 
     def reserve(
         self, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
@@ -250,9 +267,17 @@ class Queue(Primitive):
                 None for ever. Left out, the queue's holds. A worker that dies gives its item back
                 at once in any case.
 
-        Raises: as `get`; queue.Empty if there is none in time.
+        Raises: as `get`; queue.Empty if there is none in time; TransactionError inside a
+        transaction.
         """
-        return self.reserve_many(1, timeout, visibility=visibility)[0]
+        patience, attempt = check_wait(timeout), self._reserving(1, visibility)
+        try:
+            return self._tasks(attempt, patience)[0]
+        except _ORDERLY:
+            raise
+        except BaseException:
+            self._taking.undo(attempt)
+            raise
 
     def reserve_many(
         self, n: int, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
@@ -261,35 +286,38 @@ class Queue(Primitive):
 
         To settle them all in one commit, do so in a `store.transaction()`. Raises: as `reserve`.
         """
+        patience, attempt = check_wait(timeout), self._reserving(check_whole("n", n), visibility)
+        try:
+            return self._tasks(attempt, patience)
+        except _ORDERLY:
+            raise
+        except BaseException:
+            self._taking.undo(attempt)
+            raise
+
+    def _reserving(self, n: int, visibility: Seconds | Unset | None) -> Reserving:
+        self._engine.forbid_in_transaction("reserve")
         seconds = self._visibility if isinstance(visibility, Unset) else check_lease(visibility)
-        reading = _Reading(self._codec)
-        attempt = Reserving(
-            self._session,
-            self._items,
-            check_whole("n", n),
-            reading,
-            self._max_attempts,
-            seconds,
-        )
+        return Reserving(self._session, self._items, n, self._codec, self._max_attempts, seconds)
+
+    def _tasks(self, attempt: Attempt, timeout: float | None) -> list[Task]:
         return [
             Task(self._items, kept, item, self._max_attempts, self._retry_delay)
-            for kept, item in self._take(attempt, reading, check_wait(timeout))
+            for kept, item in self._take(attempt, timeout)
         ]
 
-    def _take(
-        self, attempt: Attempt, reading: "_Reading", timeout: float | None
-    ) -> list[tuple[Kept, Any]]:
+    def _take(self, attempt: Attempt, timeout: float | None) -> list[tuple[Kept, Any]]:
         try:
             found = self._taking.take(attempt, timeout)
         except DecodeError as error:
-            self._engine.transact(partial(self._bury, reading.last, str(error)))
+            self._taking.undo(attempt)
+            self._engine.transact(partial(self._bury, attempt.unreadable, str(error)))
             raise
-        if not found:
-            raise queue.Empty
-        return [(kept, reading.items[kept.id]) for kept in found]
+        return [(kept, attempt.values[kept.id]) for kept in found]
 
-    def _bury(self, kept: Kept, error: str, transaction: Transaction) -> None:
+    def _bury(self, kept: Kept | None, error: str, transaction: Transaction) -> None:
         """Nobody can read it; it is where it was before it was taken."""
+        assert kept is not None
         ready = kept._replace(place=-kept.priority)
         if self._items.move(transaction, ready, DEAD, was=READY, at=transaction.now, error=error):
             self._items.serve(transaction)
@@ -326,7 +354,13 @@ class Queue(Primitive):
 
         Signals are heard where Python hears them: in the main thread of the program.
         """
-        return work(partial(self.reserve, visibility=visibility), handler, self._name)
+        return work(
+            self._name,
+            handler,
+            lambda: self._reserving(1, visibility),
+            lambda attempt: self._tasks(attempt, None)[0],
+            self._taking.undo,
+        )
 
     # --- done with ----------------------------------------------------------------------------
 
@@ -354,15 +388,9 @@ class Queue(Primitive):
     def _join(self, wish: Wish) -> bool:
         with self._session.doorbell() as doorbell:
             while True:
-
-                def look(transaction: Transaction) -> int | None:
-                    self._items.serve(transaction)
-                    count = self._items.count(transaction)
-                    if not self._items.unfinished(transaction) or (count and count.shut == CLOSED):
-                        return None
-                    return enter(self._session, transaction, wish, doorbell)
-
-                ticket = self._engine.transact(look, patience=self._joiners.patience(wish))
+                ticket = self._engine.transact(
+                    partial(self._await_end, wish, doorbell), patience=self._joiners.patience(wish)
+                )
                 if ticket is None:
                     return True
                 state = self._joiners.until_told(self._session, wish, ticket, doorbell)
@@ -372,10 +400,20 @@ class Queue(Primitive):
                 if self._joiners.is_over(wish):
                     return False
 
+    def _await_end(
+        self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction
+    ) -> int | None:
+        """A ticket; None if there is nothing to wait for."""
+        self._items.serve(transaction)
+        count = self._items.count(transaction)
+        if not self._items.unfinished() or (count is not None and count.shut == CLOSED):
+            return None
+        return enter(self._session, transaction, wish, doorbell)
+
     @property
     def unfinished_tasks(self) -> int:
         """Items that are not done with: what `join` waits for."""
-        return self._engine.transact(self._items.unfinished)
+        return self._items.unfinished()
 
     # --- the whole ----------------------------------------------------------------------------
 
@@ -416,7 +454,8 @@ class Queue(Primitive):
         if self._items.count(transaction) is None:
             self._items.settle(transaction, self._maxsize)
         transaction.execute(
-            "update kvsync_queue set shut = :shut where name = :queue and (shut < :shut or :shut = 0)",
+            "update kvsync_queue set shut = :shut"
+            " where name = :queue and (shut < :shut or :shut = 0)",
             {"queue": self._name, "shut": state},
         )
         self._items.serve(transaction)
@@ -509,19 +548,6 @@ class Queue(Primitive):
                 putters=putters,
             )
         return QueueStats(self._name, self._maxsize, False, 0, 0, 0, 0, None, 0.0, 0.0, 0, 0)
-
-
-class _Reading:
-    """Reads items as they are taken, and remembers them."""
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-        self.items: dict[int, Any] = {}
-        self.last: Kept
-
-    def __call__(self, kept: Kept) -> None:
-        self.last = kept
-        self.items[kept.id] = decode(self._codec, kept.value)
 
 
 def _check_maxsize(maxsize: int) -> int:

@@ -4,11 +4,14 @@ What an interrupted call has got goes back. Of what was handed out the rows tell
 what was taken for good only this process knows, and whether that was committed: see `_Taken`.
 """
 
+import queue
 import time
-from collections.abc import Callable
 from functools import cached_property, partial
+from typing import Any
 
+from kvsync.codec import Codec, decode
 from kvsync.engine import Engine, Transaction
+from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import ShutDown
 from kvsync.primitives.items import GET, GRANTED, SHUT, Hand, Items, Kept
 from kvsync.session import Session
@@ -17,20 +20,22 @@ from kvsync.waiting import HOLDERS, WAITING, Wait, Wish, enter
 _TEND_EVERY = 0.1
 """Seconds after which who takes an item looks whether others have died with theirs."""
 
-Read = Callable[[Kept], object]
-"""Reads an item, so that one that cannot be read is not taken. Raises: DecodeError."""
+_GATE_PATIENCE = 1.0
+"""Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same."""
 
 
 class Attempt:
-    """One call that takes items, up to `count` of them."""
+    """One call that takes items, up to `count` of them. `values` are what they say."""
 
     kind: str
 
-    def __init__(self, session: Session, items: Items, count: int, read: Read) -> None:
+    def __init__(self, session: Session, items: Items, count: int, codec: Codec) -> None:
         self.session = session
         self.items = items
         self.count = count
-        self._read = read
+        self.values: dict[int, Any] = {}
+        self.unreadable: Kept | None = None
+        self._codec = codec
         self._numbered = False
 
     @cached_property
@@ -61,9 +66,10 @@ class Attempt:
         )
         self.items.give_back(transaction, session, self.number)
 
-    def _all_read(self, kept: list[Kept]) -> list[Kept]:
-        for each in kept:
-            self._read(each)
+    def _read(self, kept: list[Kept]) -> list[Kept]:
+        """Inside the transaction, so that what cannot be read is not taken. Raises: DecodeError."""
+        for self.unreadable in kept:
+            self.values[self.unreadable.id] = decode(self._codec, self.unreadable.value)
         return kept
 
 
@@ -77,20 +83,22 @@ class Reserving(Attempt):
         session: Session,
         items: Items,
         count: int,
-        read: Read,
+        codec: Codec,
         max_attempts: int,
         visibility: float | None,
     ) -> None:
-        super().__init__(session, items, count, read)
+        super().__init__(session, items, count, codec)
         self._max_attempts = max_attempts
         self._visibility = visibility
+        # Before the transaction: a session that was begun in it would go with a rollback.
+        self._session_id, _ = session.id, self.number
 
     def _hand(self) -> Hand:
         until = self._visibility and self.session.engine.boot() + self._visibility
-        return Hand(self.session.id, self.number, self._max_attempts, until)
+        return Hand(self._session_id, self.number, self._max_attempts, until)
 
     def take(self, transaction: Transaction) -> list[Kept]:
-        return self._all_read(self.items.hand_out(transaction, self.count, self._hand()))
+        return self._read(self.items.hand_out(transaction, self.count, self._hand()))
 
     def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
         hand = self._hand()
@@ -98,7 +106,7 @@ class Reserving(Attempt):
         if first is None:
             return []
         more = self.count - 1 and self.items.hand_out(transaction, self.count - 1, hand)
-        return self._all_read([first, *(more or [])])
+        return self._read([first, *(more or [])])
 
 
 class Getting(Attempt):
@@ -106,8 +114,8 @@ class Getting(Attempt):
 
     kind = "get"
 
-    def __init__(self, session: Session, items: Items, count: int, read: Read) -> None:
-        super().__init__(session, items, count, read)
+    def __init__(self, session: Session, items: Items, count: int, codec: Codec) -> None:
+        super().__init__(session, items, count, codec)
         self._taken: list[_Taken] = []
 
     def take(self, transaction: Transaction) -> list[Kept]:
@@ -123,7 +131,7 @@ class Getting(Attempt):
     def _note(self, transaction: Transaction, kept: list[Kept]) -> list[Kept]:
         if kept:
             self._taken.append(_Taken(self.items, transaction, kept))
-        return self._all_read(kept)
+        return self._read(kept)
 
     def undo(self) -> None:
         for taken in self._taken:
@@ -161,23 +169,25 @@ class Taking:
         self._tended = 0.0
 
     def take(self, attempt: Attempt, timeout: float | None) -> list[Kept]:
-        """At least one item, or none after `timeout` seconds (None: never).
+        """At least one item.
 
-        Raises: ShutDown; DecodeError; TransactionError if it would have to wait in a transaction.
-        Whatever is raised, by a signal's handler too, nothing is lost.
+        Raises: queue.Empty after `timeout` seconds (None: never); ShutDown; DecodeError;
+        TransactionError if it would have to wait in a transaction. After any other exception, or
+        when the caller is interrupted before it returns, `undo` puts back what was taken.
         """
-        try:
-            self._session.undo_leftovers()
-            self._tend()
-            deadline = None if timeout is None else self._engine.boot() + timeout
-            name = self._items.queue
-            patience = Wish(GET, name, attempt.kind, 0, deadline).patience(self._engine.boot())
-            return self._engine.transact(attempt.take, patience=patience) or self._after_a_look(
-                attempt, timeout, deadline
-            )
-        except BaseException:
-            self._session.undo(attempt.undo)
-            raise
+        self._session.undo_leftovers()
+        self._tend()
+        patience = None if timeout is None else max(timeout, _GATE_PATIENCE)
+        found = self._engine.transact(attempt.take, patience=patience) or self._after_a_look(
+            attempt, timeout
+        )
+        if not found:
+            raise queue.Empty
+        return found
+
+    def undo(self, attempt: Attempt) -> None:
+        """Put back what it has got; what cannot be done now is done before the next attempt."""
+        self._session.undo(attempt.undo)
 
     def _tend(self) -> None:
         """Now and then, see to what the dead and the slow have in hand."""
@@ -195,15 +205,15 @@ class Taking:
         if overdue:
             self._engine.transact(self._items.serve)
 
-    def _after_a_look(
-        self, attempt: Attempt, timeout: float | None, deadline: float | None
-    ) -> list[Kept]:
+    def _after_a_look(self, attempt: Attempt, timeout: float | None) -> list[Kept]:
+        deadline = None if timeout is None else self._engine.boot() + timeout
         self._look_after_others()
         if timeout == 0:
             return self._engine.transact(partial(self._try, attempt))
         self._engine.forbid_in_transaction("wait for an item")
-        name = self._items.queue
-        return self._queue(attempt, Wish(GET, name, attempt.kind, attempt.number, deadline))
+        wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline)
+        with self._session.doorbell() as doorbell:
+            return self._queue(attempt, wish, doorbell)
 
     def _try(self, attempt: Attempt, transaction: Transaction) -> list[Kept]:
         """Raises: ShutDown if there will be none."""
@@ -216,32 +226,32 @@ class Taking:
     def _shut_down(self) -> ShutDown:
         return ShutDown(f"the queue {self._items.queue!r} was shut down; reopen() opens it again")
 
-    def _queue(self, attempt: Attempt, wish: Wish) -> list[Kept]:
-        with self._session.doorbell() as doorbell:
-            while True:
-                found: list[Kept] = []
-                ticket = 0
+    def _queue(self, attempt: Attempt, wish: Wish, doorbell: Doorbell | None) -> list[Kept]:
+        while True:
+            found, ticket = self._engine.transact(
+                partial(self._enter, attempt, wish, doorbell),
+                patience=wish.patience(self._engine.boot()),
+            )
+            if found:
+                return found
+            with Wait(self._session, wish, ticket, doorbell) as wait:
+                while (state := wait.until_served()) == GRANTED:
+                    if found := self._engine.transact(partial(attempt.claim, ticket)):
+                        return found
+            if state == WAITING:
+                return self._engine.transact(partial(self._withdraw, attempt, ticket))
+            if state == SHUT:
+                self._engine.transact(partial(self._withdraw, attempt, ticket))
+                raise self._shut_down()
+            if wish.is_over(self._engine.boot()):
+                return []
 
-                def join(transaction: Transaction) -> None:
-                    nonlocal found, ticket
-                    found = self._try(attempt, transaction)
-                    if not found:
-                        ticket = enter(self._session, transaction, wish, doorbell)
-
-                self._engine.transact(join, patience=wish.patience(self._engine.boot()))
-                if found:
-                    return found
-                with Wait(self._session, wish, ticket, doorbell) as wait:
-                    while (state := wait.until_served()) == GRANTED:
-                        if found := self._engine.transact(partial(attempt.claim, ticket)):
-                            return found
-                if state == SHUT:
-                    self._engine.transact(partial(self._withdraw, attempt, ticket))
-                    raise self._shut_down()
-                if state == WAITING:
-                    return self._engine.transact(partial(self._withdraw, attempt, ticket))
-                if wish.is_over(self._engine.boot()):
-                    return []
+    def _enter(
+        self, attempt: Attempt, wish: Wish, doorbell: Doorbell | None, transaction: Transaction
+    ) -> tuple[list[Kept], int]:
+        """What there is; if there is nothing, a ticket."""
+        found = self._try(attempt, transaction)
+        return found, 0 if found else enter(self._session, transaction, wish, doorbell)
 
     def _withdraw(self, attempt: Attempt, ticket: int, transaction: Transaction) -> list[Kept]:
         """Leave the line; what was given in this very instant is kept."""

@@ -1,5 +1,6 @@
 """Tasks: items that somebody has in hand, until they are settled."""
 
+import os
 import random
 import traceback
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Task:
         self._max_attempts = max_attempts
         self._retry_delay = retry_delay
         self._settled = False
+        self._pid = os.getpid()
 
     def ack(self) -> None:
         """It is done: take it away for good. In a transaction it goes when that commits.
@@ -117,6 +119,8 @@ class Task:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child that leaves the block: the item is its parent's
         if self._settled and not self.is_current():
             return
         if error is None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from kvsync.errors import ShutDown
+from kvsync.errors import ShutDown, StaleReceiptError
+from kvsync.primitives.taking import Attempt
 from kvsync.primitives.task import Task
 
 Handler = Callable[[Task], object]
@@ -45,20 +46,39 @@ class _Ear:
                 signal.signal(number, handler)
 
 
-def work(reserve: Callable[[], Task], handler: Handler, name: str) -> int:
-    """See `Queue.work`."""
+def work(
+    name: str,
+    handler: Handler,
+    begin: Callable[[], Attempt],
+    reserve: Callable[[Attempt], Task],
+    undo: Callable[[Attempt], None],
+) -> int:
+    """See `Queue.work`. `undo` puts back what an attempt has got, if it still has it."""
     ear, done = _Ear(), 0
+    attempt = None
     try:
         with ear.listening():
             while not ear.wants_end:
                 ear.is_busy = False
-                task = reserve()
-                with task:
-                    ear.is_busy = True
-                    done += _handle(task, handler, name)
-    except (_Stop, ShutDown):
+                attempt = begin()
+                done += _settle(reserve(attempt), ear, handler, name)
+    except ShutDown:
         pass
+    except _Stop:
+        if attempt is not None:
+            undo(attempt)
     return done
+
+
+def _settle(task: Task, ear: _Ear, handler: Handler, name: str) -> bool:
+    """Whether it was done, and acknowledged."""
+    try:
+        with task:
+            ear.is_busy = True
+            return _handle(task, handler, name)
+    except StaleReceiptError as late:
+        _log.warning("queue %r: %s", name, late)
+        return False
 
 
 def _handle(task: Task, handler: Handler, name: str) -> bool:
