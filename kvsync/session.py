@@ -127,7 +127,11 @@ class Session:
                 step()
                 raise
         except KvsyncError:
-            self._leftovers.append((os.getpid(), step))
+            self.undo_later(step)
+
+    def undo_later(self, step: Callable[[], object]) -> None:
+        """The same, but not before this session's next attempt."""
+        self._leftovers.append((os.getpid(), step))
 
     def undo_leftovers(self) -> None:
         """Raises: what a write raises."""

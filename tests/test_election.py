@@ -181,19 +181,35 @@ def test_a_leader_whose_store_is_closed_does_not_lead(path: Path, store: kvsync.
     assert store.election("boss").campaign(blocking=False)
 
 
-def test_doubt_does_not_give_up_the_lead(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While the store cannot be read nobody leads; afterwards the leader still does."""
+def test_a_leader_in_doubt_steps_down(store: kvsync.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store cannot be read nobody leads; then another one may."""
     election = store.election("boss")
     election.campaign()
+    with kvsync.open(store.path) as another:
+        other = another.election("boss")
+        with monkeypatch.context() as patch:
+            patch.setattr(election._units, "is_current", unreadable)
+            assert not election.is_leader()
+        assert not other.campaign(timeout=0)
+        assert not election.is_leader()  # and it has given its place up
+        assert other.campaign(timeout=0)
+    with pytest.raises(kvsync.NotOwnedError):
+        election.resign()
+
+
+def test_a_candidate_in_doubt_steps_down(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears why, and its next campaign is a new one."""
+    election = store.election("boss")
+    election.campaign()
+    token = election.token
     with monkeypatch.context() as patch:
         patch.setattr(election._units, "is_current", unreadable)
-        assert not election.is_leader()
         with pytest.raises(kvsync.StorageError):
             election.campaign()
-    assert election.is_leader()
     assert election.campaign(timeout=0)
+    assert election.token > token
 
 
 def unreadable(_: kvsync.Grant) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError
@@ -15,9 +16,9 @@ T = TypeVar("T")
 class Election(Lockable):
     """Who campaigns becomes the leader in turn, and stays it until it resigns or dies.
 
-    A leader that is in doubt does not lead: `is_leader` is True only while the store says so. What
-    it says may change right after: for work that must not be done by two, pass the election as the
-    guard of a transaction.
+    A leader that is in doubt steps down: if the store cannot be asked, it leads no more, and gives
+    the lead up as soon as it can. What the store says may change right after: for work that must
+    not be done by two, pass the election as the guard of a transaction.
 
     Example:
         >>> election = store.election("scheduler")
@@ -41,10 +42,23 @@ class Election(Lockable):
     def _leads(self) -> bool:
         """Whether one of our grants is current. Forgets the others: what is lost stays lost."""
         for grant in self._ours():
-            if self._units.is_current(grant):
+            if self._is_current(grant):
                 return True
             self._forget(grant)
         return False
+
+    def _is_current(self, grant: Grant) -> bool:
+        """Raises: KvsyncError where that cannot be told; then we have stepped down."""
+        try:
+            return self._units.is_current(grant)
+        except KvsyncError:
+            self._forget(grant)
+            self._units.session.undo_later(partial(self._give_up, grant))
+            raise
+
+    def _give_up(self, grant: Grant) -> None:
+        with suppress(LeaseLostError):
+            self._units.release(grant)
 
     def _forget(self, grant: Grant) -> None:
         with suppress(ValueError):  # another thread was faster
@@ -55,12 +69,14 @@ class Election(Lockable):
         self.release()
 
     def is_leader(self) -> bool:
-        """Whether this object leads now; False where that cannot be told.
+        """Whether this object leads now; where that cannot be told it steps down.
 
-        Once it was lost it is False until the next campaign is won.
+        Once the lead was lost this is False until the next campaign is won. A leader that has
+        stepped down gives its place up at the first of these calls that reaches the store.
         """
         try:
-            return any(self._units.is_current(grant) for grant in self._ours())
+            self._units.session.undo_leftovers()
+            return any(self._is_current(grant) for grant in self._ours())
         except KvsyncError:
             return False
 
