@@ -119,6 +119,7 @@ def _run_all(options: argparse.Namespace) -> int:
     outcomes = [_run(ALL[name], options, seconds) for name in options.scenario]
     report.show("")
     print(report.table(outcomes))
+    print(report.remarks(outcomes), end="")
     print(report.violations(outcomes), end="")
     return 1 if any(outcome.violations for outcome in outcomes) else 0
 
@@ -132,7 +133,13 @@ def _run(scenario: ModuleType, options: argparse.Namespace, seconds: float) -> O
             scenario.run(stage)
         except Exception:
             stage.expect(False, traceback.format_exc())
-        return Outcome(stage.name, stage.elapsed, stage.figures, tuple(stage.violations))
+        return Outcome(
+            stage.name,
+            stage.elapsed,
+            stage.figures,
+            tuple(stage.remarks),
+            tuple(stage.violations),
+        )
 
 
 if __name__ == "__main__":

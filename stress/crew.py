@@ -178,10 +178,25 @@ class Crew:
         victim = chance.choice(self.members)
         if chance.random() >= _KILLED_UNREADY and victim.works():
             time.sleep(chance.uniform(0, _LONGEST_LIFE))
+        self.replace(victim)
+
+    def replace(self, victim: Member) -> Member:
+        """SIGKILL a member, reap it, and start another in its place; returns that one."""
         victim.kill()
         self.killed += 1
         self._dismiss(victim)
-        self.start(victim.job, 1, *victim.more)
+        (new,) = self.start(victim.job, 1, *victim.more)
+        return new
+
+    def until(self, holds: Callable[[], object]) -> None:
+        """Return once it holds. Raises: Broken if it never does, or if a member ends meanwhile."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds():
+            self.watch(0.001)
+            late = time.monotonic() > deadline
+            self._stage.expect(not late, "what was waited for never came")
+            if self._stage.violations:
+                raise Broken
 
     def watch(self, seconds: float) -> None:
         """Pass that time, or less if a member ends, which it should not do of itself."""

@@ -40,6 +40,12 @@ def table(outcomes: Iterable[Outcome]) -> str:
     return "\n".join(_aligned(row, widths) for row in rows)
 
 
+def remarks(outcomes: Iterable[Outcome]) -> str:
+    """What the scenarios say beside their figures."""
+    lines = [(outcome.name, remark) for outcome in outcomes for remark in outcome.remarks]
+    return "".join(f"\n{name}: {remark}" for name, remark in lines) + "\n" * bool(lines)
+
+
 def violations(outcomes: Iterable[Outcome]) -> str:
     """What was found wrong, the first few of each scenario."""
     return "".join(

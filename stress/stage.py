@@ -39,7 +39,8 @@ class Stage:
         self.seed = f"{terms.seed}/{self.name}"
         self.chance = random.Random(self.seed)
         self.processes = terms.processes or scenario.PROCESSES
-        self.figures: dict[str, int] = {}
+        self.figures: dict[str, float] = {}
+        self.remarks: list[str] = []
         self.violations: list[str] = []
         self._terms = terms
         self._show = show
@@ -102,9 +103,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of a scenario came to."""
+    """What a run of a scenario came to; `remarks` are lines of text for the reader."""
 
     name: str
     seconds: float
-    figures: Mapping[str, int] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     violations: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from stress.scenarios import (
     fork,
     lease,
     lock,
+    recovery,
     wal,
 )
 
@@ -24,6 +25,7 @@ ALL: dict[str, ModuleType] = {
         first_open,
         fork,
         lock,
+        recovery,
         lease,
         wal,
     )

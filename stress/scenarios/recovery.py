@@ -1,0 +1,279 @@
+"""Who waits next holds the lock within 150 ms of a SIGKILL, in 99 of 100 cases, and alone, whoever
+it was that died: the holder, a waiter at any place, who was about to ring, or who was reaping.
+
+`--kills N` are so many at each of these points. The instant is drawn at random around the point,
+which the victim tells of where only it can know. The time is measured from the SIGKILL to the
+return of `acquire`; or, if the lock was not yet free then, from the moment at which it was.
+
+A case that came late does not count against it if a plain pipe between two processes took more
+than 15 ms at the same time, as a tenth of what is allowed: then the machine was overloaded. The
+shares that are shown leave out nothing.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import kvsync
+from kvsync import waiting
+from kvsync.engine.doorbell import Doorbells
+from kvsync.session import MEND, Session
+from stress.crew import Crew, Member, Worker
+from stress.scenarios.lock import Witness
+from stress.stage import SOUND, Stage
+from stress.timing import BUSY, Control, p50_and_p99
+
+UNIT = "kills"
+PROCESSES = 4
+
+LIMIT = 0.15
+"""Seconds."""
+
+_AROUND = 0.002
+"""Seconds before and after the point."""
+
+
+def _take_all_for_dead() -> None:
+    Session.is_dead = lambda *_: True  # type: ignore[method-assign]
+
+
+def _look_now_and_then() -> None:
+    Session.watch = lambda *_: None  # type: ignore[method-assign]
+    waiting.HEAD_NET = waiting._FIRST_LOOK = 1.0
+
+
+WAYS: dict[str, Callable[[], None]] = {
+    SOUND: lambda: None,
+    "takes-all-for-dead": _take_all_for_dead,
+    "slow-poll": _look_now_and_then,
+}
+
+# --- in the processes that die --------------------------------------------------------------------
+
+
+def _stand_by(worker: Worker) -> None:
+    WAYS[worker.way]()
+    witness, lock = Witness(worker.path + "-witness"), worker.store.lock("turn")
+    assert worker.store.session.id
+    worker.ready()
+    while order := worker.pipe.recv():
+        _POINTS[order](worker)
+        lock.acquire()
+        with witness.alone(lock.token):
+            worker.pipe.send(("holds", time.monotonic()))
+            _POINTS[worker.pipe.recv()](worker)
+        lock.release()
+        worker.pipe.send(("released", time.monotonic()))
+
+
+def _tell_before_ringing(worker: Worker) -> None:
+    def tell_and_ring(doorbells: Doorbells, name: str) -> None:
+        _tell(worker)
+        ring(doorbells, name)
+
+    ring, Doorbells.ring = Doorbells.ring, tell_and_ring  # type: ignore[method-assign]
+
+
+def _tell_before_reaping(worker: Worker) -> None:
+    def tell_and_mend(*arguments: Any) -> None:
+        _tell(worker)
+        mend(*arguments)
+
+    mend, MEND["lock"] = MEND["lock"], tell_and_mend
+
+
+def _tell(worker: Worker) -> None:
+    """The point is reached; what follows it does not follow at once."""
+    worker.pipe.send(("there", time.monotonic()))
+    time.sleep(worker.chance.uniform(0, _AROUND))
+
+
+_POINTS: dict[str, Callable[[Worker], object]] = {
+    "go on": lambda worker: None,
+    "ring": _tell_before_ringing,
+    "reap": _tell_before_reaping,
+}
+
+# --- in the process that kills --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kill: seconds until the next one held, and the control's worst meanwhile."""
+
+    seconds: float
+    control: float
+
+    @property
+    def counts_as_late(self) -> bool:
+        return self.seconds > LIMIT and self.control <= BUSY
+
+
+class Line:
+    """One member that holds the lock, and those who wait behind it, in their order."""
+
+    def __init__(self, stage: Stage, crew: Crew, control: Control, lock: kvsync.Lock) -> None:
+        self._stage, self._crew, self._control, self._lock = stage, crew, control, lock
+        self.members = crew.start(_stand_by, stage.processes)
+
+    def form(self, point_of_first_waiter: str = "go on") -> None:
+        """All of them, in the line one by one."""
+        for number, member in enumerate(self.members):
+            member.pipe.send(point_of_first_waiter if number == 1 else "go on")
+            if number:
+                self._crew.until(lambda n=number: len(self._lock.stats().waiters) == n)
+            else:
+                self.until(member, "holds")
+
+    def let(self, place: int, point: str = "go on") -> None:
+        """Let the one at that place, who holds the lock, release it."""
+        self.members[place].pipe.send(point)
+
+    def until(self, member: Member, what: str) -> float:
+        """When it came to that. Raises: Broken."""
+        told, when = self._control.receive(member)
+        self._stage.expect(told == what, f"{told!r} instead of {what!r}")
+        return float(when)
+
+    def pass_by(self, seconds: float) -> None:
+        """A random part of that time."""
+        time.sleep(self._stage.chance.uniform(0, seconds))
+
+    def kill(self, place: int) -> float:
+        """When that was."""
+        self._control.restart()
+        when = time.monotonic()
+        self.members[place].kill()
+        return when
+
+    def case(self, freed: float, place: int) -> Case:
+        """The one at that place is next; the lock was its own from then on."""
+        held = self.until(self.members[place], "holds")
+        return Case(max(0.0, held - freed), self._control.worst)
+
+    def dissolve(self, place: int) -> None:
+        """Let all go, from the one at that place, who holds the lock; replace the dead."""
+        for number, member in enumerate(self.members[place:]):
+            if number:
+                self.until(member, "holds")
+            member.pipe.send("go on")
+            self.until(member, "released")
+        for number, member in enumerate(self.members[:place]):
+            if member.killed:
+                self.members[number] = self._crew.replace(member)
+                self.members[number].works()
+
+    def end(self) -> None:
+        for member in self.members:
+            member.pipe.send("")
+
+
+def _holder(line: Line) -> Case:
+    line.form()
+    line.pass_by(_AROUND)
+    case = line.case(line.kill(0), 1)
+    line.dissolve(1)
+    return case
+
+
+def _first_waiter(line: Line) -> Case:
+    """Around the moment at which the lock is released to it."""
+    line.form()
+    line.let(0)
+    line.pass_by(_AROUND)
+    killed = line.kill(1)
+    released = line.until(line.members[0], "released")
+    case = line.case(max(killed, released), 2)
+    line.dissolve(2)
+    return case
+
+
+def _middle_waiter(line: Line) -> Case:
+    """Around the moment at which it becomes the first one."""
+    line.form()
+    line.let(0)
+    line.pass_by(_AROUND)
+    killed = line.kill(2)
+    line.until(line.members[0], "released")
+    line.until(line.members[1], "holds")
+    line.let(1)
+    released = line.until(line.members[1], "released")
+    case = line.case(max(killed, released), 3)
+    line.dissolve(3)
+    return case
+
+
+def _before_ringing(line: Line) -> Case:
+    """The release is committed."""
+    line.form()
+    line.let(0, "ring")
+    line.until(line.members[0], "there")
+    line.pass_by(_AROUND)
+    case = line.case(line.kill(0), 1)
+    line.dissolve(1)
+    return case
+
+
+def _reaping(line: Line) -> Case:
+    """Inside its transaction, at its commit, and after it."""
+    line.form("reap")
+    line.kill(0)
+    line.until(line.members[1], "there")
+    line.pass_by(2 * _AROUND)
+    case = line.case(line.kill(1), 2)
+    line.dissolve(2)
+    return case
+
+
+VICTIMS: dict[str, Callable[[Line], Case]] = {
+    "holder": _holder,
+    "waiter at the head": _first_waiter,
+    "waiter in the middle": _middle_waiter,
+    "holder between commit and ring": _before_ringing,
+    "waiter that reaps": _reaping,
+}
+
+
+def run(stage: Stage) -> None:
+    stage.processes = max(stage.processes, PROCESSES)  # a line has a middle
+    cases: dict[str, list[Case]] = {victim: [] for victim in VICTIMS}
+    with stage.open() as store, Crew(stage) as crew:
+        control = Control(stage, crew)
+        line = Line(stage, crew, control, store.lock("turn"))
+        crew.assemble()
+        rounds = 0
+        while not stage.enough(rounds):
+            rounds += 1
+            for victim, kill in VICTIMS.items():
+                cases[victim].append(kill(line))
+                _judge(stage, victim, cases[victim])
+        line.end()
+        control.end()
+    _publish(stage, cases)
+    stage.expect_sound_file()
+
+
+def _judge(stage: Stage, victim: str, cases: list[Case]) -> None:
+    """Of a few, one may be late."""
+    late = [case for case in cases if case.counts_as_late]
+    stage.expect(
+        len(late) <= max(1, len(cases) // 100),
+        f"{victim}: {len(late)} of {len(cases)} came late on a machine that had time: {late}",
+    )
+
+
+def _publish(stage: Stage, cases: dict[str, list[Case]]) -> None:
+    for victim, some in cases.items():
+        if some:
+            stage.remarks.append(_described(victim, some))
+
+
+def _described(victim: str, cases: list[Case]) -> str:
+    seconds = [case.seconds for case in cases]
+    within = sum(each <= LIMIT for each in seconds) / len(seconds)
+    return (
+        f"{victim} killed {len(cases)} times: the next one held after {p50_and_p99(seconds)};"
+        f" {within:.1%} within {LIMIT * 1000:.0f} ms; meanwhile a plain pipe took at worst"
+        f" {p50_and_p99([case.control for case in cases])}"
+    )
