@@ -220,9 +220,13 @@ class Crew:
         complaint = member.join()
         self._stage.expect(complaint is None, f"{member.process.name}: {complaint}")
 
+    def tell_to_stop(self) -> None:
+        """From now on `going_on` says no."""
+        Path(_stop(self._stage.folder)).touch()
+
     def stop(self) -> None:
         """Let all finish what they do."""
-        Path(_stop(self._stage.folder)).touch()
+        self.tell_to_stop()
         for member in list(self.members):
             self._dismiss(member)
 

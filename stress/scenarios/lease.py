@@ -1,17 +1,19 @@
-"""A holder that is stopped past its lease commits nothing under the guard of its lock, for whoever
-held the lock after it has a larger token.
+"""A holder that is stopped past its lease, between acquiring and writing, and goes on when another
+has the lock, is refused every guarded transaction, release and extension.
+
+`--stops N` counts these holders. Each of them first writes under its guard, which must succeed
+while its lease lasts; so what is written shows tokens that never fall.
 """
 
 import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import kvsync
-from stress.crew import Crew, Worker
-from stress.journal import acknowledged
+from stress.crew import PATIENCE, Crew, Member, Worker
 from stress.stage import SOUND, Stage
 
 UNIT = "stops"
@@ -22,51 +24,116 @@ _LEASE = 0.05
 WAYS: dict[str, Callable[[kvsync.Store, kvsync.Lock], AbstractContextManager[Any]]] = {
     SOUND: lambda store, lock: store.transaction(guard=lock),
     "no-guard": lambda store, _: store.transaction(),
+    "lease-ignored": lambda store, lock: store.transaction(guard=_forget_lease(lock)),
 }
 
 
-def _write_in_turn(worker: Worker) -> None:
+def _forget_lease(lock: kvsync.Lock) -> kvsync.Lock:
+    """What is lost cannot be told from what is held."""
+    lock._units.is_current = lambda _: True  # type: ignore[method-assign]
+    return lock
+
+
+def _take_turns(worker: Worker) -> None:
     lock = worker.store.lock("turn", lease=_LEASE)
-    register = worker.store.dict("register")
     while worker.going_on():
         lock.acquire()
-        token = lock.token
+        worker.pipe.send(("holds", lock.token))
+        with suppress(kvsync.LeaseLostError):  # we were slow
+            _write(worker, lock)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if worker.going_on():
+            worker.pipe.send(("goes on", _not_refused(worker, lock)))
+
+
+def _write(worker: Worker, lock: kvsync.Lock) -> None:
+    token, register = lock.token, worker.store.dict("register")
+    with WAYS[worker.way](worker.store, lock):
+        last = register.get("token", 0)
         assert token is not None
-        worker.ready()
-        time.sleep(worker.chance.uniform(0, _LEASE / 5))
-        try:
-            with WAYS[worker.way](worker.store, lock):
-                last = register.get("token", 0)
-                assert last <= token, f"a holder with token {token} wrote after {last}"
-                register["token"] = token
-                register.increment("writes")
-        except kvsync.LeaseLostError:
-            worker.journal.note("refused", 0)
-        _release(worker, lock)
+        assert last <= token, f"a holder with token {token} wrote after {last}"
+        register["token"] = token
+        register.increment("writes")
 
 
-def _release(worker: Worker, lock: kvsync.Lock) -> None:
+def _not_refused(worker: Worker, lock: kvsync.Lock) -> list[str]:
+    """What the holder could still do, of all that it tries, in any order."""
+    attempts: list[tuple[str, Callable[[], object]]] = [
+        ("guarded transaction", lambda: _write(worker, lock)),
+        ("extend", lambda: lock.extend(_LEASE)),
+        ("release", lock.release),
+    ]
+    worker.chance.shuffle(attempts)
+    return [what for what, attempt in attempts if not _is_refused(attempt)]
+
+
+def _is_refused(attempt: Callable[[], object]) -> bool:
     try:
-        lock.release()
-    except kvsync.LeaseLostError:
-        worker.journal.note("lost", 0)
+        attempt()
+    except (kvsync.LeaseLostError, kvsync.NotOwnedError):  # the latter after `release`
+        return True
+    return False
+
+
+class Holders:
+    """Those who stop as they hold the lock; each goes on when the next one has it."""
+
+    def __init__(self, stage: Stage, crew: Crew) -> None:
+        self.refused = 0
+        self._stage, self._crew = stage, crew
+        self._last: Member | None = None
+        self._token = 0
+
+    def look(self) -> None:
+        """Hear what they have to say. Raises: Broken."""
+        for member in list(self._crew.members):
+            if member.pipe.poll():
+                told, what = self._crew.receive(member)
+                if told == "holds":
+                    self._next(member, what)
+                else:
+                    self._count(what)
+
+    def _next(self, member: Member, token: int) -> None:
+        self._stage.expect(token > self._token, f"token {token} came after {self._token}")
+        if self._last is not None:
+            _go_on(self._last)
+        self._last, self._token = member, token
+
+    def _count(self, not_refused: list[str]) -> None:
+        self._stage.expect(not not_refused, f"a stale holder was not refused: {not_refused}")
+        self.refused += 1
+
+    def end(self) -> None:
+        """Nobody stays stopped."""
+        self._crew.tell_to_stop()
+        deadline = time.monotonic() + PATIENCE
+        for member in self._crew.members:
+            while member.process.is_alive() and time.monotonic() < deadline:
+                os.kill(_pid(member), signal.SIGCONT)
+                member.process.join(0.01)
+
+
+def _go_on(member: Member) -> None:
+    """Once it has stopped."""
+    os.waitid(os.P_PID, _pid(member), os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    os.kill(_pid(member), signal.SIGCONT)
+
+
+def _pid(member: Member) -> int:
+    assert member.process.pid is not None
+    return member.process.pid
 
 
 def run(stage: Stage) -> None:
-    stops = 0
     with Crew(stage) as crew:
-        crew.start(_write_in_turn, stage.processes)
-        crew.assemble()
-        while not stage.enough(stops):
-            victim = stage.chance.choice(crew.members).process.pid
-            assert victim is not None
-            os.kill(victim, signal.SIGSTOP)
-            crew.watch(stage.chance.uniform(_LEASE, 3 * _LEASE))
-            os.kill(victim, signal.SIGCONT)
-            stops += 1
-            crew.watch(stage.chance.uniform(0, _LEASE))
-    notes = acknowledged(stage.folder)
-    stage.figures |= {"refused": len(notes["refused"]), "lost": len(notes["lost"])}
+        crew.start(_take_turns, stage.processes)
+        holders = Holders(stage, crew)
+        stage.begin()
+        while not stage.enough(holders.refused):
+            crew.watch(0.001)
+            holders.look()
+        holders.end()
     with stage.open() as store:
-        stage.figures["writes"] = store.dict("register")["writes"]
+        stage.figures["writes"] = store.dict("register").get("writes", 0)
     stage.expect_sound_file()

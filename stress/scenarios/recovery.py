@@ -90,7 +90,7 @@ def _tell(worker: Worker) -> None:
 
 
 _POINTS: dict[str, Callable[[Worker], object]] = {
-    "go on": lambda worker: None,
+    "go on": lambda _: None,
     "ring": _tell_before_ringing,
     "reap": _tell_before_reaping,
 }
