@@ -7,6 +7,7 @@ from stress.scenarios import (
     counter,
     counters_in_transactions,
     dict_cas,
+    fairness,
     first_open,
     fork,
     lease,
@@ -26,6 +27,7 @@ ALL: dict[str, ModuleType] = {
         fork,
         lock,
         recovery,
+        fairness,
         lease,
         wal,
     )

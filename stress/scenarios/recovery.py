@@ -10,6 +10,7 @@ than 15 ms at the same time, as a tenth of what is allowed: then the machine was
 shares that are shown leave out nothing.
 """
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,31 +68,26 @@ def _stand_by(worker: Worker) -> None:
         worker.pipe.send(("released", time.monotonic()))
 
 
-def _tell_before_ringing(worker: Worker) -> None:
-    def tell_and_ring(doorbells: Doorbells, name: str) -> None:
-        _tell(worker)
-        ring(doorbells, name)
+def _tell_instead_of_ringing(worker: Worker) -> None:
+    def tell(*_: object) -> None:
+        worker.pipe.send(("there", time.monotonic()))
+        signal.pause()
 
-    ring, Doorbells.ring = Doorbells.ring, tell_and_ring  # type: ignore[method-assign]
+    Doorbells.ring = tell  # type: ignore[method-assign]
 
 
 def _tell_before_reaping(worker: Worker) -> None:
     def tell_and_mend(*arguments: Any) -> None:
-        _tell(worker)
+        worker.pipe.send(("there", time.monotonic()))
+        time.sleep(worker.chance.uniform(0, _AROUND))
         mend(*arguments)
 
     mend, MEND["lock"] = MEND["lock"], tell_and_mend
 
 
-def _tell(worker: Worker) -> None:
-    """The point is reached; what follows it does not follow at once."""
-    worker.pipe.send(("there", time.monotonic()))
-    time.sleep(worker.chance.uniform(0, _AROUND))
-
-
 _POINTS: dict[str, Callable[[Worker], object]] = {
     "go on": lambda _: None,
-    "ring": _tell_before_ringing,
+    "ring": _tell_instead_of_ringing,
     "reap": _tell_before_reaping,
 }
 
