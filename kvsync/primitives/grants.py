@@ -130,7 +130,10 @@ _WAITERS = """
 
 @dataclass(eq=False)
 class Grant:
-    """What is held. `token` is the fencing token: larger than that of every earlier grant."""
+    """What is held. `token` is the fencing token: larger than that of every earlier grant.
+
+    Its depth is 0 once it was released.
+    """
 
     token: int
     name: str

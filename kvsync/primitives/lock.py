@@ -190,7 +190,7 @@ class RLock(Lockable):
         # Looked up before: between having the grant and noting it, no signal can come in.
         owned, key = self._owned, self._key()
         grant = owned.get(key)
-        if grant is None:
+        if grant is None or not grant.depth:
             grant = super()._acquire(timeout)
             if grant is not None:
                 owned[key] = grant
@@ -224,4 +224,6 @@ class RLock(Lockable):
         return self._name, os.getpid(), this_thread()
 
     def _latest(self) -> Grant | None:
-        return self._owned.get(self._key())
+        grant = self._owned.get(self._key())
+        # A signal may have kept a released one from being taken out.
+        return grant if grant is not None and grant.depth else None

@@ -253,6 +253,7 @@ class Units:
         return rows
 
     def _forget(self, grant: Grant) -> None:
+        grant.depth = 0
         if grant in self.held:
             self.held.remove(grant)
 

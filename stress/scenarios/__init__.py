@@ -10,6 +10,8 @@ from stress.scenarios import (
     fairness,
     first_open,
     fork,
+    idle,
+    interrupts,
     lease,
     lock,
     recovery,
@@ -29,6 +31,8 @@ ALL: dict[str, ModuleType] = {
         recovery,
         fairness,
         lease,
+        interrupts,
+        idle,
         wal,
     )
 }

@@ -1,0 +1,231 @@
+"""A signal's exception at any instant of acquiring, waiting and releasing leaves no grant and no
+ticket of a living process behind, and stops nobody else.
+
+`--interrupts N` counts them, over all that can be held or waited for. What an object says that it
+holds after one (it came between two calls) is released; then nothing of its process may be left
+in the tables.
+"""
+
+import signal
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import kvsync
+from kvsync.session import Session
+from stress.crew import PATIENCE, Crew, Worker
+from stress.journal import acknowledged
+from stress.stage import SOUND, Stage
+
+UNIT = "interrupts"
+PROCESSES = 4
+
+_LONGEST = 0.004
+"""Seconds from the beginning of an attempt to its signal."""
+
+_SHORT = 0.001
+"""Seconds to wait for what may never come."""
+
+_LEFT = """
+    select 'grant', space, name from kvsync_grant where session = :session
+    union all
+    select 'ticket', space, name from kvsync_ticket where session = :session
+    union all
+    select 'pledge', space, name from kvsync_pledge where ticket not in (
+        select id from kvsync_ticket)
+"""
+
+
+def _forget_undoing() -> None:
+    Session.undo = lambda *_: None  # type: ignore[method-assign]
+
+
+WAYS: dict[str, Callable[[], None]] = {SOUND: lambda: None, "no-undo": _forget_undoing}
+
+
+class Interrupt(BaseException):
+    """What no code expects."""
+
+
+class Use:
+    """Something that is taken and given back, or waited for."""
+
+    def __init__(self, *held: Any) -> None:
+        self._held = held
+
+    def once(self) -> None:
+        raise NotImplementedError
+
+    def give_up(self) -> None:
+        """What it still has."""
+        for each in self._held:
+            while each.owned():
+                each.release()
+            assert each.token is None, f"{each} takes for its own what it does not hold"
+
+    def pass_through(self, stage: Stage) -> None:
+        """Nobody stands in the way for good."""
+        for each in self._held:
+            stage.expect(each.acquire(timeout=PATIENCE), f"{each} is left taken")
+            each.release()
+
+
+class Taking(Use):
+    """By `acquire` and `release`."""
+
+    def once(self) -> None:
+        for each in self._held:
+            if each.acquire(timeout=_LONGEST):
+                each.release()
+
+
+class Within(Use):
+    """By `with`."""
+
+    def once(self) -> None:
+        for each in self._held:
+            with suppress(kvsync.AcquireTimeout), each:
+                pass
+
+
+class Again(Use):
+    """An rlock, twice."""
+
+    def once(self) -> None:
+        for each in self._held:
+            with each, each:
+                pass
+
+
+class Downgrading(Use):
+    """From the write side to the read side."""
+
+    def once(self) -> None:
+        read, write = self._held
+        write.acquire()
+        write.downgrade()
+        read.release()
+
+
+class Waiting(Use):
+    """At an event."""
+
+    def __init__(self, event: kvsync.Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def once(self) -> None:
+        self._event.wait(_SHORT)
+        self._event.set()
+        self._event.clear()
+
+
+class Conditional(Use):
+    """Under a condition's lock."""
+
+    def __init__(self, condition: kvsync.Condition) -> None:
+        super().__init__(condition.lock)
+        self._condition = condition
+
+    def once(self) -> None:
+        self._condition.acquire()
+        self._condition.notify()
+        self._condition.wait(_SHORT)
+        self._condition.release()
+
+
+class Meeting(Use):
+    """At a barrier."""
+
+    def __init__(self, barrier: kvsync.Barrier) -> None:
+        super().__init__()
+        self._barrier = barrier
+
+    def once(self) -> None:
+        try:
+            self._barrier.wait(_LONGEST)
+        except kvsync.BrokenBarrierError:
+            self._barrier.reset()
+
+
+def _uses(store: kvsync.Store) -> dict[str, Use]:
+    both = store.rwlock("both")
+    return {
+        "lock": Taking(store.lock("lock")),
+        "lock-with": Within(store.lock("lock")),
+        "rlock": Taking(store.rlock("rlock")),
+        "rlock-with": Again(store.rlock("rlock")),
+        "semaphore": Taking(store.semaphore("semaphore", 2)),
+        "semaphore-with": Within(store.semaphore("semaphore", 2)),
+        "rwlock": Taking(both.read(), both.write()),
+        "rwlock-downgrade": Downgrading(both.read(), both.write()),
+        "event": Waiting(store.event("event")),
+        "condition": Conditional(store.condition("condition")),
+        "condition-lock": Conditional(store.condition("other", store.lock("other"))),
+        "barrier": Meeting(store.barrier("barrier", 2)),
+        "election": Taking(store.election("election")),
+    }
+
+
+class Alarm:
+    """Raises once, in the main thread, at an instant to come."""
+
+    def __init__(self) -> None:
+        self.rang = False
+        signal.signal(signal.SIGALRM, self._ring)
+
+    def set(self, seconds: float) -> None:
+        self.rang = False
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def _ring(self, *_: object) -> None:
+        self.rang = True
+        raise Interrupt
+
+
+def _be_interrupted(worker: Worker) -> None:
+    WAYS[worker.way]()
+    store, alarm = worker.store, Alarm()
+    uses = _uses(store)
+    session = {"session": store.session.id}
+    worker.ready()
+    while worker.going_on():
+        name = worker.chance.choice(list(uses))
+        try:
+            _attempt(alarm, uses[name], worker.chance.uniform(0.0001, _LONGEST))
+            uses[name].give_up()
+        except kvsync.KvsyncError as error:
+            raise AssertionError(f"after an interrupt of {name}") from error
+        left = store.engine.read(_LEFT, session)
+        assert not left, f"an interrupt of {name} left behind: {left}"
+        worker.journal.note(name, 0)
+
+
+def _attempt(alarm: Alarm, use: Use, seconds: float) -> None:
+    with suppress(Interrupt):
+        _go_on_until(alarm, use, seconds)
+
+
+def _go_on_until(alarm: Alarm, use: Use, seconds: float) -> None:
+    """Until it rang: where an exception can go nowhere, its handler raises in vain."""
+    alarm.set(seconds)
+    while not alarm.rang:
+        use.once()
+
+
+def run(stage: Stage) -> None:
+    with stage.open() as store, Crew(stage) as crew:
+        crew.start(_be_interrupted, stage.processes)
+        crew.assemble()
+        uses = list(_uses(store).values())
+        while not stage.enough(len(_interrupts(stage))):
+            crew.watch(0.05)
+            stage.chance.choice(uses).pass_through(stage)
+    for name, count in sorted(Counter(_interrupts(stage)).items()):
+        stage.figures[name] = count
+    stage.expect_sound_file()
+
+
+def _interrupts(stage: Stage) -> list[str]:
+    return [name for name, notes in acknowledged(stage.folder).items() for _ in notes]
