@@ -26,16 +26,19 @@ class Interrupt(BaseException):
     """What no code expects."""
 
 
-def at_each_point(call: Callable[[], Any]) -> Iterator[int]:
-    """Interrupt `call` one point later each time, until it comes to its end; yields in between."""
+def at_each_point(call: Callable[[], Any], *, lines: bool = True) -> Iterator[int]:
+    """Interrupt `call` one point later each time, until it comes to its end; yields in between.
+
+    Without `lines` the points are the beginnings of functions alone.
+    """
     point = 0
-    while _is_cut_off(call, point):
+    while _is_cut_off(call, point, lines):
         yield point
         point += 1
     assert point, "no point was met"
 
 
-def _is_cut_off(call: Callable[[], Any], point: int) -> bool:
+def _is_cut_off(call: Callable[[], Any], point: int, lines: bool) -> bool:
     left = point
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -43,7 +46,7 @@ def _is_cut_off(call: Callable[[], Any], point: int) -> bool:
         code = frame.f_code
         if not code.co_filename.startswith(_WITHIN) or code.co_name == "<genexpr>":
             return None
-        if event == "call" or (event == "line" and not _is_try(frame)):
+        if event == "call" or (lines and event == "line" and not _is_try(frame)):
             left -= 1
             if left < 0:
                 raise Interrupt

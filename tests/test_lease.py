@@ -181,6 +181,24 @@ def test_what_was_taken_away_by_force_is_lost(store: kvsync.Store, kind: str) ->
     assert rival.locked()
 
 
+def test_force_tells_whom_it_took_it_from(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not who held it a moment before."""
+    lock, next_one, engine = store.lock("job"), store.lock("job"), store.engine
+    lock.acquire()
+
+    def transact_later(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        lock.release()
+        next_one.acquire()
+        return engine.transact(*arguments)
+
+    monkeypatch.setattr(engine, "transact", transact_later)
+    (holder,) = store.lock("job").force_release()
+    assert holder.token == next_one.token
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_guard_lets_its_holder_commit(store: kvsync.Store, kind: str) -> None:
     """And nobody else: neither before it holds it nor after, nor through another object."""

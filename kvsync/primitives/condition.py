@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
 from typing import Any, TypeVar
 
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import KvsyncError, LeaseLostError, NotOwnedError
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check_whole
+from kvsync.primitives.blocks import Enterable
 from kvsync.primitives.grants import Grant, Waiter, serve, waiters
 from kvsync.primitives.lock import SPACE, Lock, RLock
 from kvsync.primitives.primitive import Home, Primitive
@@ -51,7 +51,7 @@ class ConditionStats:
     waiters: tuple[Waiter, ...]
 
 
-class Condition(Primitive):
+class Condition(Enterable, Primitive):
     """Lets those who have a lock wait for a change that others, when they have it, tell of.
 
     The lock is an `RLock` or `Lock` of the same store: by default the rlock of the condition's
@@ -66,7 +66,8 @@ class Condition(Primitive):
     """
 
     def __init__(self, store: Home, name: str, lock: Lock | RLock | None = None) -> None:
-        super().__init__(store, name)
+        Primitive.__init__(self, store, name)
+        Enterable.__init__(self)
         self._given = lock
         self._lock = RLock(store, name) if lock is None else _check(lock, store)
         self._session = store.session
@@ -90,15 +91,10 @@ class Condition(Primitive):
         """`release` of the lock."""
         self._lock.release()
 
-    def __enter__(self) -> Grant:
-        return self._lock.__enter__()
+    def _begin(self) -> Grant:
+        return self._lock._begin()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _end(self, _grant: Grant | None, error: BaseException | None) -> None:
         try:
             self._lock.release()
         except NotOwnedError:

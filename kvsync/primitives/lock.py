@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, ClassVar
 
 from kvsync.errors import AcquireTimeout, LeaseLostError, NotOwnedError
@@ -15,6 +14,7 @@ from kvsync.primitives.arguments import (
     check_positive,
     check_timeout,
 )
+from kvsync.primitives.blocks import Enterable
 from kvsync.primitives.grants import WHOLE, Grant, Holder, Waiter
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.primitives.units import Units
@@ -33,7 +33,7 @@ class LockStats:
     waiters: tuple[Waiter, ...]
 
 
-class Lockable(Primitive):
+class Lockable(Enterable, Primitive):
     """What all that is acquired and released has in common.
 
     A grant belongs to the object that acquired it: any thread may release it through that object,
@@ -51,7 +51,8 @@ class Lockable(Primitive):
         timeout: Seconds | None = None,
         lease: Seconds | None = None,
     ) -> None:
-        super().__init__(store, name)
+        Primitive.__init__(self, store, name)
+        Enterable.__init__(self)
         self._timeout = check_timeout(timeout)
         self._lease = check_lease(lease)
         self._units = Units(store.session, self._space, name, self._capacity())
@@ -101,7 +102,7 @@ class Lockable(Primitive):
     def _ours(self) -> list[Grant]:
         return [grant for grant in self._units.held if grant.pid == os.getpid()]
 
-    def __enter__(self) -> Grant:
+    def _begin(self) -> Grant:
         grant = self._acquire(self._timeout)
         if grant is None:
             raise AcquireTimeout(
@@ -109,12 +110,7 @@ class Lockable(Primitive):
             )
         return grant
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def _end(self, _grant: Grant | None, _error: BaseException | None) -> None:
         self.release()
 
     # --- how it stands ------------------------------------------------------------------------

@@ -130,14 +130,17 @@ class WriteLock(_Side):
             raise
         return reading
 
-    def __exit__(self, *_: object) -> None:
+    def _end(self, grant: Grant | None, error: BaseException | None) -> None:
         if _here() not in self._downgraded:
-            self.release()
+            super()._end(grant, error)
             return
-        self._downgraded.discard(_here())
         for side in (self, self.other):
             if side._mine() is not None:
                 side.release()
+        self._downgraded.discard(_here())
+
+    def _is_inside(self, grant: Grant, depth: int) -> bool:
+        return _here() in self._downgraded or super()._is_inside(grant, depth)
 
 
 def _side(store: Home, name: str, options: dict[str, Any], kind: str) -> _Side:

@@ -97,6 +97,13 @@ class Semaphore(Lockable):
                 self._give_back(plan)  # a signal's exception comes when it is done
                 raise
 
+    def _end(self, grant: Grant | None, error: BaseException | None) -> None:
+        with self._turn():
+            if grant in self._ours():
+                self._units.release(grant)
+            else:
+                super()._end(grant, error)
+
     def _turn(self) -> threading.RLock:
         """Two threads of one object must not give back the same permit."""
         return self._turns.setdefault(os.getpid(), threading.RLock())

@@ -297,17 +297,17 @@ class Units:
 
         They find out: their release and guarded transactions raise LeaseLostError.
         """
-        holders = self.holders()
 
-        def work(transaction: Transaction) -> None:
+        def work(transaction: Transaction) -> list[Holder]:
+            holders = self.holders()
             transaction.execute(
                 "update kvsync_unit set session = 0 where space = :space and name = :name",
                 self._here,
             )
             self._serve(transaction)
+            return holders
 
-        self._engine.transact(work)
-        return holders
+        return self._engine.transact(work)
 
     # --- what is held -------------------------------------------------------------------------
 

@@ -81,7 +81,11 @@ class Taking(Use):
 
 
 class Within(Use):
-    """By `with`."""
+    """By `with`: whatever ends its block, nothing is had any more."""
+
+    def give_up(self) -> None:
+        for each in self._held:
+            assert each.token is None, f"{each} is held after its block"
 
     def once(self) -> None:
         for each in self._held:
@@ -89,7 +93,7 @@ class Within(Use):
                 pass
 
 
-class Again(Use):
+class Again(Within):
     """An rlock, twice."""
 
     def once(self) -> None:
@@ -98,14 +102,13 @@ class Again(Use):
                 pass
 
 
-class Downgrading(Use):
+class Downgrading(Within):
     """From the write side to the read side."""
 
     def once(self) -> None:
-        read, write = self._held
-        write.acquire()
-        write.downgrade()
-        read.release()
+        _read, write = self._held
+        with write:
+            write.downgrade()
 
 
 class Waiting(Use):
@@ -121,7 +124,7 @@ class Waiting(Use):
         self._event.clear()
 
 
-class Conditional(Use):
+class Conditional(Within):
     """Under a condition's lock."""
 
     def __init__(self, condition: kvsync.Condition) -> None:
@@ -129,10 +132,9 @@ class Conditional(Use):
         self._condition = condition
 
     def once(self) -> None:
-        self._condition.acquire()
-        self._condition.notify()
-        self._condition.wait(_SHORT)
-        self._condition.release()
+        with self._condition:
+            self._condition.notify()
+            self._condition.wait(_SHORT)
 
 
 class Meeting(Use):

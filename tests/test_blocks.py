@@ -1,0 +1,163 @@
+"""`with` blocks: whatever ends them, what they held is given back, and nothing else."""
+
+import os
+import pickle
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+
+import kvsync
+from tests.interrupted import at_each_point
+from tests.processes import in_thread
+from tests.test_lease import KINDS, make
+
+
+class Failure(Exception):
+    """Raised in a block."""
+
+
+def left(store: kvsync.Store) -> list[Any]:
+    return store.engine.read(
+        "select 'grant', space from kvsync_grant union all select 'ticket', space from"
+        " kvsync_ticket union all select 'pledge', space from kvsync_pledge"
+    )
+
+
+def enter(thing: Any) -> None:
+    with thing:
+        pass
+
+
+def enter_twice(thing: Any) -> None:
+    with thing, thing:
+        pass
+
+
+def fail_within(thing: Any) -> None:
+    with suppress(Failure), thing:
+        raise Failure
+
+
+def downgrade(lock: Any) -> None:
+    with lock:
+        lock.downgrade()
+
+
+def wait(condition: Any) -> None:
+    with condition:
+        condition.wait(0.001)
+
+
+USES: dict[str, tuple[Callable[[kvsync.Store], Any], Callable[[Any], None]]] = {
+    **{kind: (lambda store, kind=kind: make(store, kind), enter) for kind in KINDS},
+    "failing lock": (lambda store: store.lock("job"), fail_within),
+    "nested rlock": (lambda store: store.rlock("job"), enter_twice),
+    "nested semaphore": (lambda store: store.semaphore("job", 2), enter_twice),
+    "nested read": (lambda store: store.rwlock("job").read(), enter_twice),
+    "downgrade": (lambda store: store.rwlock("job").write(), downgrade),
+    "condition": (lambda store: store.condition("job"), wait),
+    "condition on a lock": (lambda store: store.condition("job", store.lock("job")), wait),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_an_exception_at_the_beginning_of_any_function_leaves_no_block_open(
+    store: kvsync.Store, use: str
+) -> None:
+    """As a signal's handler could raise it there, `__exit__` too: nothing is held after that."""
+    makes, call = USES[use]
+    thing = makes(store)
+    for point in at_each_point(lambda: call(thing), lines=False):
+        assert left(store) == [], point
+        assert getattr(thing, "lock", thing).token is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupted_pair_of_calls_leaves_nothing_that_nobody_knows_of(
+    store: kvsync.Store, kind: str
+) -> None:
+    """What came between the two is held, and can be released."""
+    thing = make(store, kind)
+
+    def take_and_give_back() -> None:
+        thing.acquire()
+        thing.release()
+
+    for point in at_each_point(take_and_give_back, lines=False):
+        if thing.owned():
+            thing.release()
+        assert left(store) == [], point
+        assert thing.token is None, point
+
+
+def test_an_rlock_may_be_taken_again_after_an_interrupted_release(store: kvsync.Store) -> None:
+    """Nobody takes what was released for what was lost."""
+    lock = store.rlock("job")
+    for _ in at_each_point(lambda: enter_twice(lock), lines=False):
+        while lock.owned():
+            lock.release()
+        with lock:
+            assert lock.owned()
+
+
+def test_a_block_of_a_semaphore_gives_back_its_own_permit(store: kvsync.Store) -> None:
+    """Not one that was acquired in it and is kept."""
+    semaphore = store.semaphore("job", 3)
+    with semaphore as grant:
+        semaphore.acquire(n=2)
+    (holder,) = semaphore.holders()
+    assert holder.token > grant.token
+    assert holder.units == 2
+    semaphore.release(2)
+
+
+def test_a_block_whose_lock_was_released_in_it_says_so(store: kvsync.Store) -> None:
+    """And takes nothing from whoever has it then."""
+    lock, other = store.lock("job"), store.lock("job")
+    with pytest.raises(kvsync.NotOwnedError), lock:
+        lock.release()
+        other.acquire()
+    assert other.owned()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_can_be_ended_by_hand(store: kvsync.Store, kind: str) -> None:
+    """As who wraps a lock does; and by an ExitStack, which looks at the class."""
+    thing = make(store, kind)
+    for _ in range(2):
+        grant = thing.__enter__()
+        assert thing.token == grant.token
+        thing.__exit__(None, None, None)
+        with ExitStack() as stack:
+            assert stack.enter_context(thing).token > grant.token
+        assert left(store) == []
+
+
+def test_looking_at_an_end_ends_nothing(store: kvsync.Store) -> None:
+    """Nor does it go wrong if many threads do."""
+    lock = store.lock("job")
+    assert lock.acquire()
+    assert callable(lock.__exit__)
+    assert in_thread(lambda: callable(lock.__exit__))
+    lock.release()
+    assert hasattr(lock.__enter__(), "token")
+    assert callable(lock.__exit__)
+    assert lock.owned()
+    assert not pickle.loads(pickle.dumps(lock)).owned()
+    lock.release()
+
+
+def test_a_forked_child_that_loses_a_block_ends_nothing(store: kvsync.Store) -> None:
+    """It is its parent's."""
+    lock = store.lock("job")
+    with lock:
+        child = os.fork()
+        if child == 0:
+            leave = lock.__exit__
+            leave.args[0].grant = lock._units.held[0]  # type: ignore[attr-defined]
+            leave.args[0].end_if_skipped(None)  # type: ignore[attr-defined]
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert lock.owned()
