@@ -12,12 +12,17 @@ from tests.processes import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 
-SHORT = ["--kills=4", "--rounds=2", "--forks=5", "--increments=2000", "--processes=4"]
-LONG_ENOUGH = ["--kills=6", "--rounds=200", "--forks=20", "--increments=8000"]
+SHORT = """--processes=4 --kills=4 --rounds=2 --forks=5 --increments=2000 --stops=5 --acquires=200
+    --interrupts=100 --samples=2""".split()
+LONG_ENOUGH = """--kills=6 --rounds=200 --forks=20 --increments=8000 --stops=20 --acquires=1700
+    --interrupts=2000 --samples=2""".split()
 """Goals within which a twin is caught; most runs end sooner, at the first violation."""
 
 HANGS = {("fork", "plain-sqlite3")}
 """Twins whose children hang, until the program's patience is over: too long for here."""
+
+FEW = {"idle": ["--processes=4"]}
+"""For twins that a few processes show just as well."""
 
 TWINS = [
     (name, twin)
@@ -41,18 +46,21 @@ def stress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_short_run_of_all_scenarios_finds_no_violation(tmp_path: Path) -> None:
-    """It says how to repeat it, has a line for each scenario, and leaves no file behind."""
+    """It says how to repeat it, what it found for each scenario, and leaves no file behind."""
     done = stress(tmp_path, "--seed", "7", *SHORT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "repeat with: python -m stress --seed 7" in done.stdout
     assert all(f"\n{name} " in done.stdout for name in ALL)
+    assert "\nrecovery: holder killed 4 times: " in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("scenario", "twin"), TWINS)
 def test_a_broken_twin_is_caught(tmp_path: Path, scenario: str, twin: str) -> None:
     """A checker that says yes to a broken twin is broken itself."""
-    done = stress(tmp_path, "--scenario", scenario, "--twin", twin, *LONG_ENOUGH)
+    done = stress(
+        tmp_path, "--scenario", scenario, "--twin", twin, *LONG_ENOUGH, *FEW.get(scenario, [])
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "VIOLATED" in done.stdout
     assert list(tmp_path.iterdir()) == []

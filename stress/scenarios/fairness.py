@@ -52,7 +52,7 @@ def _acquire(lock: kvsync.Lock) -> None:
 
 def _poll(lock: kvsync.Lock) -> None:
     while not lock.acquire(blocking=False):
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def _acquire_from_the_end(lock: kvsync.Lock) -> None:
