@@ -4,6 +4,7 @@
     report       what is printed: how to repeat it, progress, the table at the end
     stage        one run of a scenario: its chance, its goal, its store, what it found
     crew         its processes: started, killed at random, stopped, always reaped
+    timing       percentiles, and how busy the machine was with other work meanwhile
     journal      what processes were told is done, kept outside of the store
     plain        a counter by `sqlite3` alone, for the broken twins
     scenarios/   one file each, its invariant in the first sentence
