@@ -1,0 +1,33 @@
+"""Whether a history could have come from what the calls promise.
+
+    linearizability  any history on any model, by search
+    models/          what a register, a counter, a mutex ... does, one call after the other
+    shrinking        the part of an illegal history that shows why it is illegal
+    display          that part as text
+    fetch_and_add    counters, mutexes with a fence, and queues: in one pass over a sorted
+    fenced_mutex     history, for those that are too long to search
+    total_queue
+
+A checker never calls a legal history illegal. What it says of an operation of unknown outcome, it
+says whether that took effect, at any time after its invocation, or not. Operations that failed have
+changed nothing and are left out.
+"""
+
+from dataclasses import dataclass
+
+from stress.checkers.display import table
+from stress.history import Operation
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What is wrong with a history, and the operations that show it."""
+
+    reason: str
+    operations: tuple[Operation, ...]
+    others: int = 0
+    """How many more there were; it is wrong whatever became of those."""
+
+    def __str__(self) -> str:
+        rest = f"\n  whatever became of {self.others} others" if self.others else ""
+        return f"{self.reason}:\n{table(self.operations)}{rest}"

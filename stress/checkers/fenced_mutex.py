@@ -1,0 +1,77 @@
+"""A mutex with a fencing token, without a search.
+
+A process is inside for certain from the return of its `acquire` until it invokes `release`; how
+long one was that died inside, nobody knows. No two are inside at once, and of two grants of which
+one was made before the other was asked for, the later has the larger token.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stress.checkers import Violation
+from stress.checkers.order import disorder
+from stress.history import History, Operation
+
+
+@dataclass(frozen=True)
+class _Stay:
+    acquire: Operation
+    release: Operation | None
+
+    @property
+    def began(self) -> int:
+        return self.acquire.returned or 0
+
+    @property
+    def over(self) -> int:
+        return self.release.invoked if self.release else self.began
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return (self.acquire, self.release) if self.release else (self.acquire,)
+
+
+def flaw(history: History) -> Violation | None:
+    """What is illegal about it, if anything is."""
+    stays = sorted(_stays(history), key=lambda stay: stay.began)
+    return _overlap(stays) or _token_twice(history) or _tokens_fall(history)
+
+
+def _stays(history: History) -> Iterator[_Stay]:
+    inside: dict[int, Operation] = {}
+    for each in history:
+        if each.function == "acquire" and each.known:
+            inside[each.process] = each
+        elif each.function == "release" and each.process in inside:
+            yield _Stay(inside.pop(each.process), each)
+    for acquire in inside.values():
+        yield _Stay(acquire, None)
+
+
+def _overlap(stays: list[_Stay]) -> Violation | None:
+    longest: _Stay | None = None
+    for stay in stays:
+        if longest and stay.began < longest.over:
+            operations = longest.operations + stay.operations
+            return Violation("two processes were inside at once", operations)
+        longest = stay if longest is None else max(longest, stay, key=lambda each: each.over)
+    return None
+
+
+def _grants(history: History) -> History:
+    return [each for each in history if each.function == "acquire" and each.result is not None]
+
+
+def _token_twice(history: History) -> Violation | None:
+    granted: dict[int, Operation] = {}
+    for each in _grants(history):
+        if each.result in granted:
+            return Violation("a token was granted twice", (granted[each.result], each))
+        granted[each.result] = each
+    return None
+
+
+def _tokens_fall(history: History) -> Violation | None:
+    if pair := disorder(sorted(_grants(history), key=lambda each: each.result)):
+        return Violation("a token is smaller than one before it", pair)
+    return None
