@@ -6,6 +6,10 @@
     crew         its processes: started, killed at random, stopped, always reaped
     timing       percentiles, and how busy the machine was with other work meanwhile
     journal      what processes were told is done, kept outside of the store
+    history      what they called, when, and what came of it
+    windows      when they write that down
+    checkers/    whether a history is legal
+    judge        puts the histories of a run before the checkers
     plain        a counter by `sqlite3` alone, for the broken twins
     scenarios/   one file each, its invariant in the first sentence
 

@@ -20,7 +20,9 @@ import kvsync
 from kvsync.engine.sqlite import Health
 from stress import report
 from stress.scenarios import ALL, invariant, twins
-from stress.stage import SOUND, Outcome, Stage, Terms
+from stress.stage import HISTORIES, SOUND, Outcome, Stage, Terms
+
+_HISTORIES = "windows in which each scenario records one to be checked (default: %(default)s)"
 
 UNITS = sorted({scenario.UNIT for scenario in ALL.values()})
 
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         of = ", ".join(name for name, scenario in ALL.items() if unit == scenario.UNIT)
         add(f"--{unit}", type=_count, metavar="N", help=f"go on until there were N {unit}: {of}")
     add("--processes", type=_count, metavar="N", help="that write in each scenario")
+    add("--histories", type=_count, default=HISTORIES, metavar="N", help=_HISTORIES)
     add("--store", metavar="PATH", help="folder in which the stores are made")
     add("--twin", default=SOUND, help="run a broken twin (see --list), which must be caught")
     return parser
@@ -126,7 +129,7 @@ def _run_all(options: argparse.Namespace) -> int:
 
 def _run(scenario: ModuleType, options: argparse.Namespace, seconds: float) -> Outcome:
     goal = getattr(options, scenario.UNIT)
-    terms = Terms(options.seed, seconds, options.processes, goal, options.twin)
+    terms = Terms(options.seed, seconds, options.processes, goal, options.twin, options.histories)
     with _folder(options.store) as folder:
         stage = Stage(scenario, terms, folder, report.show)
         try:

@@ -18,6 +18,7 @@ from typing import Any
 import kvsync
 from stress.journal import Journal
 from stress.stage import Stage
+from stress.windows import Scribe, Windows
 
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang."""
@@ -40,6 +41,7 @@ class Orders:
     seed: str
     way: str
     master: int
+    windows: Windows
 
 
 class Worker:
@@ -52,6 +54,7 @@ class Worker:
         self.store = store
         self.journal = journal
         self.chance = random.Random(orders.seed)
+        self.window = Scribe(orders.windows, orders.number).window
         self._orders = orders
         self._is_ready = False
 
@@ -170,7 +173,9 @@ class Crew:
         stage = self._stage
         self._hired += 1
         seed = f"{stage.seed}/{self._hired}"
-        return Orders(stage.path, stage.folder, self._hired, seed, stage.way, os.getpid())
+        return Orders(
+            stage.path, stage.folder, self._hired, seed, stage.way, os.getpid(), stage.windows
+        )
 
     def kill_one(self) -> None:
         """SIGKILL a member at a random instant, now and then while it starts, and replace it."""

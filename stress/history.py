@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -91,6 +90,9 @@ class Unrecorded:
     ) -> T:
         return perform()
 
+    def close(self) -> None:
+        pass
+
 
 class Recorder:
     """Writes the calls of one process; its threads may share it, a forked child may not."""
@@ -118,15 +120,7 @@ class Recorder:
     def _write(self, *line: Datum) -> None:
         os.write(self._descriptor, json.dumps(line).encode() + b"\n")
 
-    def __enter__(self) -> "Recorder":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         os.close(self._descriptor)
 
 

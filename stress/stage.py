@@ -8,21 +8,30 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 import kvsync
+from stress.history import now
 from stress.journal import UNKNOWN, acknowledged
+from stress.windows import Windows
 
 SOUND = "sound"
 """The way to do it that must hold; every other way in `WAYS` is a broken twin."""
 
+HISTORIES = 40
+"""In how many windows of a run calls are recorded, if nothing else is said."""
+
 
 @dataclass(frozen=True)
 class Terms:
-    """How long and how hard; `goal` in the scenario's unit ends it instead of `seconds`."""
+    """How long and how hard; `goal` in the scenario's unit ends it instead of `seconds`.
+
+    The windows in which histories are recorded are spread over `seconds` in either case.
+    """
 
     seed: int
     seconds: float
     processes: int | None = None
     goal: int | None = None
     way: str = SOUND
+    histories: int = HISTORIES
 
 
 class Stage:
@@ -42,6 +51,13 @@ class Stage:
         self.figures: dict[str, float] = {}
         self.remarks: list[str] = []
         self.violations: list[str] = []
+        self.windows = Windows(
+            os.path.join(folder, "windows"),
+            now(),
+            int(terms.seconds * 1e9 / max(1, terms.histories)),
+            terms.histories,
+            self.processes,
+        )
         self._terms = terms
         self._show = show
         self._made = self._began = time.monotonic()

@@ -1,11 +1,14 @@
 """A counter holds every acknowledged addition after SIGKILLs at any instant, and at most one more
-for each killed writer.
+for each killed writer; and it is linearizable.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import kvsync
+from stress import judge
+from stress.checkers import fetch_and_add, linearizability
+from stress.checkers.models.counter import Counter
 from stress.crew import Crew, Worker
 from stress.journal import UNKNOWN
 from stress.stage import SOUND, Stage
@@ -13,23 +16,22 @@ from stress.stage import SOUND, Stage
 UNIT = "kills"
 PROCESSES = 4
 
+_READS = 0.1
+
+Add = Callable[[], int | None]
+"""Adds one and returns the new number, if it is told."""
+
 
 def _get_and_set(counter: kvsync.Counter) -> int:
     counter.set(number := counter.value + 1)
     return number
 
 
-def _buffered(counter: kvsync.Counter) -> Callable[[], int]:
-    buffer = counter.buffered(interval=1)
-
-    def add() -> int:
-        buffer.add()
-        return UNKNOWN
-
-    return add
+def _buffered(counter: kvsync.Counter) -> Add:
+    return counter.buffered(interval=1).add
 
 
-WAYS: dict[str, Callable[[kvsync.Counter], Callable[[], int]]] = {
+WAYS: dict[str, Callable[[kvsync.Counter], Add]] = {
     SOUND: lambda counter: counter.add,
     "get-and-set": lambda counter: partial(_get_and_set, counter),
     "buffered": _buffered,
@@ -37,10 +39,21 @@ WAYS: dict[str, Callable[[kvsync.Counter], Callable[[], int]]] = {
 
 
 def _write(worker: Worker) -> None:
-    add = WAYS[worker.way](worker.store.counter("hits"))
+    calls = cache(partial(_calls, worker))
     while worker.going_on():
-        worker.journal.note("hits", add())
+        ending, history = worker.window()
+        name = f"hits{ending}"
+        add, read = calls(name)
+        number = history.call(name, "add", 1, add)
+        worker.journal.note(name, UNKNOWN if number is None else number)
         worker.ready()
+        if worker.chance.random() < _READS:
+            history.call(name, "read", None, read)
+
+
+def _calls(worker: Worker, name: str) -> tuple[Add, Callable[[], int]]:
+    counter = worker.store.counter(name)
+    return WAYS[worker.way](counter), lambda: counter.value
 
 
 def run(stage: Stage) -> None:
@@ -50,5 +63,8 @@ def run(stage: Stage) -> None:
         while not stage.enough(crew.killed):
             crew.kill_one()
     with stage.open() as store:
-        stage.expect_accounted({"hits": store.counter("hits").value}, crew.killed)
+        values = {name: store.counter(name).value for name in store.names("counter")}
+        stage.expect_accounted(values, crew.killed)
+    search = partial(linearizability.flaw, model=Counter())
+    judge.expect_legal(stage, search, fetch_and_add.flaw)
     stage.expect_sound_file()

@@ -1,12 +1,17 @@
 """Compare-and-set loops of many processes on a few keys never lose an update, though some of the
-processes are killed by SIGKILL at any instant.
+processes are killed by SIGKILL at any instant; and each key is a linearizable register.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import kvsync
+from stress import judge
+from stress.checkers import linearizability
+from stress.checkers.models.register import Register
 from stress.crew import Crew, Worker
+from stress.history import Recording
 from stress.stage import SOUND, Stage
 
 UNIT = "kills"
@@ -29,18 +34,25 @@ WAYS: dict[str, Callable[[kvsync.Dict, str, Any, Any], bool]] = {
 
 
 def _write(worker: Worker) -> None:
-    entries = worker.store.dict("entries")
     while worker.going_on():
+        ending, history = worker.window()
+        entries = worker.store.dict(f"entries{ending}")
         key = worker.chance.choice(_KEYS)
-        worker.journal.note(key, _add_one(entries, key, worker.way))
+        worker.journal.note(_label(entries, key), _add_one(worker, entries, key, history))
         worker.ready()
 
 
-def _add_one(entries: kvsync.Dict, key: str, way: str) -> int:
+def _label(entries: kvsync.Dict, key: str) -> str:
+    return f"{entries.name}/{key}"
+
+
+def _add_one(worker: Worker, entries: kvsync.Dict, key: str, history: Recording) -> int:
+    label = _label(entries, key)
     while True:
-        old = entries.get(key, kvsync.MISSING)
-        new = 1 if old is kvsync.MISSING else old + 1
-        if WAYS[way](entries, key, old, new):
+        old = history.call(label, "read", None, partial(entries.get, key))
+        expected, new = (kvsync.MISSING, 1) if old is None else (old, old + 1)
+        swap = partial(WAYS[worker.way], entries, key, expected, new)
+        if history.call(label, "cas", [old, new], swap):
             return new
 
 
@@ -51,5 +63,11 @@ def run(stage: Stage) -> None:
         while not stage.enough(crew.killed):
             crew.kill_one()
     with stage.open() as store:
-        stage.expect_accounted(dict(store.dict("entries")), crew.killed)
+        stage.expect_accounted(_values(store), crew.killed)
+    judge.expect_legal(stage, partial(linearizability.flaw, model=Register()))
     stage.expect_sound_file()
+
+
+def _values(store: kvsync.Store) -> dict[str, int]:
+    dicts = [store.dict(name) for name in store.names("dict")]
+    return {_label(entries, key): value for entries in dicts for key, value in entries.items()}

@@ -1,15 +1,21 @@
 """No two processes are inside what a lock protects, tokens rise, and nobody who dies by SIGKILL, at
-any instant of acquiring, holding, releasing or reaping, leaves the lock taken.
+any instant of acquiring, holding, releasing or reaping, leaves the lock taken; and the lock is
+linearizable as a mutex with a fence.
 """
 
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache, partial
 from typing import Any
 
 import kvsync
+from stress import judge
+from stress.checkers import fenced_mutex, linearizability
+from stress.checkers.models.held import FencedMutex
 from stress.crew import PATIENCE, Crew, Worker
+from stress.history import Recording
 from stress.journal import acknowledged
 from stress.stage import SOUND, Stage
 
@@ -56,12 +62,28 @@ class Witness:
 
 
 def _take_turns(worker: Worker) -> None:
-    lock = worker.store.lock("turn")
-    witness = Witness(worker.path + "-witness")
+    witness_of = cache(lambda name: Witness(f"{worker.path}-witness-{name}"))
     while worker.going_on():
-        with WAYS[worker.way](lock), witness.alone(lock.token):
-            worker.journal.note("turns", 0)
+        ending, history = worker.window()
+        lock = worker.store.lock(f"turn{ending}")
+        with _recorded(lock, worker.way, history), witness_of(lock.name).alone(lock.token):
+            worker.journal.note(lock.name, 0)
             worker.ready()
+
+
+@contextmanager
+def _recorded(lock: kvsync.Lock, way: str, history: Recording) -> Iterator[None]:
+    turn = ExitStack()
+    history.call(lock.name, "acquire", None, partial(_begin, turn, lock, way))
+    try:
+        yield
+    finally:
+        history.call(lock.name, "release", None, turn.close)
+
+
+def _begin(turn: ExitStack, lock: kvsync.Lock, way: str) -> int | None:
+    turn.enter_context(WAYS[way](lock))
+    return lock.token
 
 
 def run(stage: Stage) -> None:
@@ -70,7 +92,11 @@ def run(stage: Stage) -> None:
         crew.assemble()
         while not stage.enough(crew.killed):
             crew.kill_one()
+    turns = acknowledged(stage.folder)
+    stage.figures["turns"] = sum(map(len, turns.values()))
     with stage.open() as store:
-        stage.expect(store.lock("turn").acquire(timeout=PATIENCE), "the lock is left taken")
-        stage.figures["turns"] = len(acknowledged(stage.folder)["turns"])
+        for name in turns:
+            taken = store.lock(name).acquire(timeout=PATIENCE)
+            stage.expect(taken, f"the lock {name} is left taken")
+    judge.expect_legal(stage, partial(linearizability.flaw, model=FencedMutex()), fenced_mutex.flaw)
     stage.expect_sound_file()
