@@ -52,7 +52,7 @@ class Operation:
     result: Datum
     invoked: int
     returned: int | None
-    """None unless the outcome is ok."""
+    """None, as it is read, unless the outcome is ok."""
 
     @property
     def known(self) -> bool:

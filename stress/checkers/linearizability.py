@@ -7,12 +7,16 @@ memory of Lowe, "Testing for linearizability", Concurrency and Computation 29 (2
 depends only on which operations were taken and on the model's state, so no such pair is tried
 twice.
 
-Operations of unknown outcome have no return: they may come at any time after their invocation, and
-the search is over without them. Of those that do the same, it takes the one that was invoked first.
+Operations of unknown outcome may come at any time after their invocation, and the search is over
+without them. Of those that do the same, it takes the one that was invoked first. (One of unknown
+outcome that has a return all the same was forgotten by `shrinking`: it came before that, or never.)
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
+from itertools import accumulate
 from typing import NamedTuple
 
 from stress.checkers import Violation
@@ -23,7 +27,8 @@ from stress.history import History, Operation, Outcome
 LIMIT = 200_000
 """Pairs of taken operations and state after which a search is given up."""
 
-_LIMIT_OF_SHRINKING = 20_000
+_LIMIT_OF_SHRINKING = 300_000
+"""For all searches together."""
 
 
 class Undecided(Exception):
@@ -39,66 +44,90 @@ def flaw(history: History, model: Model, limit: int = LIMIT) -> Violation | None
     """What is illegal about it, if anything is. Raises: Undecided after `limit` steps."""
     if is_linearizable(history, model, limit):
         return None
-    kept, others = shrunk(history, lambda smaller: _is_illegal(smaller, model))
+    kept, others = shrunk(history, _Shrinking(model).is_illegal)
     return Violation(f"not linearizable as a {type(model).__name__}", kept, others)
 
 
-def _is_illegal(history: History, model: Model) -> bool:
-    try:
-        return not is_linearizable(history, model, _LIMIT_OF_SHRINKING)
-    except Undecided:
-        return False
+class _Shrinking:
+    """Searches with a limit to all of their steps; what is not decided by then counts as legal."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._left = _LIMIT_OF_SHRINKING
+
+    def is_illegal(self, history: History) -> bool:
+        """Which of the two is the shorter search depends on the model."""
+        return self._fails(_never_over(history)) or self._fails(history)
+
+    def _fails(self, history: History) -> bool:
+        limit = min(self._left, 20 * len(history))
+        search = _Search(self._model.completed(history), self._model, limit)
+        try:
+            return not search.succeeds()
+        except Undecided:
+            return False
+        finally:
+            self._left -= len(search.seen)
+
+
+def _never_over(history: History) -> History:
+    return [each if each.known else replace(each, returned=None) for each in history]
 
 
 class _Taken(NamedTuple):
-    """All known operations before `base`, and those whose bits are set; and the state after."""
+    """The known operations before `base`, and those whose bits are set; and the state after."""
 
     base: int
     beyond: int
     """Bit i is the known operation `base + i`; bit 0 is never set."""
 
-    unknown: int
+    optional: int
+    latest: int
+    """When the one that was invoked last was invoked."""
+
     state: State
 
 
 class _Search:
-    """The known operations in the order of their invocations, and the unknown ones likewise."""
+    """The known operations in the order of their invocations, and `_Optional` the others."""
 
     def __init__(self, operations: Iterable[Operation], model: Model, limit: int) -> None:
         ordered = sorted(operations, key=lambda operation: operation.invoked)
+        self.seen = {_Taken(0, 0, 0, 0, model.initial)}
         self._known = [each for each in ordered if each.known]
-        self._unknown = [each for each in ordered if each.outcome is Outcome.UNKNOWN]
-        self._like_before = list(_like_before(self._unknown, model))
+        self._optional = _Optional(ordered, model)
         self._model = model
         self._limit = limit
 
     def succeeds(self) -> bool:
-        start = _Taken(0, 0, 0, self._model.initial)
-        seen, path = {start}, [self._next(start)]
-        if not self._known:
-            return True
+        path = [iter(self.seen.copy())]
         while path:
             taken = next(path[-1], None)
             if taken is None:
                 path.pop()
-            elif taken not in seen:
-                if taken.base == len(self._known):
-                    return True
-                self._remember(taken, seen)
+            elif taken.base == len(self._known):
+                return True
+            else:
                 path.append(self._next(taken))
         return False
 
-    def _remember(self, taken: _Taken, seen: set[_Taken]) -> None:
-        if len(seen) >= self._limit:
-            raise Undecided
-        seen.add(taken)
-
     def _next(self, taken: _Taken) -> Iterator[_Taken]:
+        for following in self._following(taken):
+            if following not in self.seen:
+                if len(self.seen) >= self._limit:
+                    raise Undecided
+                self.seen.add(following)
+                yield following
+
+    def _following(self, taken: _Taken) -> Iterator[_Taken]:
         candidates, horizon = self._candidates(taken)
         for index in candidates:
             for state in self._model.after(taken.state, self._known[index]):
-                yield _with(taken, index, state)
-        yield from self._with_unknown(taken, horizon)
+                yield self._with(taken, index, state)
+        for bit, operation in self._optional.due(taken.optional, horizon, taken.latest):
+            for state in self._model.after(taken.state, operation):
+                if state != taken.state:
+                    yield self._with_optional(taken, bit, operation, state)
 
     def _candidates(self, taken: _Taken) -> tuple[list[int], float]:
         """The known operations that may come next, and the first return of all that are left."""
@@ -112,32 +141,60 @@ class _Search:
                 horizon = min(horizon, operation.returned or 0)
         return found, horizon
 
-    def _with_unknown(self, taken: _Taken, horizon: float) -> Iterator[_Taken]:
-        for index, operation in enumerate(self._unknown):
-            if operation.invoked > horizon:
-                break
-            if self._is_due(taken.unknown, index):
-                for state in self._model.after(taken.state, operation):
-                    if state != taken.state:
-                        unknown = taken.unknown | 1 << index
-                        yield _Taken(taken.base, taken.beyond, unknown, state)
+    def _with(self, taken: _Taken, index: int, state: State) -> _Taken:
+        base, beyond = taken.base, taken.beyond | 1 << (index - taken.base)
+        while beyond & 1:
+            base, beyond = base + 1, beyond >> 1
+        latest = max(taken.latest, self._known[index].invoked)
+        optional = self._optional.without_past(taken.optional, latest)
+        return _Taken(base, beyond, optional, latest, state)
 
-    def _is_due(self, unknown: int, index: int) -> bool:
-        before = self._like_before[index]
-        return not unknown >> index & 1 and (before is None or bool(unknown >> before & 1))
-
-
-def _with(taken: _Taken, index: int, state: State) -> _Taken:
-    base, beyond = taken.base, taken.beyond | 1 << (index - taken.base)
-    while beyond & 1:
-        base, beyond = base + 1, beyond >> 1
-    return _Taken(base, beyond, taken.unknown, state)
+    def _with_optional(self, taken: _Taken, bit: int, operation: Operation, state: State) -> _Taken:
+        latest = max(taken.latest, operation.invoked)
+        optional = self._optional.without_past(taken.optional | bit, latest)
+        return taken._replace(optional=optional, latest=latest, state=state)
 
 
-def _like_before(operations: Iterable[Operation], model: Model) -> Iterator[int | None]:
-    """For each the index of the one before it that does the same."""
+class _Optional:
+    """The operations of unknown outcome: first those that never returned, then those that did."""
+
+    def __init__(self, ordered: Iterable[Operation], model: Model) -> None:
+        unknown = [each for each in ordered if each.outcome is Outcome.UNKNOWN]
+        self._open = [each for each in unknown if each.returned is None]
+        self._over = [each for each in unknown if each.returned is not None]
+        self._alike = list(_alike(self._open, model))
+        self._all_over = list(accumulate((each.returned or 0 for each in self._over), max))
+
+    def due(self, taken: int, horizon: float, latest: int) -> Iterator[tuple[int, Operation]]:
+        """Those that may come next, with their bits; something was invoked at `latest`."""
+        for index in _invoked(self._open, 0, horizon):
+            if not taken >> index & 1 and taken & self._alike[index] == self._alike[index]:
+                yield 1 << index, self._open[index]
+        for index in _invoked(self._over, bisect_left(self._all_over, latest), horizon):
+            bit = 1 << (len(self._open) + index)
+            if not taken & bit and (self._over[index].returned or 0) >= latest:
+                yield bit, self._over[index]
+
+    def without_past(self, taken: int, latest: int) -> int:
+        """It makes no difference any more whether those that are over were taken."""
+        if not self._over:
+            return taken
+        past = (1 << bisect_left(self._all_over, latest)) - 1
+        return taken & ~(past << len(self._open))
+
+
+def _invoked(operations: list[Operation], start: int, horizon: float) -> Iterator[int]:
+    """The indices, from `start` on, of those that were invoked by then."""
+    for index in range(start, len(operations)):
+        if operations[index].invoked > horizon:
+            break
+        yield index
+
+
+def _alike(operations: Iterable[Operation], model: Model) -> Iterator[int]:
+    """For each the bit of the one before it that does the same, or 0."""
     last: dict[Hashable, int] = {}
     for index, operation in enumerate(operations):
         likeness = model.likeness(operation)
-        yield last.get(likeness)
-        last[likeness] = index
+        yield last.get(likeness, 0)
+        last[likeness] = 1 << index

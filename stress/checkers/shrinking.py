@@ -2,7 +2,7 @@
 
 To leave an operation out would be wrong: a read of what nobody wrote is illegal, but it says
 nothing if a write was there. So operations are not left out but forgotten: a legal history stays
-legal when we no longer know when an operation returned, with what, and whether it took effect. What
+legal when we no longer know what an operation returned, and whether it took effect at all. What
 is still illegal after that was illegal because of the operations that are not forgotten.
 """
 
@@ -41,7 +41,7 @@ def _shortest_start(history: History, is_illegal: IsIllegal) -> History:
 
 def _until(moment: int, history: History) -> History:
     begun = [each for each in history if each.invoked <= moment]
-    return [each if (each.returned or 0) <= moment else _forgotten(each) for each in begun]
+    return [each if (each.returned or 0) <= moment else _cut(each) for each in begun]
 
 
 def _without_chunks(
@@ -67,4 +67,8 @@ def _knowing(history: History, indices: list[int]) -> History:
 
 
 def _forgotten(operation: Operation) -> Operation:
-    return replace(operation, outcome=Outcome.UNKNOWN, result=None, returned=None)
+    return replace(operation, outcome=Outcome.UNKNOWN, result=None)
+
+
+def _cut(operation: Operation) -> Operation:
+    return replace(_forgotten(operation), returned=None)
