@@ -8,6 +8,7 @@ is taken as one of unknown outcome, by which something may go unnoticed.)
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from stress.checkers import Violation
@@ -18,7 +19,8 @@ from stress.history import History, Operation, Outcome
 def flaw(history: History) -> Violation | None:
     """What is illegal about it, if anything is."""
     told = [each for each in history if each.known and each.result is not None]
-    untold = [each for each in history if _is_addition(each) and each.result is None]
+    additions = [each for each in history if _is_addition(each)]
+    untold = [replace(each, returned=None) for each in additions if each.result is None]
     return _twice(told) or _unmade(told, untold) or _out_of_order(told, untold)
 
 

@@ -1,0 +1,416 @@
+"""What the checkers say of histories whose verdict is plain: legal ones, and ones that are not."""
+
+import pytest
+
+from stress.checkers import Violation, fenced_mutex, fetch_and_add, total_queue
+from stress.checkers.linearizability import Undecided, flaw, is_linearizable
+from stress.checkers.models import Model
+from stress.checkers.models.counter import Counter
+from stress.checkers.models.held import FencedMutex, ReentrantMutex, Semaphore
+from stress.checkers.models.queue import FifoQueue
+from stress.checkers.models.register import Register
+from stress.history import History
+from tests.histories import brute_force, failed, ok, unknown
+
+A, B, C = 1, 2, 3
+
+LEGAL: dict[str, tuple[Model, History]] = {
+    "nothing was called": (Register(), []),
+    "a write is read": (Register(), [ok(A, (0, 1), "write", 5), ok(B, (2, 3), "read", None, 5)]),
+    "a read sees a write that has not returned": (
+        Register(),
+        [ok(A, (0, 9), "write", 5), ok(B, (2, 3), "read", None, 5)],
+    ),
+    "of two swaps from one value the second fails": (
+        Register(),
+        [
+            ok(A, (0, 9), "cas", (None, 1), True),
+            ok(B, (0, 9), "cas", (None, 1), False),
+        ],
+    ),
+    "a write of unknown outcome took effect, late": (
+        Register(),
+        [
+            unknown(A, 0, "write", 5),
+            ok(B, (1, 2), "read", None, None),
+            ok(B, (3, 4), "read", None, 5),
+        ],
+    ),
+    "a write of unknown outcome had no effect": (
+        Register(),
+        [unknown(A, 0, "write", 5), ok(B, (1, 2), "read", None, None)],
+    ),
+    "a write that failed had none": (
+        Register(),
+        [failed(A, 0, "write", 5), ok(B, (1, 2), "read", None, None)],
+    ),
+    "two additions at once, the later first": (
+        Counter(),
+        [ok(A, (0, 5), "add", 1, 2), ok(B, (1, 6), "add", 1, 1)],
+    ),
+    "an addition of unknown outcome counts": (
+        Counter(),
+        [unknown(A, 0, "add", 1), ok(B, (1, 2), "add", 1, 2), ok(B, (3, 4), "read", None, 2)],
+    ),
+    "an addition is not told its number": (
+        Counter(),
+        [ok(A, (0, 1), "add", 1), ok(B, (2, 3), "read", None, 1)],
+    ),
+    "turns with rising tokens": (
+        FencedMutex(),
+        [
+            ok(A, (0, 1), "acquire", None, 3),
+            ok(A, (4, 5), "release"),
+            ok(B, (2, 5), "acquire", None, 7),
+            ok(B, (8, 9), "release"),
+        ],
+    ),
+    "who died inside frees the lock": (
+        FencedMutex(),
+        [ok(A, (0, 1), "acquire", None, 3), ok(B, (2, 5), "acquire", None, 4)],
+    ),
+    "who died while it released freed it, or did not": (
+        FencedMutex(),
+        [
+            ok(A, (0, 1), "acquire", None, 3),
+            unknown(A, 2, "release"),
+            ok(B, (3, 5), "acquire", None, 4),
+        ],
+    ),
+    "who died while it acquired may have had a token": (
+        FencedMutex(),
+        [
+            ok(A, (0, 1), "acquire", None, 3),
+            unknown(B, 1, "acquire"),
+            ok(A, (2, 3), "release"),
+            ok(C, (4, 5), "acquire", None, 5),
+        ],
+    ),
+    "acquired twice, released twice, acquired by another": (
+        ReentrantMutex(),
+        [
+            ok(A, (0, 1), "acquire"),
+            ok(A, (2, 3), "acquire"),
+            ok(A, (4, 5), "release"),
+            ok(A, (6, 7), "release"),
+            ok(B, (3, 9), "acquire"),
+        ],
+    ),
+    "two permits for two": (
+        Semaphore(2),
+        [ok(A, (0, 1), "acquire"), ok(B, (2, 3), "acquire"), ok(A, (4, 5), "release")],
+    ),
+    "the permits of who died are free": (
+        Semaphore(2),
+        [
+            ok(A, (0, 1), "acquire"),
+            ok(A, (2, 3), "acquire"),
+            ok(B, (4, 5), "acquire"),
+            ok(C, (6, 7), "acquire"),
+        ],
+    ),
+    "first in, first out, and empty at the end": (
+        FifoQueue(),
+        [
+            ok(A, (0, 1), "put", "x"),
+            ok(A, (2, 3), "put", "y"),
+            ok(B, (4, 5), "get", None, "x"),
+            ok(B, (6, 7), "get", None, "y"),
+            ok(B, (8, 9), "get", None, None),
+        ],
+    ),
+    "who died while it took an item has it": (
+        FifoQueue(),
+        [
+            ok(A, (0, 1), "put", "x"),
+            ok(A, (2, 3), "put", "y"),
+            unknown(B, 4, "get"),
+            ok(C, (5, 6), "get", None, "y"),
+        ],
+    ),
+}
+
+ILLEGAL: dict[str, tuple[Model, History]] = {
+    "an old value is read after a new one": (
+        Register(),
+        [
+            ok(A, (0, 1), "write", 5),
+            ok(A, (2, 9), "write", 6),
+            ok(B, (3, 4), "read", None, 6),
+            ok(C, (5, 6), "read", None, 5),
+        ],
+    ),
+    "two swaps from one value": (
+        Register(),
+        [ok(A, (0, 9), "cas", (None, 1), True), ok(B, (0, 9), "cas", (None, 2), True)],
+    ),
+    "a swap fails though nothing else was there": (
+        Register(),
+        [ok(A, (0, 1), "cas", (None, 1), False)],
+    ),
+    "a write took effect before it was invoked": (
+        Register(),
+        [ok(B, (0, 1), "read", None, 5), unknown(A, 2, "write", 5)],
+    ),
+    "a write of unknown outcome took effect twice": (
+        Register(),
+        [
+            unknown(A, 0, "write", 5),
+            ok(B, (1, 2), "read", None, 5),
+            ok(B, (3, 4), "write", 6),
+            ok(B, (5, 6), "read", None, 5),
+        ],
+    ),
+    "a write that failed took effect": (
+        Register(),
+        [failed(A, 0, "write", 5), ok(B, (1, 2), "read", None, 5)],
+    ),
+    "two additions return one number": (
+        Counter(),
+        [ok(A, (0, 5), "add", 1, 1), ok(B, (1, 6), "add", 1, 1)],
+    ),
+    "an addition is lost": (
+        Counter(),
+        [ok(A, (0, 1), "add", 1, 1), ok(B, (2, 3), "read", None, 0)],
+    ),
+    "a number that nobody can have made": (
+        Counter(),
+        [unknown(A, 0, "add", 1), ok(B, (1, 2), "add", 1, 3)],
+    ),
+    "two hold a mutex": (
+        FencedMutex(),
+        [
+            ok(A, (0, 1), "acquire", None, 3),
+            ok(B, (2, 3), "acquire", None, 4),
+            ok(A, (4, 5), "release"),
+        ],
+    ),
+    "a token falls": (
+        FencedMutex(),
+        [
+            ok(A, (0, 1), "acquire", None, 3),
+            ok(A, (2, 3), "release"),
+            ok(B, (4, 5), "acquire", None, 2),
+        ],
+    ),
+    "a token comes again": (
+        FencedMutex(),
+        [ok(A, (0, 1), "acquire", None, 3), ok(B, (4, 5), "acquire", None, 3)],
+    ),
+    "released by who does not hold it": (
+        FencedMutex(),
+        [ok(A, (0, 1), "acquire", None, 3), ok(B, (2, 3), "release")],
+    ),
+    "released once too early": (
+        ReentrantMutex(),
+        [
+            ok(A, (0, 1), "acquire"),
+            ok(A, (2, 3), "acquire"),
+            ok(A, (4, 5), "release"),
+            ok(B, (6, 7), "acquire"),
+            ok(A, (8, 9), "release"),
+        ],
+    ),
+    "released once too often": (
+        ReentrantMutex(),
+        [ok(A, (0, 1), "acquire"), ok(A, (2, 3), "release"), ok(A, (4, 5), "release")],
+    ),
+    "three permits for two": (
+        Semaphore(2),
+        [
+            ok(A, (0, 1), "acquire"),
+            ok(B, (2, 3), "acquire"),
+            ok(C, (4, 5), "acquire"),
+            ok(A, (6, 7), "release"),
+            ok(B, (8, 9), "release"),
+        ],
+    ),
+    "a permit that it had not": (
+        Semaphore(2),
+        [ok(A, (0, 1), "acquire"), ok(B, (2, 3), "release")],
+    ),
+    "last in, first out": (
+        FifoQueue(),
+        [
+            ok(A, (0, 1), "put", "x"),
+            ok(A, (2, 3), "put", "y"),
+            ok(B, (4, 5), "get", None, "y"),
+            ok(B, (6, 7), "get", None, "x"),
+        ],
+    ),
+    "an item that nobody put in": (FifoQueue(), [ok(A, (0, 1), "get", None, "x")]),
+    "empty, though an item was there": (
+        FifoQueue(),
+        [ok(A, (0, 1), "put", "x"), ok(B, (2, 3), "get", None, None)],
+    ),
+    "an item comes out twice": (
+        FifoQueue(),
+        [
+            ok(A, (0, 1), "put", "x"),
+            ok(B, (2, 9), "get", None, "x"),
+            ok(C, (2, 9), "get", None, "x"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "history"), LEGAL.values(), ids=LEGAL)
+def test_a_legal_history_is_accepted(model: Model, history: History) -> None:
+    assert is_linearizable(history, model)
+    assert flaw(history, model) is None
+    assert brute_force(history, model)
+
+
+@pytest.mark.parametrize(("model", "history"), ILLEGAL.values(), ids=ILLEGAL)
+def test_an_illegal_history_is_rejected(model: Model, history: History) -> None:
+    assert flaw(history, model)
+    assert not brute_force(history, model)
+
+
+def test_a_search_that_takes_too_long_decides_nothing() -> None:
+    """It is neither accepted nor rejected."""
+    history = [ok(who, (0, 9), "write", who) for who in range(8)]
+    impossible = [*history, ok(A, (10, 11), "read", None, "x")]
+    with pytest.raises(Undecided):
+        is_linearizable(impossible, Register(), limit=100)
+    assert not is_linearizable(impossible, Register())
+
+
+def test_a_violation_shows_only_what_is_needed_to_see_it() -> None:
+    """Times count from the first that is shown; what came later is not even counted."""
+    before = [ok(A, (10 * n, 10 * n + 5), "add", 1, n) for n in range(1, 50)]
+    history = [
+        *before,
+        ok(A, (1_000, 3_500), "add", 1, 50),
+        ok(B, (2_000, 4_250), "add", 1, 50),
+        unknown(C, 2_100, "add", 1),
+        failed(C, 2_200, "add", 1),
+        ok(C, (9_000, 9_001), "read", None, 50),
+    ]
+    violation = flaw(history, Counter())
+    assert str(violation) == "\n".join(
+        [
+            "not linearizable as a Counter:",
+            "  process 1  0.0 to 2.5 µs  add(1) -> 50",
+            "  process 2  1.0 to 3.2 µs  add(1) -> 50",
+            "  whatever became of 50 others",
+        ]
+    )
+
+
+def test_a_violation_keeps_what_makes_it_one() -> None:
+    """The read is wrong only because the second write was acknowledged; so that is shown."""
+    first, second = ok(A, (0, 1), "write", 5), ok(A, (2, 3), "write", 6)
+    read = ok(B, (4, 5), "read", None, 5)
+    violation = flaw([first, second, ok(C, (6, 7), "read", None, 5), read], Register())
+    assert violation is not None
+    assert violation.operations == (second, read)
+    assert violation.others == 1
+
+
+def test_open_operations_are_shown_as_such() -> None:
+    shown = str(Violation("lost", (ok(A, (0, 1), "put", "x"), unknown(B, 2, "get"))))
+    assert "process 2  0.0 to ... µs  get() -> unknown" in shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "history"),
+    [
+        ("given twice", [ok(A, (0, 5), "add", 1, 1), ok(B, (1, 6), "add", 1, 1)]),
+        ("went back", [ok(A, (0, 1), "add", 1, 2), ok(B, (2, 3), "add", 1, 1)]),
+        ("went back", [ok(A, (0, 1), "add", 1, 1), ok(B, (2, 3), "read", None, 0)]),
+        ("before it was made", [ok(A, (0, 1), "add", 1, 2), unknown(B, 2, "add", 1)]),
+        ("cannot have made", [ok(A, (0, 1), "add", 1, 2), failed(B, 0, "add", 1)]),
+        ("cannot have made", [ok(A, (0, 1), "add", 1, 0)]),
+    ],
+)
+def test_a_counter_is_checked_without_a_search(reason: str, history: History) -> None:
+    violation = fetch_and_add.flaw(history)
+    assert violation is not None
+    assert reason in violation.reason
+    assert not is_linearizable(history, Counter())
+
+
+def test_a_long_history_of_a_counter_is_legal() -> None:
+    """Ten at once, each number told to the one that was invoked last but nine."""
+    history = [ok(n % 10, (n, n + 9), "add", 1, n + 1) for n in range(100_000)]
+    assert fetch_and_add.flaw(history) is None
+    history[70_000] = ok(0, (70_000, 70_009), "add", 1, 69_000)
+    assert fetch_and_add.flaw(history)
+
+
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        ("inside at once", "two hold a mutex"),
+        ("smaller than one before", "a token falls"),
+        ("granted twice", "a token comes again"),
+    ],
+)
+def test_a_mutex_is_checked_without_a_search(reason: str, name: str) -> None:
+    violation = fenced_mutex.flaw(ILLEGAL[name][1])
+    assert violation is not None
+    assert reason in violation.reason
+
+
+def test_a_stay_within_a_longer_one_is_found() -> None:
+    """Though another stay that is over lies between."""
+    history = [
+        ok(A, (0, 1), "acquire"),
+        ok(B, (2, 2), "acquire"),
+        ok(B, (3, 3), "release"),
+        ok(C, (4, 5), "acquire"),
+        ok(A, (8, 9), "release"),
+    ]
+    violation = fenced_mutex.flaw(history[:1] + history[3:])
+    assert violation is not None
+    assert violation.operations == (history[0], history[4], history[3])
+    assert fenced_mutex.flaw(history)
+
+
+PUT_XY = [ok(A, (0, 1), "put", "x"), ok(A, (2, 3), "put", "y")]
+
+
+@pytest.mark.parametrize(
+    ("reason", "gets"),
+    [
+        ("nobody put", [ok(B, (4, 5), "get", None, "z")]),
+        ("before it was put in", [ok(B, (0, 1), "get", None, "y")]),
+        ("came out twice", [ok(B, (4 + n, 9), "get", None, "x") for n in range(2)]),
+        ("1 items are lost, 0", [ok(B, (4, 5), "get", None, "x")]),
+        ("2 items are lost, 1", [unknown(B, 4, "get")]),
+        ("places", [ok(B, (4, 5), "get", None, "y"), ok(B, (6, 7), "get", None, "x")]),
+    ],
+)
+def test_a_queue_is_checked_without_a_search(reason: str, gets: History) -> None:
+    violation = total_queue.flaw([*PUT_XY, *gets])
+    assert violation is not None
+    assert reason in violation.reason
+
+
+@pytest.mark.parametrize(
+    ("gets", "at_least_once"),
+    [
+        pytest.param([ok(B, (4, 5), "get", None, each) for each in "xy"], False, id="in order"),
+        pytest.param(
+            [ok(B, (4, 5), "get", None, "y"), unknown(C, 4, "get"), ok(B, (6, 7), "get")],
+            False,
+            id="one may have gone with who died",
+        ),
+        pytest.param(
+            [ok(B, (4, 5), "get", None, each) for each in "xyx"], True, id="delivered again"
+        ),
+        pytest.param(
+            [ok(C, (4, 9), "get", None, "y"), ok(B, (5, 8), "get", None, "x")],
+            False,
+            id="two take at once",
+        ),
+    ],
+)
+def test_a_queue_that_keeps_its_promise_passes(gets: History, at_least_once: bool) -> None:
+    assert total_queue.flaw([*PUT_XY, *gets], at_least_once=at_least_once) is None
+
+
+def test_a_queue_whose_items_are_not_different_cannot_be_checked() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        total_queue.flaw([*PUT_XY, ok(B, (4, 5), "put", "x")])
