@@ -1,6 +1,7 @@
 """The stress program: it passes on kvsync, catches every broken twin, and cleans up."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,12 @@ TWINS = [
     for twin in twins(scenario)
     if (name, twin) not in HANGS
 ]
+
+RECORDED = [each for each in TWINS if each[0] in {"counter", "dict_cas", "lock"}]
+"""Twins of the scenarios that record histories."""
+
+ALL_RECORDED = ["--seconds=60", "--histories=1200"]
+"""Windows as long as their period, for longer than the goal takes."""
 
 
 def stress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -64,6 +71,22 @@ def test_a_broken_twin_is_caught(tmp_path: Path, scenario: str, twin: str) -> No
     assert done.returncode == 1, done.stdout + done.stderr
     assert "VIOLATED" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scenario", sorted({name for name, _ in RECORDED}))
+def test_recorded_histories_are_checked_and_counted(tmp_path: Path, scenario: str) -> None:
+    """A checker that was shown nothing has nothing to say."""
+    done = stress(tmp_path, "--scenario", scenario, "--kills=2", *ALL_RECORDED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"histories [1-9].*checked operations [1-9].*unknown outcomes", done.stdout)
+
+
+@pytest.mark.parametrize(("scenario", "twin"), RECORDED)
+def test_the_history_of_a_broken_twin_is_illegal(tmp_path: Path, scenario: str, twin: str) -> None:
+    """Whatever else catches it, its history does, and shows why."""
+    done = stress(tmp_path, "--scenario", scenario, "--twin", twin, "--kills=6", *ALL_RECORDED)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"not linearizable as a \w+:\n  process \d", done.stdout)
 
 
 def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
