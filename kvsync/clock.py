@@ -1,6 +1,7 @@
 """The two clocks that kvsync reads; tests put others in their place."""
 
 import time
+from functools import partial
 from typing import Protocol
 
 
@@ -14,15 +15,12 @@ class Clock(Protocol):
         """Seconds that never jump, suspended time included: for waits and leases."""
 
 
+# Linux counts suspended time in CLOCK_BOOTTIME only; macOS does in CLOCK_MONOTONIC.
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 class SystemClock:
     """The machine's own clocks."""
 
     wall = staticmethod(time.time)
-
-    @staticmethod
-    def boot() -> float:
-        return time.clock_gettime(_BOOT_CLOCK)
-
-
-# Linux counts suspended time in CLOCK_BOOTTIME only; macOS does in CLOCK_MONOTONIC.
-_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    boot = staticmethod(partial(time.clock_gettime, _BOOT_CLOCK))

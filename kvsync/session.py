@@ -106,12 +106,12 @@ class Session:
         """
         if not self.detects_deadlocks:
             return ""
-        ident, number = this_thread()
-        return f"{_process_name(os.getpid())}/{number}/{ident}"
+        return _thread_name(os.getpid(), this_thread())
 
-    def next_attempt(self) -> int:
-        """A number that no other attempt of this session has."""
-        return next(self._life().attempts)
+    def next_attempt(self) -> tuple[int, str, int]:
+        """Ours, the calling thread, and a number that no other attempt of this session has."""
+        life = self._life()
+        return life.id, self.thread, next(life.attempts)
 
     def undo(self, step: Callable[[], object]) -> None:
         """Take back what an interrupted call left in the store; `step` may be repeated.
@@ -302,10 +302,10 @@ def _process(row: Row) -> Process:
     return Process(*row[4:])
 
 
-@lru_cache(maxsize=1)
-def _process_name(pid: int) -> str:
+@lru_cache(maxsize=64)
+def _thread_name(pid: int, thread: Thread) -> str:
     here = this_process()
-    return f"{here.pid_namespace}.{pid}.{here.start_ticks}"
+    return f"{here.pid_namespace}.{pid}.{here.start_ticks}/{thread.number}/{thread.ident}"
 
 
 _sessions: dict[int, weakref.ref[Session]] = {}

@@ -95,9 +95,13 @@ class Lockable(Enterable, Primitive):
 
     def _latest(self) -> Grant | None:
         """This thread's last grant, else another thread's; a forked child has none of them."""
-        ours = self._ours()
-        mine = [grant for grant in ours if grant.thread == this_thread()]
-        return next(reversed(mine or ours), None)
+        here, pid, latest = this_thread(), os.getpid(), None
+        for grant in reversed(self._units.held):
+            if grant.pid == pid:
+                if grant.thread == here:
+                    return grant
+                latest = latest or grant
+        return latest
 
     def _ours(self) -> list[Grant]:
         return [grant for grant in self._units.held if grant.pid == os.getpid()]

@@ -13,6 +13,7 @@ from kvsync.primitives.grants import (
     FREE_IF_NOBODY_WAITS,
     JOIN,
     TAKE,
+    TAKE_ALL,
     Grant,
     Holder,
     Waiter,
@@ -24,6 +25,13 @@ from kvsync.session import Session
 from kvsync.waiting import GONE, WAITING, Wait, Wish, enter
 
 _GRANTED = "granted"
+
+_MOMENT = 0.001
+"""Seconds. Who has held something for longer is likely to be waited for. Then `release` does not
+first try the one statement that does where nobody waits: what it saves is little against that."""
+
+_Given = tuple[int, int]
+"""The token and the slot of a grant."""
 
 _OF_ATTEMPT = "where space = :space and name = :name and session = :session and attempt = :attempt"
 
@@ -50,94 +58,97 @@ class Units:
         """
         self._engine.forbid_in_transaction("acquire")
         self.session.undo_leftovers()
-        attempt = self.session.next_attempt()
         deadline = None if timeout is None else self._engine.boot() + timeout
-        wish = Wish(self.space, self.name, kind, attempt, deadline, units, self.capacity, lease)
+        wish = self._wish(kind, deadline, units, lease)
         try:
             grant = self._take(wish) or self._after_a_look(wish, timeout)
             if grant is not None:
                 self.held.append(grant)
             return grant
         except BaseException:
-            self.session.undo(partial(self._undo, attempt))
+            self.session.undo(partial(self._undo, wish))
             raise
+
+    def _wish(self, kind: str, deadline: float | None, units: int, lease: float | None) -> Wish:
+        attempt, capacity = self.session.next_attempt(), self.capacity
+        return Wish(*attempt, self.space, self.name, kind, deadline, units, capacity, lease)
 
     def _take(self, wish: Wish) -> Grant | None:
         """At once, or not at all."""
+        boot = self._engine.boot()
         rows = self._engine.write(
-            TAKE,
+            TAKE_ALL if wish.units == self.capacity else TAKE,
             {
                 **vars(wish),
-                "session": self.session.id,
-                "thread": self.session.thread,
                 "since": self._engine.now(),
-                "expires": wish.lease and self._engine.boot() + wish.lease,
+                "expires": wish.lease and boot + wish.lease,
             },
-            patience=wish.patience(self._engine.boot()),
+            patience=wish.patience(boot),
             sure=True,
         )
-        return self._grant(rows[0][0], wish) if rows else None
+        return self._grant(rows[0], wish) if rows else None
 
     def _after_a_look(self, wish: Wish, timeout: float | None) -> Grant | None:
         """See to the dead; then try again, or wait."""
         self.session.reap(self._holding_sessions())
         if timeout == 0:
             once = replace(wish, deadline=None)
-            token = self._engine.transact(
+            given = self._engine.transact(
                 partial(self._try, once), patience=wish.patience(self._engine.boot())
             )
-            return None if token is None else self._grant(token, wish)
+            return None if given is None else self._grant(given, wish)
         return self._queue(wish)
 
-    def _try(self, wish: Wish, transaction: Transaction) -> int | None:
+    def _try(self, wish: Wish, transaction: Transaction) -> _Given | None:
         """Join the line and leave it again, in one moment."""
-        ticket, token = self._enter(wish, None, transaction)
-        return self._withdraw(ticket, transaction) if token is None else token
+        ticket, given = self._enter(wish, None, transaction)
+        return self._withdraw(ticket, transaction) if given is None else given
 
     def _queue(self, wish: Wish) -> Grant | None:
         with self.session.doorbell() as doorbell:
             while True:
-                ticket, token = self._engine.transact(
+                ticket, given = self._engine.transact(
                     partial(self._enter, wish, doorbell),
                     patience=wish.patience(self._engine.boot()),
                 )
-                if token is not None:
-                    return self._grant(token, wish)
+                if given is not None:
+                    return self._grant(given, wish)
                 with Wait(self.session, wish, ticket, doorbell) as wait:
                     while (state := wait.until_served()) == _GRANTED:
-                        if token := self._engine.transact(partial(self._claim, ticket)):
-                            return self._grant(token, wish)
+                        if given := self._engine.transact(partial(self._claim, ticket)):
+                            return self._grant(given, wish)
                 if state == WAITING:
-                    token = self._engine.transact(partial(self._withdraw, ticket))
-                    return None if token is None else self._grant(token, wish)
+                    given = self._engine.transact(partial(self._withdraw, ticket))
+                    return None if given is None else self._grant(given, wish)
                 assert state == GONE
                 if wish.is_over(self._engine.boot()):
                     return None
 
     def _enter(
         self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction
-    ) -> tuple[int, int | None]:
-        """Join the line; returns the ticket, and the token if it was served at once."""
+    ) -> tuple[int, _Given | None]:
+        """Join the line; returns the ticket, and what it was given if it was served at once."""
         self._serve(transaction)
         self._check_limit(transaction)
-        ticket = enter(self.session, transaction, wish, doorbell)
+        ticket = enter(transaction, wish, doorbell)
         self._serve(transaction)
         return ticket, self._claim(ticket, transaction)
 
-    def _claim(self, ticket: int, transaction: Transaction) -> int | None:
-        """The token of the grant given to that ticket; None if it has passed on."""
+    def _claim(self, ticket: int, transaction: Transaction) -> _Given | None:
+        """The grant given to that ticket; None if it has passed on."""
         rows = transaction.execute(
             "update kvsync_unit set claim_by = null, ticket = null, expires = :boot + ("
             " select lease from kvsync_ticket where id = :ticket)"
             " where space = :space and name = :name and ticket = :ticket and session <> 0"
-            " returning token",
+            " returning token, slot",
             {**self._here, "ticket": ticket, "boot": self._engine.boot()},
         )
         if not rows:
             self._return(ticket, transaction)
             return None
         transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
-        return int(rows[0][0])
+        given: _Given = rows[0]
+        return given
 
     def _return(self, ticket: int, transaction: Transaction) -> None:
         """What was given is gone already (by force, or by its lease): back to the old place."""
@@ -148,10 +159,10 @@ class Units:
         ):
             self._serve(transaction)
 
-    def _withdraw(self, ticket: int, transaction: Transaction) -> int | None:
-        """Leave the line; what was given in this very instant is kept: its token."""
-        token = self._claim(ticket, transaction)
-        if token is None:
+    def _withdraw(self, ticket: int, transaction: Transaction) -> _Given | None:
+        """Leave the line; what was given in this very instant is kept."""
+        given = self._claim(ticket, transaction)
+        if given is None:
             transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
             transaction.execute(
                 "update kvsync_unit set session = 0 where space = :space and name = :name"
@@ -159,18 +170,18 @@ class Units:
                 {**self._here, "ticket": ticket},
             )
             self._serve(transaction)
-        return token
+        return given
 
-    def _undo(self, attempt: int) -> None:
+    def _undo(self, wish: Wish) -> None:
         """Nothing of this attempt stays, whatever it had come to."""
 
         def work(transaction: Transaction) -> None:
-            mine = {**self._here, "session": self.session.id, "attempt": attempt}
+            mine = {**self._here, "session": wish.session, "attempt": wish.attempt}
             transaction.execute(f"delete from kvsync_ticket {_OF_ATTEMPT}", mine)
             transaction.execute(f"update kvsync_unit set session = 0 {_OF_ATTEMPT}", mine)
             self._serve(transaction)
 
-        self.held[:] = [grant for grant in self.held if grant.attempt != attempt]
+        self.held[:] = [grant for grant in self.held if grant.attempt != wish.attempt]
         self._engine.transact(work)
 
     def _check_limit(self, transaction: Transaction) -> None:
@@ -191,29 +202,27 @@ class Units:
         Raises: LeaseLostError if `within` is not held any more.
         """
         self._engine.forbid_in_transaction("acquire")
-        attempt = self.session.next_attempt()
-        wish = Wish(self.space, self.name, kind, attempt, None, units, self.capacity, lease)
+        wish = self._wish(kind, None, units, lease)
 
-        def work(transaction: Transaction) -> int | None:
+        def work(transaction: Transaction) -> _Given | None:
             row = {
                 **vars(wish),
                 "session": within.session,
-                "thread": self.session.thread,
                 "since": transaction.now,
                 "boot": self._engine.boot(),
                 "within": within.token,
             }
             found = transaction.execute(JOIN, row)
-            return found[0][0] if found else None
+            return found[0] if found else None
 
         try:
-            token = self._engine.transact(work)
-            if token is None:
+            given = self._engine.transact(work)
+            if given is None:
                 raise self.lost(within)
-            self.held.append(self._grant(token, wish))
+            self.held.append(self._grant(given, wish))
             return self.held[-1]
         except BaseException:
-            self.session.undo(partial(self._undo, attempt))
+            self.session.undo(partial(self._undo, wish))
             raise
 
     # --- releasing ----------------------------------------------------------------------------
@@ -241,11 +250,19 @@ class Units:
 
     def _release(self, grant: Grant) -> bool:
         """Whether it was still ours. A lease that is over is not, taken by others or not."""
-        mine = {**self._here, "token": grant.token, "session": grant.session}
-        rows = self._engine.write(FREE_IF_NOBODY_WAITS, mine)
+        boot, rows = self._engine.boot(), []
+        mine = {
+            "space": self.space,
+            "name": self.name,
+            "slot": grant.slot,
+            "token": grant.token,
+            "session": grant.session,
+        }
+        if boot - grant.since <= _MOMENT:
+            rows = self._engine.write(FREE_IF_NOBODY_WAITS, mine)
         if not rows:
             rows = self._engine.transact(partial(self._drop, mine))
-        return any(expires is None or expires > self._engine.boot() for (expires,) in rows)
+        return any(expires is None or expires > boot for (expires,) in rows)
 
     def _drop(self, mine: dict[str, Any], transaction: Transaction) -> list[Any]:
         rows = transaction.execute(FREE, mine)
@@ -363,12 +380,15 @@ class Units:
         )
         return [session for (session,) in rows]
 
-    def _grant(self, token: int, wish: Wish) -> Grant:
+    def _grant(self, given: _Given, wish: Wish) -> Grant:
+        token, slot = given
         return Grant(
             token,
             self.name,
             wish.units,
             wish.lease,
-            self.session.id,
+            slot,
+            wish.session,
             wish.attempt,
+            self._engine.boot(),
         )
