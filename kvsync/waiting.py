@@ -15,7 +15,7 @@ from functools import partial
 
 from kvsync import deadlock
 from kvsync.engine import Engine, Transaction
-from kvsync.engine.doorbell import Doorbell, Watch
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch
 from kvsync.engine.process import this_process
 from kvsync.errors import DeadlockError
 from kvsync.session import MEND, Session
@@ -36,8 +36,9 @@ _NAP = 0.02
 _GATE_PATIENCE = 1.0
 """Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same."""
 
-WAITING, PASSED, GONE = "waiting", "passed", "gone"
-"""A ticket that waits; that did not claim what it was given, and is skipped; that is no more."""
+WAITING, GRANTED, PASSED, GONE = "waiting", "granted", "passed", "gone"
+"""A ticket that waits; that was given what it waits for; that did not claim it, and is skipped;
+that is no more."""
 
 _ENTER = """
     insert into kvsync_ticket (space, name, kind, units, capacity, session, attempt, thread,
@@ -133,6 +134,7 @@ class Wait:
         self._mute: set[int] = set()  # sessions that no watch tells of
         self._net = _NETS[0]
         self._next_look_at_mute = _FIRST_LOOK
+        self._served = False
 
     def __enter__(self) -> "Wait":
         return self
@@ -143,7 +145,7 @@ class Wait:
     def until_served(self) -> str:
         """The ticket's state once it waits no more; WAITING when the deadline is over.
 
-        Raises: DeadlockError.
+        GRANTED may be no more than what a ring says: to claim is to know. Raises: DeadlockError.
         """
         quiet = True
         while True:
@@ -163,6 +165,9 @@ class Wait:
             if quiet:
                 self._refuse_deadlock()
             quiet = self._sleep(view, now)
+            if self._served:
+                self._served = False
+                return GRANTED
 
     def _look(self) -> _View:
         view, ours = _View(), this_process().clock
@@ -226,14 +231,15 @@ class Wait:
         if self._doorbell is None:
             time.sleep(min(seconds, _NAP))
             return True
-        gone = self._doorbell.wait(self._watches.values(), seconds)
+        rings, gone = self._doorbell.wait(self._watches.values(), seconds)
+        self._served = SERVED in rings and self._wish.units > 0
         for session, watch in list(self._watches.items()):
             if watch in gone:
                 # It is dying, or has closed its descriptors: a watch would wake us at once again.
                 self._watches.pop(session).close()
                 self._mute.add(session)
                 self._next_look_at_mute = _FIRST_LOOK
-        return not gone and self._engine.boot() - now >= seconds
+        return not rings and not gone
 
     def _refuse_deadlock(self) -> None:
         wish = self._wish
@@ -244,7 +250,9 @@ class Wait:
             raise DeadlockError(deadlock.describe(self._engine, circle))
 
 
-def ring(engine: Engine, transaction: Transaction, doorbell: str | None) -> None:
+def ring(
+    engine: Engine, transaction: Transaction, doorbell: str | None, ring: bytes = LOOK
+) -> None:
     """Once committed, wake who listens there."""
     if doorbell is not None:
-        transaction.after_commit(partial(engine.doorbells.ring, doorbell))
+        transaction.after_commit(partial(engine.doorbells.ring, doorbell, ring))

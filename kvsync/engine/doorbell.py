@@ -1,7 +1,8 @@
 """Doorbells: FIFOs beside the database that wake one waiter, or prove a process alive.
 
 - Each waiting thread has a doorbell of its own, for threads must not take each other's rings. A
-  ring is one byte, and only a hint: who is woken reads the truth from the database.
+  ring is one byte, and only a hint: who is woken reads the truth from the database. `SERVED` hints
+  at what to try first.
 - Each session has one that nobody rings. Its process keeps it open for reading until it ends, and
   no one else does: who opens it for writing is refused (ENXIO) once that process is gone, and
   whoever had it open before is told by the kernel (POLLERR). That takes no pid and no guess, and
@@ -19,7 +20,6 @@ import errno
 import os
 import secrets
 import select
-import signal
 import stat
 import threading
 import weakref
@@ -31,7 +31,11 @@ from kvsync.engine.gate import Sidecar
 
 _OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
 # Writing too, so that it is never at its end, as a FIFO without a writer would be.
-_OPEN_RINGING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_WATCHING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+LOOK, SERVED = b"!", b"+"
+"""Rings: look how the line stands; what you wait for was given to you."""
 
 
 class Mark(NamedTuple):
@@ -74,10 +78,12 @@ class Doorbell(_End):
         self._path = path
         os.rename(path + "~", path)
 
-    def wait(self, watches: Iterable["Watch"], timeout: float | None) -> list["Watch"]:
+    def wait(
+        self, watches: Iterable["Watch"], timeout: float | None
+    ) -> tuple[bytes, list["Watch"]]:
         """Sleep until it rings, a watched process is gone, or `timeout` seconds are over.
 
-        Returns the watches whose process is gone; forgets the rings so far.
+        Returns the rings so far, and the watches whose process is gone.
         """
         poll = select.poll()  # looked up each time: gevent puts its own in its place
         poll.register(self.descriptor, select.POLLIN)
@@ -86,13 +92,15 @@ class Doorbell(_End):
             poll.register(watch.descriptor, 0)
             watched[watch.descriptor] = watch
         found = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
-        self._forget_rings()
-        return [watched[descriptor] for descriptor, _ in found if descriptor in watched]
+        gone = [watched[descriptor] for descriptor, _ in found if descriptor in watched]
+        return self._take_rings(), gone
 
-    def _forget_rings(self) -> None:
+    def _take_rings(self) -> bytes:
+        rings = b""
         with suppress(BlockingIOError):
-            while len(os.read(self.descriptor, 512)) == 512:
-                pass
+            while len(rings) % 512 == 0:
+                rings += os.read(self.descriptor, 512)
+        return rings
 
     def close(self) -> None:
         """Stop listening; idempotent. In a forked child it is closed already."""
@@ -106,7 +114,7 @@ class Watch(_End):
     """A process's doorbell, held open for writing: `Doorbell.wait` tells when it is gone."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, _OPEN_RINGING)
+        super().__init__(path, _OPEN_WATCHING)
 
 
 class Doorbells:
@@ -122,23 +130,17 @@ class Doorbells:
         self._sidecar.make_fifo(path + "~")
         return Doorbell(path)
 
-    def ring(self, name: str) -> None:
+    def ring(self, name: str, ring: bytes = LOOK) -> None:
         """Wake who listens there; no one is no error, for the truth is in the database."""
-        try:
-            descriptor = os.open(os.path.join(self.folder, name), _OPEN_RINGING)
-        except OSError:
-            return
-        # The host program may have SIGPIPE at its default, and the listener may just be gone.
-        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
-        try:
-            with suppress(BlockingIOError):  # full: it has been rung often enough
-                os.write(descriptor, b"!")
-        except BrokenPipeError:
-            if signal.SIGPIPE not in masked:
-                signal.sigtimedwait({signal.SIGPIPE}, 0)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
-            os.close(descriptor)
+        # Reading too: so nobody who is just going away can make this write raise SIGPIPE, which the
+        # host program may have at its default. (A ringer keeps no one alive: what is rung is never
+        # what proves a life.)
+        with suppress(OSError):  # full: it has been rung often enough
+            descriptor = os.open(f"{self.folder}/{name}", _OPEN_LISTENING)
+            try:
+                os.write(descriptor, ring)
+            finally:
+                os.close(descriptor)
 
     def watch(self, mark: Mark) -> Watch | None:
         """A watch on a living process's doorbell; None if it is gone, or cannot be watched."""
@@ -161,7 +163,7 @@ class Doorbells:
                 return None
             if (found.st_dev, found.st_ino) != (mark.device, mark.inode):
                 return None
-            os.close(os.open(path, _OPEN_RINGING))
+            os.close(os.open(path, _OPEN_WATCHING))
         except OSError as error:
             return False if error.errno == errno.ENXIO else None
         return True

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -439,16 +439,19 @@ def _real(module: str, name: str) -> Any:
 
 def current_task() -> object:
     """What runs in this thread right now, finer than the thread: an asyncio task, a greenlet."""
-    return tuple(_tasks())
-
-
-def _tasks() -> Iterator[object]:
     # A module that another thread is just importing lacks what is asked of it: no task yet.
+    task = None
     asyncio = sys.modules.get("asyncio")
-    if getattr(asyncio, "_get_running_loop", lambda: None)() is not None:
-        yield getattr(asyncio, "current_task", lambda: None)()
+    if asyncio and getattr(asyncio, "_get_running_loop", _none)() is not None:
+        task = getattr(asyncio, "current_task", _none)()
     greenlet = sys.modules.get("greenlet")
-    yield getattr(greenlet, "getcurrent", lambda: None)()
+    if greenlet:
+        task = task, getattr(greenlet, "getcurrent", _none)()
     trio = getattr(sys.modules.get("trio"), "lowlevel", None)
-    if getattr(trio, "in_trio_task", lambda: False)():
-        yield trio.current_task()  # type: ignore[union-attr]  # it has one
+    if trio and getattr(trio, "in_trio_task", _none)():
+        task = task, trio.current_task()
+    return task
+
+
+def _none() -> None:
+    return None

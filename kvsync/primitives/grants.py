@@ -29,6 +29,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Engine, Transaction
+from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.engine.process import this_process
 from kvsync.session import EPOCH, MEND
 from kvsync.threads import Thread, this_thread
@@ -130,8 +131,11 @@ _TICKETS = """
     select kvsync_ticket.id, units, capacity, kvsync_ticket.doorbell, deadline, clock
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
     where space = :space and name = :name and state = 'waiting' and kvsync_ticket.id > :last
-    order by kvsync_ticket.id limit 16
+    order by kvsync_ticket.id limit :page
 """
+_PAGE = 4
+"""Tickets that are read at once."""
+
 _HOLDERS = """
     select coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind, units,
         kvsync_grant.id, kvsync_grant.since, expires
@@ -203,14 +207,18 @@ def serve(space: str, engine: Engine, transaction: Transaction, name: str) -> No
             end(space, name, transaction, token)
         else:
             used += units
-    last = 0
-    while rows := transaction.execute(_TICKETS, {**here, "last": last}):
+    last, found = 0, _PAGE
+    while found == _PAGE:
+        rows = transaction.execute(_TICKETS, {**here, "last": last, "page": _PAGE})
+        found = len(rows)
         for last, units, capacity, doorbell, deadline, clock in rows:
             if deadline is not None and deadline <= boot and clock == this_process().clock:
                 transaction.execute("delete from kvsync_ticket where id = :id", {"id": last})
                 continue
-            ring(engine, transaction, doorbell)  # the new head too: it has others to watch now
-            if used + units > capacity:
+            fits = used + units <= capacity
+            # The new head is rung too: it has others to watch now.
+            ring(engine, transaction, doorbell, SERVED if fits else LOOK)
+            if not fits:
                 return
             _give(transaction, {**here, "ticket": last, "boot": boot})
             used += units

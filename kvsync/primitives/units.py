@@ -22,9 +22,7 @@ from kvsync.primitives.grants import (
     waiters,
 )
 from kvsync.session import Session
-from kvsync.waiting import GONE, WAITING, Wait, Wish, enter
-
-_GRANTED = "granted"
+from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter
 
 _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for. Then `release` does not
@@ -114,7 +112,7 @@ class Units:
                 if given is not None:
                     return self._grant(given, wish)
                 with Wait(self.session, wish, ticket, doorbell) as wait:
-                    while (state := wait.until_served()) == _GRANTED:
+                    while (state := wait.until_served()) == GRANTED:
                         if given := self._engine.transact(partial(self._claim, ticket)):
                             return self._grant(given, wish)
                 if state == WAITING:
