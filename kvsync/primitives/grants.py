@@ -123,15 +123,16 @@ FREE_IF_NOBODY_WAITS = f"""
     returning expires
 """
 _GRANTS = """
-    select kvsync_grant.id, units, expires, claim_by, clock
-    from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
-    where space = :space and name = :name
+    select id, units, expires, claim_by, case when expires is not null or claim_by is not null
+        then (select clock from kvsync_session where kvsync_session.id = session) end
+    from kvsync_grant where space = :space and name = :name
 """
 _TICKETS = """
-    select kvsync_ticket.id, units, capacity, kvsync_ticket.doorbell, deadline, clock
-    from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
-    where space = :space and name = :name and state = 'waiting' and kvsync_ticket.id > :last
-    order by kvsync_ticket.id limit :page
+    select id, units, capacity, doorbell, deadline, case when deadline is not null
+        then (select clock from kvsync_session where kvsync_session.id = session) end
+    from kvsync_ticket
+    where space = :space and name = :name and state = 'waiting' and id > :last
+    order by id limit :page
 """
 _PAGE = 4
 """Tickets that are read at once."""
@@ -196,15 +197,28 @@ class Waiter(NamedTuple):
     since: float
 
 
-def serve(space: str, engine: Engine, transaction: Transaction, name: str) -> None:
-    """End what time has ended, give what is free to the head of the line, and ring."""
+def serve(
+    space: str,
+    engine: Engine,
+    transaction: Transaction,
+    name: str,
+    *,
+    news: bool = True,
+    mine: int | None = None,
+) -> None:
+    """End what time has ended, give what is free to the head of the line, and ring.
+
+    Without `news` nothing has changed for those in the line so far, and none of them is rung in
+    vain; nor is ever the ticket `mine`, whose owner asks.
+    """
     boot, here = engine.boot(), {"space": space, "name": name}
     used = 0
     for row in transaction.execute(_GRANTS, here):
         token, units, expires, claim_by, clock = row
         ends = [end for end in (expires, claim_by) if end is not None]
-        if clock == this_process().clock and min(ends, default=boot + 1) <= boot:
+        if ends and clock == this_process().clock and min(ends) <= boot:
             end(space, name, transaction, token)
+            news = True
         else:
             used += units
     last, found = 0, _PAGE
@@ -214,14 +228,17 @@ def serve(space: str, engine: Engine, transaction: Transaction, name: str) -> No
         for last, units, capacity, doorbell, deadline, clock in rows:
             if deadline is not None and deadline <= boot and clock == this_process().clock:
                 transaction.execute("delete from kvsync_ticket where id = :id", {"id": last})
+                news = True
                 continue
             fits = used + units <= capacity
-            # The new head is rung too: it has others to watch now.
-            ring(engine, transaction, doorbell, SERVED if fits else LOOK)
+            if last != mine and (fits or news):
+                # The new head is rung too: it has others to watch now.
+                ring(engine, transaction, doorbell, SERVED if fits else LOOK)
             if not fits:
                 return
             _give(transaction, {**here, "ticket": last, "boot": boot})
             used += units
+            news = True
 
 
 def end(space: str, name: str, transaction: Transaction, token: int) -> bool:

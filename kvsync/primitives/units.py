@@ -31,6 +31,14 @@ first try the one statement that does where nobody waits: what it saves is littl
 _Given = tuple[int, int]
 """The token and the slot of a grant."""
 
+_OTHER_LIMIT = """
+    select capacity from kvsync_grant
+    where space = :space and name = :name and capacity <> :capacity
+    union all
+    select capacity from kvsync_ticket
+    where space = :space and name = :name and capacity <> :capacity
+    limit 1
+"""
 _OF_ATTEMPT = "where space = :space and name = :name and session = :session and attempt = :attempt"
 
 
@@ -126,10 +134,11 @@ class Units:
         self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction
     ) -> tuple[int, _Given | None]:
         """Join the line; returns the ticket, and what it was given if it was served at once."""
-        self._serve(transaction)
-        self._check_limit(transaction)
+        if self._other_limit(transaction) is not None:
+            self._serve(transaction)  # what time has ended is in nobody's way
+            self._check_limit(transaction)
         ticket = enter(transaction, wish, doorbell)
-        self._serve(transaction)
+        serve(self.space, self._engine, transaction, self.name, news=False, mine=ticket)
         return ticket, self._claim(ticket, transaction)
 
     def _claim(self, ticket: int, transaction: Transaction) -> _Given | None:
@@ -183,16 +192,16 @@ class Units:
         self._engine.transact(work)
 
     def _check_limit(self, transaction: Transaction) -> None:
-        for table in ("kvsync_grant", "kvsync_ticket"):
-            for (found,) in transaction.execute(
-                f"select capacity from {table} where space = :space and name = :name"
-                " and capacity <> :capacity limit 1",
-                {**self._here, "capacity": self.capacity},
-            ):
-                raise LimitError(
-                    f"{self.space} {self.name!r} is in use with a limit of {found}, not"
-                    f" {self.capacity}; a new limit is adopted when nobody holds it or waits"
-                )
+        found = self._other_limit(transaction)
+        if found is not None:
+            raise LimitError(
+                f"{self.space} {self.name!r} is in use with a limit of {found}, not"
+                f" {self.capacity}; a new limit is adopted when nobody holds it or waits"
+            )
+
+    def _other_limit(self, transaction: Transaction) -> int | None:
+        rows = transaction.execute(_OTHER_LIMIT, {**self._here, "capacity": self.capacity})
+        return rows[0][0] if rows else None
 
     def join(self, within: Grant, kind: str, units: int, lease: float | None) -> Grant:
         """More of what `within` holds already, past the line: nobody else can hold any of it.
