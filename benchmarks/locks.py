@@ -1,4 +1,10 @@
-"""One lock: alone, among eight processes that hold it for 1 ms, handed over, and after a kill."""
+"""One lock: alone, among eight processes that hold it for 1 ms, handed over, and after a kill.
+
+Of the waits among eight processes there are two p99. The one over all acquisitions says little
+where a side is unfair: a process that takes the lock again at once adds hundreds of waits of some
+microseconds, and each process that starves meanwhile adds one long wait. So sides are compared by
+the p99 of the process that fared worst; both are shown.
+"""
 
 import time
 from collections.abc import Callable
@@ -132,12 +138,21 @@ def _crowd(measured: dict[str, Measured], contenders: int) -> Table:
             figure(side.rate),
             milliseconds(side.p50),
             milliseconds(side.p99),
+            milliseconds(side.unluckiest),
             milliseconds(side.worst),
             figure(side.share),
         ]
         for name, side in measured.items()
     ]
-    columns = ["side", "acquisitions/s", "wait p50", "p99", "worst", "slowest/fastest process"]
+    columns = [
+        "side",
+        "acquisitions/s",
+        "wait p50",
+        "p99 of all waits",
+        "p99 of the unluckiest process",
+        "worst",
+        "slowest/fastest process",
+    ]
     return Table(f"Lock, {contenders} processes, 1 ms held", columns, rows)
 
 
@@ -164,7 +179,10 @@ def _targets(
     return [
         Target("lock, uncontended: rate against FileLock", 1.5, _against("filelock", alone)),
         Target(
-            "lock, contended: p99 against the best peer", 1 / 5, _against_best(crowd, "p99"), True
+            "lock, contended: p99 of the unluckiest process against the best peer",
+            1 / 5,
+            _against_best(crowd, "unluckiest"),
+            True,
         ),
         Target(
             "lock, contended: worst wait against the best peer",

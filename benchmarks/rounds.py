@@ -11,11 +11,15 @@ from benchmarks.crew import Stint, merge
 
 @dataclass(frozen=True)
 class Round:
-    """One side's round: calls a second, seconds of wait, and slowest/fastest worker."""
+    """One side's round: calls a second, seconds of wait, and slowest/fastest worker.
+
+    `unluckiest` is the p99 of the worker whose own p99 is the longest.
+    """
 
     rate: float
     p50: float
     p99: float
+    unluckiest: float
     worst: float
     share: float
 
@@ -27,10 +31,15 @@ class Round:
         return cls(
             rate=sum(calls) * weight / seconds,
             p50=waits[len(waits) // 2] / weight / 1e9,
-            p99=waits[len(waits) * 99 // 100] / weight / 1e9,
+            p99=_p99(waits) / weight / 1e9,
+            unluckiest=max(_p99(merge([stint])) for stint in stints) / weight / 1e9,
             worst=waits[-1] / 1e9,
             share=min(calls) / max(calls) if any(calls) else 0.0,
         )
+
+
+def _p99(waits: Sequence[int]) -> int:
+    return waits[len(waits) * 99 // 100]
 
 
 @dataclass(frozen=True)

@@ -73,12 +73,19 @@ class Engine(Protocol):
         was seen a moment ago.
         """
 
-    def transact(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+    def transact(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        patience: float | None = None,
+        urgent: bool = False,
+    ) -> T:
         """What `work` returns, its statements one commit; nothing at all if it raises.
 
         Inside a transaction of the same thread and task it joins that one: what it did is undone
         if it raises, and committed when the outermost commits. BusyError comes after `patience`
-        seconds, if that is less than the `busy_timeout`.
+        seconds, if that is less than the `busy_timeout`. What is `urgent` does not first make way
+        for another process whose turn to write has come: others wait for what it does.
         """
 
     def transaction(self) -> AbstractContextManager[None]:

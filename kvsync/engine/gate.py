@@ -33,6 +33,7 @@ SLICE = 0.001
 _NAP = (0.002, 0.03)
 _CLAIM_NAP = (0.00005, 0.00015)
 _YIELD_NAP = (0.0003, 0.0009)
+_URGENT_NAP = (0.0001, 0.0003)
 _AGING, _AGED = 0.02, 0.1
 """Seconds of wait after which a waiter naps half as long, and after which it ages no further."""
 
@@ -160,9 +161,12 @@ def _hand_over(path: str, owner: int, group: int) -> None:
 class Turn:
     """One wait: naps between the attempts, a writer's claim, and the end of its patience."""
 
-    def __init__(self, sidecar: Sidecar, patience: float, *, writing: bool) -> None:
+    def __init__(
+        self, sidecar: Sidecar, patience: float, *, writing: bool, urgent: bool = False
+    ) -> None:
         self._sidecar = sidecar
         self._writing = writing
+        self._urgent = urgent
         self._began = time.monotonic()
         self._deadline = self._began + patience
         self.claim: int | None = None
@@ -182,6 +186,8 @@ class Turn:
         """Seconds to the next attempt: who has waited long comes often, so the claim finds it."""
         if self.claim is not None:
             return random.uniform(*_CLAIM_NAP)
+        if self._urgent:
+            return random.uniform(*_URGENT_NAP)
         if isinstance(obstacle, Yielded):
             return random.uniform(*_YIELD_NAP)
         waited = min(time.monotonic() - self._began, _AGED)

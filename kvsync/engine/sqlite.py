@@ -194,12 +194,18 @@ class SqliteEngine:
 
     # --- transactions -------------------------------------------------------------------------
 
-    def transact(self, work: Callable[[Transaction], T], *, patience: float | None = None) -> T:
+    def transact(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        patience: float | None = None,
+        urgent: bool = False,
+    ) -> T:
         place = self.place_for_writing()
         outer = self.open_transaction(place)
         if outer is not None:
             return outer.join().nested(work)
-        return run(self, place, work, patience)
+        return run(self, place, work, patience, urgent=urgent)
 
     def transaction(self) -> Block:
         return Block(self)
@@ -231,6 +237,7 @@ class SqliteEngine:
         *,
         writing: bool = True,
         patience: float | None = None,
+        urgent: bool = False,
     ) -> T:
         """Try until it succeeds.
 
@@ -242,7 +249,7 @@ class SqliteEngine:
                 " of this thread, which cannot go on before the handler returns"
             )
         patience = self.busy_timeout if patience is None else min(patience, self.busy_timeout)
-        turn = Turn(self._pool.sidecar, patience, writing=writing)
+        turn = Turn(self._pool.sidecar, patience, writing=writing, urgent=urgent)
         try:
             while True:
                 turn.rest(obstacle)

@@ -214,11 +214,13 @@ def run(
     place: Place,
     work: Callable[[SqliteTransaction], T],
     patience: float | None,
+    *,
+    urgent: bool,
 ) -> T:
     """What `work` returns, its statements one commit; nothing at all if it raises."""
     transaction = SqliteTransaction(engine, place)
     try:
-        begin(engine, transaction, patience)
+        begin(engine, transaction, patience, urgent=urgent)
         result = work(transaction)
         transaction.commit()
     finally:
@@ -231,13 +233,19 @@ def run(
 
 
 def begin(
-    engine: "SqliteEngine", transaction: SqliteTransaction, patience: float | None = None
+    engine: "SqliteEngine",
+    transaction: SqliteTransaction,
+    patience: float | None = None,
+    *,
+    urgent: bool = False,
 ) -> None:
     """Begin, waiting for others. Raises: BusyError."""
     try:
-        transaction.begin(polite=True)
+        transaction.begin(polite=not urgent)
     except Obstructed as obstacle:
-        engine.wait(obstacle, lambda: transaction.begin(polite=False), patience=patience)
+        engine.wait(
+            obstacle, lambda: transaction.begin(polite=False), patience=patience, urgent=urgent
+        )
 
 
 class Block:

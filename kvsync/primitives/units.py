@@ -121,7 +121,9 @@ class Units:
                     return self._grant(given, wish)
                 with Wait(self.session, wish, ticket, doorbell) as wait:
                     while (state := wait.until_served()) == GRANTED:
-                        if given := self._engine.transact(partial(self._claim, ticket)):
+                        if given := self._engine.transact(
+                            partial(self._claim, ticket), urgent=True
+                        ):
                             return self._grant(given, wish)
                 if state == WAITING:
                     given = self._engine.transact(partial(self._withdraw, ticket))
@@ -268,7 +270,7 @@ class Units:
         if boot - grant.since <= _MOMENT:
             rows = self._engine.write(FREE_IF_NOBODY_WAITS, mine)
         if not rows:
-            rows = self._engine.transact(partial(self._drop, mine))
+            rows = self._engine.transact(partial(self._drop, mine), urgent=True)
         return any(expires is None or expires > boot for (expires,) in rows)
 
     def _drop(self, mine: dict[str, Any], transaction: Transaction) -> list[Any]:
