@@ -134,7 +134,7 @@ class Wait:
         self._mute: set[int] = set()  # sessions that no watch tells of
         self._net = _NETS[0]
         self._next_look_at_mute = _FIRST_LOOK
-        self._served = False
+        self._served = False  # says the last ring
 
     def __enter__(self) -> "Wait":
         return self
@@ -166,7 +166,6 @@ class Wait:
                 self._refuse_deadlock()
             quiet = self._sleep(view, now)
             if self._served:
-                self._served = False
                 return GRANTED
 
     def _look(self) -> _View:

@@ -454,6 +454,25 @@ def test_a_stopped_claimant_costs_the_others_little(store: kvsync.Store) -> None
     os.close(claim)
 
 
+def test_what_is_urgent_makes_no_way_for_a_claimant(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others wait for what it does; and where it is obstructed, its naps are short."""
+    store.counter("hits").add()
+    claim = os.open(store.path + "-kvsync/claim", os.O_RDONLY)
+    fcntl.flock(claim, fcntl.LOCK_EX)
+    yields: list[gate.Obstructed] = []
+    rest = gate.Turn.rest
+    monkeypatch.setattr(gate.Turn, "rest", lambda self, why: (yields.append(why), rest(self, why)))
+    for urgent in (True, False):
+        store.engine._pool.place().free[0].slice_end = 0.0
+        store.engine.transact(lambda _: None, urgent=urgent)
+        assert [type(each) for each in yields] == ([] if urgent else [gate.Yielded])
+    turn = gate.Turn(store.engine._pool.sidecar, PATIENCE, writing=True, urgent=True)
+    assert max(turn._nap(gate.Obstructed("")) for _ in range(1000)) < gate.SLICE
+    os.close(claim)
+
+
 def test_a_failing_checkpoint_fails_no_commit(
     store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

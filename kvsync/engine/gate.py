@@ -9,6 +9,8 @@ kernel frees it when its holder dies. SQLite's own lock stays the truth; the gat
   again. One waiter at a time holds the *claim*, a second flock: it tries many times as often, and
   whoever's slice is over and sees the claim taken rests too. So a waiter is overtaken for one
   slice, not for ever.
+- What is *urgent*, because others wait for what it does (a lock is handed on), makes no way, and
+  naps for less than a millisecond. It is done once for each hand-over, never in a loop.
 - Nothing waits inside `flock`, so every wait has an end and answers signals. A claimant that is
   stopped costs the others some naps and nothing else.
 
