@@ -108,10 +108,9 @@ class Session:
             return ""
         return _thread_name(os.getpid(), this_thread())
 
-    def next_attempt(self) -> tuple[int, str, int]:
-        """Ours, the calling thread, and a number that no other attempt of this session has."""
-        life = self._life()
-        return life.id, self.thread, next(life.attempts)
+    def next_attempt(self) -> int:
+        """A number that no other attempt of this session has."""
+        return next(self._life().attempts)
 
     def undo(self, step: Callable[[], object]) -> None:
         """Take back what an interrupted call left in the store; `step` may be repeated.

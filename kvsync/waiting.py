@@ -72,14 +72,12 @@ lose what it has; a role 'due' has, as the first moment, a wall time at which th
 
 @dataclass
 class Wish:
-    """Who waits for what, and how."""
+    """What somebody waits for, and how."""
 
-    session: int
-    thread: str
-    attempt: int
     space: str
     name: str
     kind: str
+    attempt: int
     deadline: float | None = None  # on the boot clock
     units: int = 0  # none: it waits to be told, not for units
     capacity: int = 0
@@ -108,10 +106,12 @@ class _View:
         return {self.ahead} if self.ahead is not None else set(self.holders)
 
 
-def enter(transaction: Transaction, wish: Wish, doorbell: Doorbell | None) -> int:
+def enter(session: Session, transaction: Transaction, wish: Wish, doorbell: Doorbell | None) -> int:
     """Take a ticket; returns its id."""
     row = {
         **vars(wish),
+        "session": session.id,
+        "thread": session.thread,
         "doorbell": doorbell.mark.name if doorbell else None,
         "since": transaction.now,
     }

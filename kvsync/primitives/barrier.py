@@ -141,7 +141,7 @@ class Barrier(Primitive):
             _break(self._tickets, transaction)
             return _Place(_BROKEN)
         self._check_parties(transaction)
-        ticket = enter(transaction, wish, doorbell)
+        ticket = enter(self._session, transaction, wish, doorbell)
         self._tickets.pledge(transaction, ticket)
         if self._choose(transaction) != ticket:
             self._tickets.ring_first(transaction)  # it watches us from now on

@@ -178,7 +178,7 @@ class Condition(Enterable, Primitive):
         if not transaction.execute(_GIVE_BACK, row):
             raise self._lock._units.lost(held)
         serve(SPACE, self._engine, transaction, self._lock.name)
-        return enter(transaction, wish, doorbell)
+        return enter(self._session, transaction, wish, doorbell)
 
     def _give_up(self, wish: Wish, ticket: int, transaction: Transaction) -> str:
         """The ticket's state at the end of its time; one that was not notified leaves."""

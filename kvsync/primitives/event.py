@@ -101,7 +101,7 @@ class Event(Primitive):
 
     def _enter(self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction) -> int | None:
         """A ticket; None if it is set."""
-        return None if self.is_set() else enter(transaction, wish, doorbell)
+        return None if self.is_set() else enter(self._session, transaction, wish, doorbell)
 
     def stats(self) -> EventStats:
         """How it stands. Blocks no writer."""

@@ -85,7 +85,7 @@ class Tickets:
         session.undo_leftovers()
         deadline = None if timeout is None else self.engine.boot() + timeout
         attempt = session.next_attempt()
-        return Wish(*attempt, self.space, self.name, self.space, deadline, capacity=capacity)
+        return Wish(self.space, self.name, self.space, attempt, deadline, capacity=capacity)
 
     def patience(self, wish: Wish) -> float | None:
         """Seconds for which its first transaction may wait for SQLite's write lock."""

@@ -72,12 +72,12 @@ class Units:
                 self.held.append(grant)
             return grant
         except BaseException:
-            self.session.undo(partial(self._undo, wish))
+            self.session.undo(partial(self._undo, wish.attempt))
             raise
 
     def _wish(self, kind: str, deadline: float | None, units: int, lease: float | None) -> Wish:
         attempt, capacity = self.session.next_attempt(), self.capacity
-        return Wish(*attempt, self.space, self.name, kind, deadline, units, capacity, lease)
+        return Wish(self.space, self.name, kind, attempt, deadline, units, capacity, lease)
 
     def _take(self, wish: Wish) -> Grant | None:
         """At once, or not at all."""
@@ -86,6 +86,8 @@ class Units:
             TAKE_ALL if wish.units == self.capacity else TAKE,
             {
                 **vars(wish),
+                "session": self.session.id,
+                "thread": self.session.thread,
                 "since": self._engine.now(),
                 "expires": wish.lease and boot + wish.lease,
             },
@@ -139,7 +141,7 @@ class Units:
         if self._other_limit(transaction) is not None:
             self._serve(transaction)  # what time has ended is in nobody's way
             self._check_limit(transaction)
-        ticket = enter(transaction, wish, doorbell)
+        ticket = enter(self.session, transaction, wish, doorbell)
         serve(self.space, self._engine, transaction, self.name, news=False, mine=ticket)
         return ticket, self._claim(ticket, transaction)
 
@@ -181,16 +183,16 @@ class Units:
             self._serve(transaction)
         return given
 
-    def _undo(self, wish: Wish) -> None:
+    def _undo(self, attempt: int) -> None:
         """Nothing of this attempt stays, whatever it had come to."""
 
         def work(transaction: Transaction) -> None:
-            mine = {**self._here, "session": wish.session, "attempt": wish.attempt}
+            mine = {**self._here, "session": self.session.id, "attempt": attempt}
             transaction.execute(f"delete from kvsync_ticket {_OF_ATTEMPT}", mine)
             transaction.execute(f"update kvsync_unit set session = 0 {_OF_ATTEMPT}", mine)
             self._serve(transaction)
 
-        self.held[:] = [grant for grant in self.held if grant.attempt != wish.attempt]
+        self.held[:] = [grant for grant in self.held if grant.attempt != attempt]
         self._engine.transact(work)
 
     def _check_limit(self, transaction: Transaction) -> None:
@@ -217,6 +219,7 @@ class Units:
             row = {
                 **vars(wish),
                 "session": within.session,
+                "thread": self.session.thread,
                 "since": transaction.now,
                 "boot": self._engine.boot(),
                 "within": within.token,
@@ -231,7 +234,7 @@ class Units:
             self.held.append(self._grant(given, wish))
             return self.held[-1]
         except BaseException:
-            self.session.undo(partial(self._undo, wish))
+            self.session.undo(partial(self._undo, wish.attempt))
             raise
 
     # --- releasing ----------------------------------------------------------------------------
@@ -397,7 +400,7 @@ class Units:
             wish.units,
             wish.lease,
             slot,
-            wish.session,
+            self.session.id,
             wish.attempt,
             self._engine.boot(),
         )
