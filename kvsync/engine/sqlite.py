@@ -285,8 +285,8 @@ class SqliteEngine:
             raise BusyError(
                 f"{self.path}: called from a signal handler that interrupted its opening"
             )
-        place.opening.add(task)
         try:
+            place.opening.add(task)  # in here: a signal's exception can come right after it
             self._prepare_file(self._pool)
             if self._with_schema:
                 self._prepare_schema(self._pool)

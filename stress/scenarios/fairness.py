@@ -57,7 +57,7 @@ def _poll(lock: kvsync.Lock) -> None:
 
 def _acquire_from_the_end(lock: kvsync.Lock) -> None:
     """Whoever came last is served first."""
-    order = "order by kvsync_ticket.id"
+    order = "order by id"
     if f"{order} desc" not in grants._TICKETS:
         grants._TICKETS = grants._TICKETS.replace(order, f"{order} desc")
         assert f"{order} desc" in grants._TICKETS
