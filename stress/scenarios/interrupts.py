@@ -137,6 +137,18 @@ class Conditional(Within):
             self._condition.wait(_SHORT)
 
 
+class Running(Use):
+    """Once, and once more."""
+
+    def __init__(self, once: kvsync.Once) -> None:
+        super().__init__()
+        self._once = once
+
+    def once(self) -> None:
+        self._once.run(lambda: None)
+        self._once.reset()
+
+
 class Meeting(Use):
     """At a barrier."""
 
@@ -166,6 +178,7 @@ def _uses(store: kvsync.Store) -> dict[str, Use]:
         "condition": Conditional(store.condition("condition")),
         "condition-lock": Conditional(store.condition("other", store.lock("other"))),
         "barrier": Meeting(store.barrier("barrier", 2)),
+        "once": Running(store.once("once")),
         "election": Taking(store.election("election")),
     }
 
