@@ -1,5 +1,7 @@
 """What the checkers say of histories whose verdict is plain: legal ones, and ones that are not."""
 
+from dataclasses import replace
+
 import pytest
 
 from stress.checkers import Violation, fenced_mutex, fetch_and_add, total_queue
@@ -9,7 +11,7 @@ from stress.checkers.models.counter import Counter
 from stress.checkers.models.held import FencedMutex, ReentrantMutex, Semaphore
 from stress.checkers.models.queue import FifoQueue
 from stress.checkers.models.register import Register
-from stress.history import History
+from stress.history import History, Outcome
 from tests.histories import brute_force, failed, ok, unknown
 
 A, B, C = 1, 2, 3
@@ -306,6 +308,17 @@ def test_a_violation_keeps_what_makes_it_one() -> None:
     assert violation is not None
     assert violation.operations == (second, read)
     assert violation.others == 1
+
+
+def test_what_was_forgotten_took_effect_before_it_returned_or_never() -> None:
+    """Also where something else that was forgotten goes on for longer."""
+    forgotten = [
+        replace(ok(A, (0, 100), "write", 7), outcome=Outcome.UNKNOWN),
+        replace(ok(B, (1, 2), "write", 5), outcome=Outcome.UNKNOWN),
+    ]
+    read = ok(C, (5, 6), "read", None, 5)
+    assert is_linearizable([*forgotten, read], Register())
+    assert not is_linearizable([*forgotten, ok(C, (3, 4), "write", 6), read], Register())
 
 
 def test_open_operations_are_shown_as_such() -> None:

@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import kvsync
@@ -39,34 +39,34 @@ WAYS: dict[str, Callable[[kvsync.Lock], AbstractContextManager[Any]]] = {
 }
 
 
-class Witness:
-    """A file that one process at a time can have: the kernel's word against the library's."""
+@contextmanager
+def _alone(path: str, token: int | None) -> Iterator[None]:
+    """With a file that one process at a time can have: the kernel's word against the library's."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take(file)
+        last = int(os.pread(file, 32, 0) or b"0")
+        if token is not None:
+            assert last < token, f"token {token} came after {last}"
+            os.pwrite(file, b"%031d" % token, 0)
+        yield
+    finally:
+        os.close(file)
 
-    def __init__(self, path: str) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
-    @contextmanager
-    def alone(self, token: int | None) -> Iterator[None]:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AssertionError("two processes are inside") from None
-        try:
-            last = int(os.pread(self._file, 32, 0) or b"0")
-            if token is not None:
-                assert last < token, f"token {token} came after {last}"
-                os.pwrite(self._file, b"%031d" % token, 0)
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+def _take(file: int) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise AssertionError("two processes are inside") from None
 
 
 def _take_turns(worker: Worker) -> None:
-    witness_of = cache(lambda name: Witness(f"{worker.path}-witness-{name}"))
     while worker.going_on():
         ending, history = worker.window()
         lock = worker.store.lock(f"turn{ending}")
-        with _recorded(lock, worker.way, history), witness_of(lock.name).alone(lock.token):
+        witness = f"{worker.path}-witness-{lock.name}"
+        with _recorded(lock, worker.way, history), _alone(witness, lock.token):
             worker.journal.note(lock.name, 0)
             worker.ready()
 
