@@ -1,0 +1,93 @@
+"""Which models there are, how large they are explored, and the broken variants to be refuted."""
+
+from dataclasses import dataclass, field
+
+Sizes = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One Promela file. Each variant is a macro, `BROKEN_...`, and the sizes that it needs."""
+
+    name: str
+    quick: Sizes
+    full: Sizes
+    variants: dict[str, Sizes] = field(default_factory=dict)
+
+
+def _line(workers: int, kills: int, stops: int, slows: int, timeouts: int) -> Sizes:
+    return {
+        "WORKERS": workers,
+        "ROUNDS": 1,
+        "KILLS": kills,
+        "STOPS": stops,
+        "SLOWS": slows,
+        "TIMEOUTS": timeouts,
+    }
+
+
+_ONE_KILL = _line(3, 1, 0, 0, 0)
+_ONE_STOP = _line(3, 0, 1, 0, 0)
+_LEASE = {"THREADS": 4, "ROUNDS": 2, "KILLS": 1, "POWER": 1, "ACTS": 2}
+_QUEUE = {"WORKERS": 3, "ITEMS": 2, "MOST": 2, "KILLS": 1, "SLOWS": 1}
+
+MODELS = (
+    Model(
+        "lease",
+        quick={"THREADS": 3, "ROUNDS": 1, "KILLS": 1, "POWER": 0, "ACTS": 1},
+        full={"THREADS": 3, "ROUNDS": 2, "KILLS": 1, "POWER": 1, "ACTS": 1},
+        variants={
+            "NO_GUARD": _LEASE,
+            "CHECK_THEN_WRITE": _LEASE,
+            "GUARD_BY_NAME": _LEASE,
+            "GUARD_BY_SESSION": _LEASE,
+            "RELEASE_BY_NAME": _LEASE,
+            "TOKEN_RESTARTS": _LEASE,
+            "NO_EPOCH": _LEASE,
+            "RESOURCE_TAKES_ALL": _LEASE,
+        },
+    ),
+    Model(
+        "ticket_queue",
+        quick=_line(3, 1, 0, 0, 1),
+        full=_line(3, 2, 1, 1, 1),
+        variants={
+            "RING_BEFORE_COMMIT": _ONE_KILL,
+            "FREES_THEN_SERVES": _ONE_KILL,
+            "FORGETS_RINGS_LATE": _ONE_KILL,
+            "NO_REAP": _ONE_KILL,
+            "NO_WATCH": _ONE_KILL,
+            "STOPPED_IS_DEAD": _ONE_STOP,
+            "NO_CLAIM_TIME": _ONE_STOP,
+            "ONLY_HEAD_MENDS": _line(3, 1, 1, 0, 0),
+            "SUCCESSOR_NOT_RUNG": _line(4, 2, 0, 0, 1),
+        },
+    ),
+    Model(
+        "rwlock",
+        quick=_line(3, 0, 0, 0, 1),
+        full=_line(3, 1, 1, 0, 0),
+        variants={
+            "BARGE": _line(3, 0, 0, 0, 0),
+            "NOT_RUNG_ON": _ONE_KILL,
+            "RING_BEFORE_COMMIT": _ONE_KILL,
+            "STOPPED_IS_DEAD": _ONE_STOP,
+        },
+    ),
+    Model(
+        "work_queue",
+        quick=_QUEUE,
+        full={"WORKERS": 3, "ITEMS": 2, "MOST": 3, "KILLS": 2, "SLOWS": 2},
+        variants={
+            "ACK_BY_ID": _QUEUE,
+            "ACK_WHATEVER_STATE": _QUEUE,
+            "SAME_RECEIPT": _QUEUE,
+            "NO_REAP": _QUEUE,
+            "DEATH_DOES_NOT_COUNT": _QUEUE,
+            "RESULT_BEFORE_ACK": _QUEUE,
+            "ACK_BEFORE_WORK": _QUEUE,
+            "READ_THEN_TAKE": _QUEUE,
+            "GIVES_BACK_WITHOUT_A_LOOK": _QUEUE,
+        },
+    ),
+)

@@ -1,0 +1,553 @@
+/* The line of tickets and the grants of one name, as kvsync/primitives/grants.py and units.py have
+ * them, and a worker's way through it, as in kvsync/waiting.py and kvsync/session.py.
+ *
+ * - A write transaction is one d_step: SQLite and the gate let one in at a time. So is a read.
+ * - Rings come after the commit, one step each: a process may be killed or stopped between any two.
+ * - Sets of workers are bits of a byte. The line is an array in the order of arrival.
+ * - There is no safety net: a sleeper wakes by a ring, by the end of a process that it watches, or
+ *   when the time to claim a grant is over of which it knew. But a ring that a process owes which
+ *   was stopped for ever between its commit and that ring comes through, as late as the net.
+ * - Whatever may go on for ever is bounded (rounds, kills, stops ...) and may stop earlier, so every
+ *   state in which all have come to rest is looked at: `at_rest` asserts that nobody sleeps there
+ *   who could go on.
+ *
+ * The including file says WORKERS, ROUNDS, KILLS, STOPS, SLOWS, TIMEOUTS, CAPACITY and, for a
+ * worker that enters or leaves, `choose(me)`, `enters(me)`, `leaves(me)` and `critical(me)`.
+ */
+
+#define NONE 0
+#define WAITING 1
+#define GRANTED 2
+#define PASSED 3
+
+#define bit(w) (1 << (w))
+#define has(set, w) ((set) & bit(w))
+#define add(set, w) set = set | bit(w)
+#define remove(set, w) set = set & ~bit(w)
+#define ALL (bit(WORKERS) - 1)
+
+byte dead, stopped, frozen, finished;  /* frozen: stopped for ever */
+bool disturbed;                        /* somebody was stopped */
+byte bell;                             /* rung, and not heard yet */
+byte given, over;                      /* grants not claimed yet; those whose time to claim is over */
+byte held[WORKERS];                    /* units, given or claimed */
+byte want[WORKERS];
+byte ticket[WORKERS];
+byte line[WORKERS];
+byte queued;
+byte watch[WORKERS];                   /* whose end wakes that sleeper */
+byte due;                              /* who sleeps until the time to claim is over */
+byte rings[WORKERS];                   /* whom that worker has still to ring */
+byte timeouts = TIMEOUTS;
+
+#ifdef BROKEN_STOPPED_IS_DEAD
+#define DIES (dead | stopped | frozen)
+#elif defined(BROKEN_NO_REAP)
+#define DIES 0
+#else
+#define DIES dead
+#endif
+
+#ifdef BROKEN_ONLY_HEAD_MENDS
+#define NET false
+#else
+#define NET disturbed  /* a second or more: it is needed only where somebody was stopped */
+#endif
+
+#ifdef BROKEN_NO_CLAIM_TIME
+#define TOO_LATE 0
+#else
+#define TOO_LATE (dead | stopped | frozen)
+#endif
+
+#ifdef BROKEN_BARGE
+#define LINE_IS_EMPTY true
+#else
+#define LINE_IS_EMPTY (!queued)
+#endif
+
+#ifdef FOREVER
+#define FINITE 0
+#else
+#define FINITE 1
+#endif
+
+#ifdef BROKEN_NOT_RUNG_ON
+#define CLAIM_RINGS_ON(me) false
+#else
+#define CLAIM_RINGS_ON(me) (used > held[me])
+#endif
+
+#ifdef BROKEN_SUCCESSOR_NOT_RUNG
+#define NEXT(w) 0
+#else
+#define NEXT(w) bit(w)
+#endif
+
+/* Whose rings the net stands for: the dead need it only where somebody was stopped too. */
+#define SILENT (frozen | (NET -> dead : 0))
+
+#ifdef BROKEN_NO_WATCH
+#define GONE 0
+#else
+#define GONE DIES
+#endif
+
+hidden byte i, j, who, used, gone;
+
+#define holds(w) (held[w] && !has(given, w))
+#define runs(w) (!has(dead | stopped | frozen, w))
+
+inline count_used() {
+	used = 0;
+	for (i : 0 .. WORKERS - 1) { used = used + held[i] }
+}
+
+/* --- inside a transaction of `me`; the rings are owed until it has committed ------------------ */
+
+inline end_what_time_ended() {
+	for (i : 0 .. WORKERS - 1) {
+		if
+		:: has(given & over, i) ->
+			held[i] = 0;
+			remove(given, i);
+			if
+			:: ticket[i] == GRANTED -> ticket[i] = PASSED
+			:: else
+			fi
+		:: else
+		fi
+	}
+	over = 0;
+}
+
+/* Nobody waits who stands before `w`; or nobody at all, if it has no ticket. */
+inline in_order(w) {
+	i = 0;
+	do
+	:: i < queued && line[i] != w -> assert(ticket[line[i]] != WAITING); i++
+	:: else -> break
+	od;
+	i = 0
+}
+
+inline give(w) {
+	in_order(w);
+	held[w] = want[w];
+	add(given, w);
+	ticket[w] = GRANTED;
+	used = used + want[w];
+}
+
+inline serve(me) {
+	end_what_time_ended();
+	count_used();
+	j = 0;
+	do
+	:: j < queued && ticket[line[j]] == WAITING ->
+		who = line[j];
+		if
+		:: used + want[who] > CAPACITY ->
+#ifndef BROKEN_NEW_HEAD_NOT_RUNG
+			add(rings[me], who);
+#endif
+			break
+		:: else ->
+			add(rings[me], who);
+			give(who)
+		fi;
+		j++
+	:: j < queued && ticket[line[j]] != WAITING -> j++
+	:: j >= queued -> break
+	od;
+	i = 0; j = 0; who = 0; used = 0
+}
+
+inline join_line(me) {
+	line[queued] = me;
+	queued++;
+	ticket[me] = WAITING
+}
+
+inline leave_line(w) {
+	if
+	:: ticket[w] != NONE ->
+		i = 0;
+		do
+		:: line[i] == w -> break
+		:: else -> i++
+		od;
+		do
+		:: i + 1 < queued -> line[i] = line[i + 1]; i++
+		:: else -> break
+		od;
+		queued--;
+		line[queued] = 0;
+		ticket[w] = NONE;
+		i = 0
+	:: else
+	fi
+}
+
+/* Who stands behind `me` watches it, and must look again when it leaves the line: there may be others
+ * to watch now; and who gave to both may have died before it rang.
+ */
+inline ring_next(me, needed) {
+	i = 0;
+	gone = 0;
+	do
+	:: i < queued && gone && ticket[line[i]] != PASSED ->
+		if
+		:: ticket[line[i]] == GRANTED || needed -> rings[me] = rings[me] | NEXT(line[i])
+		:: else
+		fi;
+		break
+	:: i < queued && !(gone && ticket[line[i]] != PASSED) -> gone = gone || line[i] == me; i++
+	:: i >= queued -> break
+	od;
+	i = 0; gone = 0
+}
+
+inline claim(me) {
+	if
+	:: has(given, me) ->
+		remove(given, me);
+		remove(over, me);
+		count_used();
+		ring_next(me, CLAIM_RINGS_ON(me));
+		used = 0;
+		leave_line(me)
+	:: else ->
+		if
+		:: ticket[me] == GRANTED -> ticket[me] = WAITING; serve(me)
+		:: else
+		fi
+	fi
+}
+
+inline drop(w) {
+	held[w] = 0;
+	remove(given, w);
+	remove(over, w)
+}
+
+inline withdraw(me) {
+	claim(me);
+	if
+	:: !held[me] ->
+		ring_next(me, true);
+		leave_line(me);
+		serve(me)
+	:: else
+	fi
+}
+
+/* Takes back whatever the attempt had come to, as after a signal. */
+inline undo(me) {
+	ring_next(me, true);
+	leave_line(me);
+	drop(me);
+	serve(me)
+}
+
+inline reap(me, sessions) {
+	gone = sessions;
+	for (j : 0 .. WORKERS - 1) {
+		if
+		:: has(gone, j) -> leave_line(j); drop(j)
+		:: else
+		fi
+	}
+	j = 0; gone = 0;
+	serve(me)
+}
+
+/* --- reads ------------------------------------------------------------------------------------ */
+
+/* The head of the line watches those who hold, every other its predecessor. */
+inline look(me) {
+	watch[me] = 0;
+	remove(due, me);
+	i = 0;
+	do
+	:: line[i] == me -> break
+	:: else ->
+		if
+		:: ticket[line[i]] == WAITING -> watch[me] = bit(line[i])
+		:: else
+		fi;
+		i++
+	od;
+	if
+	:: !watch[me] ->
+		for (i : 0 .. WORKERS - 1) {
+			if
+			:: held[i] -> add(watch[me], i)
+			:: else
+			fi
+		}
+		if
+		:: given -> add(due, me)
+		:: else
+		fi
+	:: else
+	fi;
+	i = 0
+}
+
+#define dies_holding(w) (has(DIES, w) && held[w])
+#if WORKERS > 3
+#define dead_holders() (dies_holding(0) || dies_holding(1) || dies_holding(2) || dies_holding(3))
+#else
+#define dead_holders() (dies_holding(0) || dies_holding(1) || dies_holding(2))
+#endif
+
+inline holders_that_died() {
+	gone = 0;
+	for (i : 0 .. WORKERS - 1) {
+		if
+		:: held[i] && has(DIES, i) -> add(gone, i)
+		:: else
+		fi
+	}
+	i = 0
+}
+
+/* --- a worker --------------------------------------------------------------------------------- */
+
+#define ring_one(me) atomic { rings[me] -> d_step { first(rings[me]); remove(rings[me], who); add(bell, who); who = 0 } }
+
+inline first(set) {
+	who = 0;
+	do
+	:: has(set, who) -> break
+	:: else -> who++
+	od
+}
+
+/* What a frozen process owes comes through when the sleeper looks by itself. */
+inline hear(me) {
+	remove(bell, me);
+	for (i : 0 .. WORKERS - 1) {
+		if
+		:: has(SILENT, i) -> remove(rings[i], me)
+		:: else
+		fi
+	}
+	i = 0
+}
+
+#define owes(w, me) (has(SILENT, w) && has(rings[w], me))
+#if WORKERS > 3
+#define owed(me) (owes(0, me) || owes(1, me) || owes(2, me) || owes(3, me))
+#else
+#define owed(me) (owes(0, me) || owes(1, me) || owes(2, me))
+#endif
+
+inline sleeps_no_more(me) {
+	watch[me] = 0;
+	remove(due, me)
+}
+
+/* Whom the transaction to come will ring, before it has committed. */
+inline to_be_rung(me) {
+	for (i : 0 .. WORKERS - 1) {
+		if
+		:: ticket[i] == WAITING -> add(rings[me], i)
+		:: else
+		fi
+	}
+	i = 0
+}
+
+active [WORKERS] proctype worker() provided (runs(_pid)) {
+	byte rounds = ROUNDS;
+	byte seen;
+
+again:
+	do
+	:: ring_one(_pid)
+	:: atomic {
+		!rings[_pid] && !rounds ->
+		add(finished, _pid);
+		remove(bell, _pid);
+		goto out
+	   }
+	:: atomic {  /* past an empty line, in one statement */
+		!rings[_pid] && rounds ->
+		rounds = rounds - FINITE;
+		choose(_pid);
+		d_step {
+			count_used();
+			if
+			:: LINE_IS_EMPTY && used + want[_pid] <= CAPACITY -> in_order(_pid); held[_pid] = want[_pid]
+			:: else
+			fi;
+			used = 0
+		}
+		if
+		:: held[_pid] -> enters(_pid); goto has_it
+		:: else
+		fi
+	   }
+	   atomic {  /* the dead who hold it: the proof is read, what follows is a transaction */
+		d_step { holders_that_died(); seen = gone; gone = 0 }
+		if
+		:: !seen -> goto joins
+		:: else
+		fi
+	   }
+	   d_step { reap(_pid, seen); seen = 0 }
+	   goto joins
+	od;
+
+joins:
+	do
+	:: ring_one(_pid)
+	:: atomic {
+		!rings[_pid] ->
+		d_step { serve(_pid); join_line(_pid); serve(_pid); claim(_pid) }
+		if
+		:: holds(_pid) -> enters(_pid); goto has_it
+		:: else -> goto waits
+		fi
+	   }
+	od;
+
+waits:
+	do
+	:: ring_one(_pid)
+	:: atomic { !rings[_pid] && ticket[_pid] == NONE -> goto again }
+	:: !rings[_pid] && ticket[_pid] == PASSED ->
+		d_step {
+			if
+			:: ticket[_pid] == PASSED -> ticket[_pid] = WAITING
+			:: else
+			fi;
+			serve(_pid)
+		}
+	:: !rings[_pid] && ticket[_pid] == GRANTED ->
+		atomic {
+			d_step { claim(_pid) }
+			if
+			:: holds(_pid) -> enters(_pid); goto has_it
+			:: else
+			fi
+		}
+	:: d_step { !rings[_pid] && ticket[_pid] == WAITING -> look(_pid) }
+#ifdef BROKEN_FORGETS_RINGS_LATE
+		remove(bell, _pid);
+#endif
+		if
+		/* It looks again: it was rung, or a watch tells of an end, or time has come. */
+		:: d_step { has(bell, _pid) || (watch[_pid] & GONE) -> remove(bell, _pid); sleeps_no_more(_pid) }
+		:: d_step { owed(_pid) -> hear(_pid); sleeps_no_more(_pid) }
+		/* It has looked, and there is something to do. */
+		:: d_step { watch[_pid] & GONE -> seen = watch[_pid] & GONE; sleeps_no_more(_pid); reap(_pid, seen); seen = 0 }
+		:: d_step { over && (has(due, _pid) || NET) -> sleeps_no_more(_pid); serve(_pid) }
+		:: d_step { NET && dead_holders() -> sleeps_no_more(_pid); holders_that_died(); seen = gone; reap(_pid, seen); seen = 0 }
+		/* Its own time is over, or a signal's exception ends the call. */
+		:: atomic {
+			timeouts ->
+			d_step { timeouts--; sleeps_no_more(_pid); withdraw(_pid) }
+			if
+			:: holds(_pid) -> enters(_pid); goto has_it
+			:: else -> goto again
+			fi
+		   }
+		:: atomic { timeouts -> d_step { timeouts--; sleeps_no_more(_pid); undo(_pid) } goto again }
+		fi
+	od;
+
+has_it:
+	do
+	:: ring_one(_pid)
+	WHILE_IT_HAS_IT
+	:: atomic {
+		!rings[_pid] ->
+		leaves(_pid);
+#ifdef BROKEN_RING_BEFORE_COMMIT
+		d_step { to_be_rung(_pid) }
+		goto rings_first
+#elif defined(BROKEN_FREES_THEN_SERVES)
+		d_step { drop(_pid) }
+		break
+#else
+		if
+		:: !queued -> d_step { drop(_pid) } goto again
+		:: else -> break
+		fi
+#endif
+	   }
+	od;
+	atomic { true; d_step { drop(_pid); serve(_pid) } goto again }
+
+#ifdef BROKEN_RING_BEFORE_COMMIT
+rings_first:
+	do
+	:: ring_one(_pid)
+	:: atomic { !rings[_pid] -> d_step { drop(_pid); serve(_pid); rings[_pid] = 0 } goto again }
+	od;
+#endif
+
+out:
+	skip
+}
+
+/* --- what goes wrong, and the end ------------------------------------------------------------- */
+
+/* A claim that is not made in time: whoever is stopped is always too late. */
+active proctype time_passes() {
+end:
+	do
+	:: d_step { given & ~over & TOO_LATE -> over = over | (given & TOO_LATE) }
+	od
+}
+
+#define exists(w) (w < WORKERS && !has(dead | frozen | finished, w))
+#define kill(w) kills && exists(w) -> d_step { kills--; add(dead, w); remove(stopped, w); dies(w); watch[w] = 0; remove(due, w); remove(bell, w) }
+#define stop(w) stops && exists(w) && !has(stopped, w) -> d_step { stops--; disturbed = true; add(stopped, w) }
+#define freeze(w) stops && exists(w) && !has(stopped, w) -> d_step { stops--; disturbed = true; add(frozen, w) }
+#define go_on(w) w < WORKERS && has(stopped, w) -> remove(stopped, w)
+
+active proctype nemesis() {
+	byte kills = KILLS;
+	byte stops = STOPS;
+	byte slows = SLOWS;
+	do
+	:: kill(0)
+	:: kill(1)
+	:: kill(2)
+	:: kill(3)
+	:: stop(0)
+	:: stop(1)
+	:: stop(2)
+	:: stop(3)
+	:: freeze(0)
+	:: freeze(1)
+	:: freeze(2)
+	:: freeze(3)
+	:: go_on(0)
+	:: go_on(1)
+	:: go_on(2)
+	:: go_on(3)
+	:: slows && (given & ~over) -> d_step { slows--; over = given }
+	:: atomic { !stopped -> kills = 0; stops = 0; slows = 0; timeouts = 0; break }
+	od
+}
+
+/* Nobody who runs is left waiting, unless for somebody who is stopped for ever and has it. */
+active proctype at_rest() {
+	timeout ->
+	d_step {
+		gone = 0;
+		for (i : 0 .. WORKERS - 1) {
+			if
+			:: has(frozen, i) && holds(i) -> gone = 1
+			:: else
+			fi
+		}
+		assert(gone || (dead | frozen | finished) == ALL)
+	}
+}
+
