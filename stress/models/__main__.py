@@ -6,9 +6,9 @@ Exit status: 0 if every verdict is the expected one, 1 if one is not, 2 if it ca
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from stress.models.catalogue import MODELS, Model, Sizes
+from stress.models.catalogue import MODELS, Model
 from stress.models.spin import MEGABYTES, REFUTED, SOUND, Run, explore, missing
 
 _HEADER = ("model", "variant", "states", "depth", "expected", "found", "seconds")
@@ -46,17 +46,13 @@ def _rows(options: argparse.Namespace) -> Iterator[bool]:
     for model in MODELS:
         if options.model and model.name not in options.model:
             continue
-        for variant, sizes in _explorations(model, options.quick):
+        for variant, sizes in model.explorations(options.quick).items():
             run = explore(model.name, sizes, variant, 60 * options.minutes)
             expected = REFUTED if variant else SOUND
             print(_row(model, variant, expected, run), flush=True)
             if run.verdict != expected:
                 print(run.said)
             yield run.verdict == expected
-
-
-def _explorations(model: Model, quick: bool) -> Iterable[tuple[str | None, Sizes]]:
-    return [(None, model.quick if quick else model.full), *model.variants.items()]
 
 
 def _row(model: Model, variant: str | None, expected: str, run: Run) -> str:

@@ -176,5 +176,5 @@ active proctype nemesis() {
 }
 
 active proctype at_rest() {
-	timeout -> assert((dead | finished) == ALL)
+	timeout -> assert(((dead | finished) & ALL) == ALL)
 }

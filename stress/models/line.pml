@@ -4,15 +4,18 @@
  * - A write transaction is one d_step: SQLite and the gate let one in at a time. So is a read.
  * - Rings come after the commit, one step each: a process may be killed or stopped between any two.
  * - Sets of workers are bits of a byte. The line is an array in the order of arrival.
- * - There is no safety net: a sleeper wakes by a ring, by the end of a process that it watches, or
- *   when the time to claim a grant is over of which it knew. But a ring that a process owes which
- *   was stopped for ever between its commit and that ring comes through, as late as the net.
+ * - A sleeper wakes by a ring, by the end of a process that it watches, or, at the head of the line,
+ *   when the time to claim a grant is over of which it knew. The safety net, the slow look at how
+ *   things are, is there only once somebody was stopped (`disturbed`), for who is stopped neither
+ *   rings nor looks. So whatever kills alone, at any step, would leave asleep shows.
+ * - Deaths are atomic; the deadlines of tickets, leases and force_release are not here.
  * - Whatever may go on for ever is bounded (rounds, kills, stops ...) and may stop earlier, so every
  *   state in which all have come to rest is looked at: `at_rest` asserts that nobody sleeps there
  *   who could go on.
  *
- * The including file says WORKERS, ROUNDS, KILLS, STOPS, SLOWS, TIMEOUTS, CAPACITY and, for a
- * worker that enters or leaves, `choose(me)`, `enters(me)`, `leaves(me)` and `critical(me)`.
+ * The including file says WORKERS, ROUNDS, KILLS, STOPS, SLOWS (claims that come too late though
+ * nobody was stopped), TIMEOUTS (waits given up), CAPACITY, and what a worker does: `choose(me)` what
+ * it wants, `enters(me)`, WHILE_IT_HAS_IT, `leaves(me)`, and `dies(w)`.
  */
 
 #define NONE 0
@@ -64,18 +67,6 @@ byte timeouts = TIMEOUTS;
 #define LINE_IS_EMPTY true
 #else
 #define LINE_IS_EMPTY (!queued)
-#endif
-
-#ifdef FOREVER
-#define FINITE 0
-#else
-#define FINITE 1
-#endif
-
-#ifdef BROKEN_NOT_RUNG_ON
-#define CLAIM_RINGS_ON(me) false
-#else
-#define CLAIM_RINGS_ON(me) (used > held[me])
 #endif
 
 #ifdef BROKEN_SUCCESSOR_NOT_RUNG
@@ -148,9 +139,7 @@ inline serve(me) {
 		who = line[j];
 		if
 		:: used + want[who] > CAPACITY ->
-#ifndef BROKEN_NEW_HEAD_NOT_RUNG
-			add(rings[me], who);
-#endif
+			add(rings[me], who);  /* the new head has others to watch now */
 			break
 		:: else ->
 			add(rings[me], who);
@@ -213,9 +202,11 @@ inline claim(me) {
 	:: has(given, me) ->
 		remove(given, me);
 		remove(over, me);
+#ifndef BROKEN_NOT_RUNG_ON
 		count_used();
-		ring_next(me, CLAIM_RINGS_ON(me));
+		ring_next(me, used > held[me]);
 		used = 0;
+#endif
 		leave_line(me)
 	:: else ->
 		if
@@ -375,7 +366,7 @@ again:
 	   }
 	:: atomic {  /* past an empty line, in one statement */
 		!rings[_pid] && rounds ->
-		rounds = rounds - FINITE;
+		rounds--;
 		choose(_pid);
 		d_step {
 			count_used();
