@@ -44,8 +44,8 @@ def test_an_exception_that_changed_nothing_is_a_failure_and_any_other_is_unknown
     recorder = Recorder(folder, 1)
     with pytest.raises(KeyError):
         recorder.call("a", "read", None, lambda: fail(KeyError()), LookupError)
-    with pytest.raises(KeyboardInterrupt):
-        recorder.call("a", "write", 1, lambda: fail(KeyboardInterrupt()), LookupError)
+    with pytest.raises(BrokenPipeError):
+        recorder.call("a", "write", 1, lambda: fail(BrokenPipeError()), LookupError)
     recorder.close()
     assert [(each.outcome, each.returned) for each in read(folder)["a"]] == [
         (Outcome.FAIL, None),

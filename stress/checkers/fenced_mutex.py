@@ -7,6 +7,7 @@ one was made before the other was asked for, the later has the larger token.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from stress.checkers import Violation
 from stress.checkers.order import disorder
@@ -49,12 +50,10 @@ def _stays(history: History) -> Iterator[_Stay]:
 
 
 def _overlap(stays: list[_Stay]) -> Violation | None:
-    longest: _Stay | None = None
-    for stay in stays:
-        if longest and stay.began < longest.over:
-            operations = longest.operations + stay.operations
+    for one, next in pairwise(stays):
+        if next.began < one.over:
+            operations = one.operations + next.operations
             return Violation("two processes were inside at once", operations)
-        longest = stay if longest is None else max(longest, stay, key=lambda each: each.over)
     return None
 
 

@@ -41,7 +41,7 @@ def _shortest_start(history: History, is_illegal: IsIllegal) -> History:
 
 def _until(moment: int, history: History) -> History:
     begun = [each for each in history if each.invoked <= moment]
-    return [each if (each.returned or 0) <= moment else _cut(each) for each in begun]
+    return [each if (each.returned or 0) <= moment else _forgotten(each) for each in begun]
 
 
 def _without_chunks(
@@ -68,7 +68,3 @@ def _knowing(history: History, indices: list[int]) -> History:
 
 def _forgotten(operation: Operation) -> Operation:
     return replace(operation, outcome=Outcome.UNKNOWN, result=None)
-
-
-def _cut(operation: Operation) -> Operation:
-    return replace(_forgotten(operation), returned=None)
