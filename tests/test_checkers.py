@@ -84,6 +84,15 @@ LEGAL: dict[str, tuple[Model, History]] = {
             ok(B, (8, 9), "release"),
         ],
     ),
+    "nobody was told a token": (
+        FencedMutex(),
+        [
+            unknown(A, 0, "acquire"),
+            ok(A, (2, 3), "release"),
+            ok(B, (4, 5), "acquire"),
+            ok(B, (6, 7), "release"),
+        ],
+    ),
     "who died inside frees the lock": (
         FencedMutex(),
         [ok(A, (0, 1), "acquire", None, 3), ok(B, (2, 5), "acquire", None, 4)],
