@@ -3,8 +3,6 @@ any instant of acquiring, holding, releasing or reaping, leaves the lock taken; 
 linearizable as a mutex with a fence.
 """
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -18,6 +16,7 @@ from stress.crew import PATIENCE, Crew, Worker
 from stress.history import Recording
 from stress.journal import acknowledged
 from stress.stage import SOUND, Stage
+from stress.witness import alone
 
 UNIT = "kills"
 PROCESSES = 6
@@ -39,34 +38,12 @@ WAYS: dict[str, Callable[[kvsync.Lock], AbstractContextManager[Any]]] = {
 }
 
 
-@contextmanager
-def _alone(path: str, token: int | None) -> Iterator[None]:
-    """With a file that one process at a time can have: the kernel's word against the library's."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _take(file)
-        last = int(os.pread(file, 32, 0) or b"0")
-        if token is not None:
-            assert last < token, f"token {token} came after {last}"
-            os.pwrite(file, b"%031d" % token, 0)
-        yield
-    finally:
-        os.close(file)
-
-
-def _take(file: int) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise AssertionError("two processes are inside") from None
-
-
 def _take_turns(worker: Worker) -> None:
     while worker.going_on():
         ending, history = worker.window()
         lock = worker.store.lock(f"turn{ending}")
         witness = f"{worker.path}-witness-{lock.name}"
-        with _recorded(lock, worker.way, history), _alone(witness, lock.token):
+        with _recorded(lock, worker.way, history), alone(witness, lock.token):
             worker.journal.note(lock.name, 0)
             worker.ready()
 

@@ -21,9 +21,9 @@ from kvsync import waiting
 from kvsync.engine.doorbell import Doorbells
 from kvsync.session import MEND, Session
 from stress.crew import Crew, Member, Worker
-from stress.scenarios.lock import Witness
 from stress.stage import SOUND, Stage
 from stress.timing import BUSY, Control, p50_and_p99
+from stress.witness import alone
 
 UNIT = "kills"
 PROCESSES = 4
@@ -55,13 +55,13 @@ WAYS: dict[str, Callable[[], None]] = {
 
 def _stand_by(worker: Worker) -> None:
     WAYS[worker.way]()
-    witness, lock = Witness(worker.path + "-witness"), worker.store.lock("turn")
+    lock = worker.store.lock("turn")
     assert worker.store.session.id
     worker.ready()
     while order := worker.pipe.recv():
         _POINTS[order](worker)
         lock.acquire()
-        with witness.alone(lock.token):
+        with alone(worker.path + "-witness", lock.token):
             worker.pipe.send(("holds", time.monotonic()))
             _POINTS[worker.pipe.recv()](worker)
         lock.release()
