@@ -109,7 +109,7 @@ _MOVE = """
     update kvsync_item set state = :state, place = :at, attempts = :attempts,
         error = coalesce(:error, error), session = null, attempt = null, ticket = null,
         max_attempts = null, until = null, claim_by = null, due = null, taken = null,
-        key = case when exists (
+        key = case when :state < 3 and exists (
             select 1 from kvsync_item as other where other.queue = :queue
             and other.key = kvsync_item.key and other.state < 3) then null else key end
     where queue = :queue and state = :was and place = :place and id = :id
@@ -477,7 +477,7 @@ class Items:
                 "state": state,
                 "at": -kept.priority if at is None else at,
                 "attempts": kept.attempts if attempts is None else attempts,
-                "error": error,
+                "error": error and _storable(error),
             },
         ):
             return False
@@ -673,6 +673,11 @@ class Items:
             Tickets(self.engine, GET, self.queue).tell_all(transaction, SHUT)
         if count.shut == CLOSED:
             Tickets(self.engine, JOIN, self.queue).tell_all(transaction, SHUT)
+
+
+def _storable(text: str) -> str:
+    """Without the lone surrogates that a file name in an error's text may hold."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _is_over(deadline: float | None, boot: float) -> bool:

@@ -15,7 +15,7 @@ from kvsync.primitives.arguments import (
     Seconds,
     Unset,
     check_delay,
-    check_lease,
+    check_positive,
     check_wait,
     check_whole,
 )
@@ -23,10 +23,8 @@ from kvsync.primitives.deadletters import DeadLetters
 from kvsync.primitives.items import (
     CLOSED,
     CLOSING,
-    DEAD,
     JOIN,
     OPEN,
-    READY,
     Draft,
     Items,
     Kept,
@@ -45,8 +43,10 @@ _PEEK = """
     where queue = :queue and state in (0, 1) order by state, place, id limit :count
 """
 _STATS = """
-    select maxsize, shut, size, last, done, older, older_last, older_done,
-        (select count(*) from kvsync_item where queue = :queue and state = 1) as delayed,
+    select coalesce(maxsize, :maxsize), coalesce(shut, 0), coalesce(size, 0), coalesce(older, :now),
+        coalesce(last - older_last, 0), coalesce(done - older_done, 0),
+        (select count(*) from kvsync_item
+            where queue = :queue and state = 1 and place > :now) as delayed,
         (select count(*) from kvsync_item where queue = :queue and state = 3) as taken,
         (select count(*) from kvsync_item where queue = :queue and state = 4) as dead,
         (select min(since) from (
@@ -56,9 +56,8 @@ _STATS = """
                 order by place, id limit 1) as first) as oldest) as oldest,
         (select count(*) from kvsync_ticket where space = 'queue' and name = :queue) as getters,
         (select count(*) from kvsync_ticket where space = 'queue-put' and name = :queue) as putters
-    from kvsync_queue where name = :queue
+    from (select 1) as always left join kvsync_queue on name = :queue
 """
-
 
 _ORDERLY = (queue.Empty, ShutDown, DecodeError)
 """What a call that takes items raises when it has seen to everything."""
@@ -130,7 +129,7 @@ class Queue(Primitive):
         super().__init__(store, name)
         self._maxsize = _check_maxsize(maxsize)
         self._max_attempts = check_whole("max_attempts", max_attempts)
-        self._visibility = check_lease(visibility)
+        self._visibility = _check_visibility(visibility)
         self._retry_delay = check_delay(retry_delay)
         self._codec_given, self._codec = codec, find(codec)
         self._session = store.session
@@ -297,7 +296,9 @@ class Queue(Primitive):
 
     def _reserving(self, n: int, visibility: Seconds | Unset | None) -> Reserving:
         self._engine.forbid_in_transaction("reserve")
-        seconds = self._visibility if isinstance(visibility, Unset) else check_lease(visibility)
+        seconds = (
+            self._visibility if isinstance(visibility, Unset) else _check_visibility(visibility)
+        )
         return Reserving(self._session, self._items, n, self._codec, self._max_attempts, seconds)
 
     def _tasks(self, attempt: Attempt, timeout: float | None) -> list[Task]:
@@ -310,17 +311,10 @@ class Queue(Primitive):
         try:
             found = self._taking.take(attempt, timeout)
         except DecodeError as error:
+            attempt.bury(str(error))
             self._taking.undo(attempt)
-            self._engine.transact(partial(self._bury, attempt.unreadable, str(error)))
             raise
         return [(kept, attempt.values[kept.id]) for kept in found]
-
-    def _bury(self, kept: Kept | None, error: str, transaction: Transaction) -> None:
-        """Nobody can read it; it is where it was before it was taken."""
-        assert kept is not None
-        ready = kept._replace(place=-kept.priority)
-        if self._items.move(transaction, ready, DEAD, was=READY, at=transaction.now, error=error):
-            self._items.serve(transaction)
 
     def tasks(
         self, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
@@ -516,38 +510,38 @@ class Queue(Primitive):
     def stats(self) -> QueueStats:
         """How it stands. Blocks no writer."""
         now = self._engine.now()
-        for (
-            maxsize,
-            shut,
-            size,
-            last,
-            done,
-            older,
-            older_last,
-            older_done,
-            delayed,
-            taken,
-            dead,
-            oldest,
-            getters,
-            putters,
-        ) in self._engine.read(_STATS, {"queue": self._name}):
-            seconds = max(now - older, 1.0)
-            return QueueStats(
-                name=self._name,
-                maxsize=maxsize,
-                is_shutdown=bool(shut),
-                depth=size - delayed,
-                delayed=delayed,
-                in_flight=taken,
-                dead=dead,
-                oldest_age=None if oldest is None else max(0.0, now - oldest),
-                put_rate=(last - older_last) / seconds,
-                done_rate=(done - older_done) / seconds,
-                getters=getters,
-                putters=putters,
-            )
-        return QueueStats(self._name, self._maxsize, False, 0, 0, 0, 0, None, 0.0, 0.0, 0, 0)
+        here = {"queue": self._name, "maxsize": self._maxsize, "now": now}
+        (
+            (
+                maxsize,
+                shut,
+                size,
+                older,
+                put,
+                done,
+                delayed,
+                taken,
+                dead,
+                oldest,
+                getters,
+                putters,
+            ),
+        ) = self._engine.read(_STATS, here)
+        seconds = max(now - older, 1.0)
+        return QueueStats(
+            name=self._name,
+            maxsize=maxsize,
+            is_shutdown=bool(shut),
+            depth=size - delayed,
+            delayed=delayed,
+            in_flight=taken,
+            dead=dead,
+            oldest_age=None if oldest is None else max(0.0, now - oldest),
+            put_rate=put / seconds,
+            done_rate=done / seconds,
+            getters=getters,
+            putters=putters,
+        )
 
 
 def _check_maxsize(maxsize: int) -> int:
@@ -556,6 +550,10 @@ def _check_maxsize(maxsize: int) -> int:
     if maxsize >= 1 << 31:
         raise ValueError(f"maxsize is below 2**31, not {maxsize!r}")
     return max(0, maxsize)
+
+
+def _check_visibility(visibility: Seconds | None) -> float | None:
+    return None if visibility is None else check_positive("visibility", visibility)
 
 
 def _check_priority(priority: float) -> float:

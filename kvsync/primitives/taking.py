@@ -13,7 +13,7 @@ from kvsync.codec import Codec, decode
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import ShutDown
-from kvsync.primitives.items import GET, GRANTED, SHUT, Hand, Items, Kept
+from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
 from kvsync.session import Session
 from kvsync.waiting import HOLDERS, WAITING, Wait, Wish, enter
 
@@ -65,6 +65,33 @@ class Attempt:
             {"queue": self.items.queue, "session": session, "attempt": self.number},
         )
         self.items.give_back(transaction, session, self.number)
+
+    def bury(self, error: str) -> None:
+        """Put what it could not read among the dead letters, before anybody else is given it."""
+        self.session.engine.transact(partial(self._bury, error))
+
+    def _bury(self, error: str, transaction: Transaction) -> None:
+        kept, was = self._where_it_was(transaction)
+        if self.items.move(transaction, kept, DEAD, was=was, at=transaction.now, error=error):
+            self.items.serve(transaction)
+
+    def _where_it_was(self, transaction: Transaction) -> tuple[Kept, int]:
+        """Before it was taken, for that was undone: given to our ticket, or ready."""
+        kept = self.unreadable
+        assert kept is not None
+        if self._numbered and transaction.execute(
+            "select 1 from kvsync_item where queue = :queue and state = 3 and place = :receipt"
+            " and id = :id and session = :session and attempt = :attempt",
+            {
+                "queue": self.items.queue,
+                "receipt": kept.place,
+                "id": kept.id,
+                "session": self.session.id,
+                "attempt": self.number,
+            },
+        ):
+            return kept, TAKEN
+        return kept._replace(place=-kept.priority), READY
 
     def _read(self, kept: list[Kept]) -> list[Kept]:
         """Inside the transaction, so that what cannot be read is not taken. Raises: DecodeError."""

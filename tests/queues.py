@@ -1,0 +1,36 @@
+"""What the tests of queues share. Imports little: children load it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import kvsync
+from tests.lines import Call, calling
+from tests.processes import eventually
+
+NAME = "jobs"
+
+
+def tickets(store: kvsync.Store) -> list[Any]:
+    """Who stands in the lines of all queues, the first one first."""
+    return store.engine.read("select space, state from kvsync_ticket order by id")
+
+
+def items(store: kvsync.Store) -> list[Any]:
+    """The ids of all items there are, whatever their state."""
+    return sorted(number for (number,) in store.engine.read("select id from kvsync_item"))
+
+
+def taken(store: kvsync.Store) -> list[Any]:
+    """The ids of all items that somebody has in hand, or is about to."""
+    return store.engine.read("select id from kvsync_item where state = 3 order by id")
+
+
+@contextmanager
+def waiting(function: Callable[[], Any], store: kvsync.Store) -> Iterator[Call]:
+    """The call, begun in a thread, once it stands in a line."""
+    before = len(tickets(store))
+    with calling(function) as call:
+        eventually(lambda: len(tickets(store)) > before or call.is_over)
+        assert not call.is_over, f"it did not wait: {call.result()}"
+        yield call

@@ -1,0 +1,211 @@
+"""Queues: shut down and opened again; `task_done` and `join`."""
+
+import queue
+from pathlib import Path
+
+import pytest
+
+import kvsync
+from tests.queues import NAME, items, tickets, waiting
+
+
+def test_a_queue_that_is_shut_down_gives_what_it_has_and_takes_no_more(
+    store: kvsync.Store,
+) -> None:
+    """In each object, and each way to put and to get."""
+    jobs, same = store.queue(NAME), store.queue(NAME)
+    jobs.put_many("abcd")
+    jobs.shutdown()
+    assert same.is_shutdown
+    assert same.stats().is_shutdown
+    for put in (same.put, same.put_nowait, lambda item: same.put(item, timeout=0)):
+        with pytest.raises(kvsync.ShutDown):
+            put("x")
+    with pytest.raises(kvsync.ShutDown):
+        same.put_many("xy")
+    assert same.get() == "a"
+    assert same.get_many(2) == ["b", "c"]
+    same.reserve().ack()
+    for get in (same.get, same.get_nowait, same.reserve, lambda: same.get_many(2)):
+        with pytest.raises(kvsync.ShutDown):
+            get()
+    assert items(store) == []
+
+
+def test_at_once_means_that_it_gives_nothing_either(store: kvsync.Store) -> None:
+    """What it has stays for later; so does what somebody has in hand, who may still settle it."""
+    jobs = store.queue(NAME)
+    jobs.put_many("abc")
+    task, other = jobs.reserve_many(2)
+    jobs.shutdown(immediate=True)
+    for get in (jobs.get, jobs.get_nowait, jobs.reserve, lambda: jobs.reserve(0)):
+        with pytest.raises(kvsync.ShutDown):
+            get()
+    assert jobs.empty()
+    task.ack()
+    other.give_back()
+    jobs.reopen()
+    assert jobs.get_many(3) == ["b", "c"]
+
+
+def test_shutting_down_less_than_it_is_changes_nothing(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    jobs.shutdown(immediate=True)
+    jobs.shutdown()
+    with pytest.raises(kvsync.ShutDown):
+        jobs.get()
+
+
+def test_it_stays_shut_until_it_is_reopened(path: Path) -> None:
+    """Over the end of all its processes."""
+    with kvsync.open(path) as store:
+        store.queue(NAME).put("a")
+        store.queue(NAME).shutdown()
+        store.queue("untouched").shutdown()
+    with kvsync.open(path) as store:
+        jobs = store.queue(NAME)
+        assert jobs.is_shutdown
+        assert store.queue("untouched").is_shutdown
+        with pytest.raises(kvsync.ShutDown):
+            jobs.put("b")
+        jobs.reopen()
+        assert not jobs.is_shutdown
+        jobs.put("b")
+        assert jobs.get_many(2) == ["a", "b"]
+        with pytest.raises(queue.Empty):
+            jobs.get_nowait()
+
+
+def test_reopening_an_open_queue_does_nothing(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME, 3)
+    jobs.reopen()
+    jobs.put("a")
+    jobs.reopen()
+    assert (jobs.get(), jobs.stats().maxsize) == ("a", 3)
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+def test_a_shutdown_wakes_all_who_wait(store: kvsync.Store, immediate: bool) -> None:
+    """For an item, for room, by whatever call; and what was not let in is not there."""
+    empty, full = store.queue(NAME), store.queue("full", 1)
+    full.put("a")
+    with (
+        waiting(empty.get, store) as one,
+        waiting(empty.reserve, store) as other,
+        waiting(lambda: full.put("b"), store) as third,
+        waiting(lambda: full.put("c", timeout=1000), store) as fourth,
+    ):
+        empty.shutdown(immediate)
+        full.shutdown(immediate)
+        for call in (one, other, third, fourth):
+            with pytest.raises(kvsync.ShutDown):
+                call.result()
+    assert tickets(store) == []
+    assert items(store) == [1]
+
+
+def test_the_last_item_of_a_closing_queue_sends_the_others_home(store: kvsync.Store) -> None:
+    """They wait while a delayed one may still come."""
+    jobs = store.queue(NAME)
+    jobs.put("late", delay=0.2)
+    with waiting(jobs.get, store) as one, waiting(jobs.get, store) as other:
+        jobs.shutdown()
+        assert one.result() == "late"
+        with pytest.raises(kvsync.ShutDown):
+            other.result()
+
+
+def test_a_closing_queue_takes_back_what_comes_back(store: kvsync.Store) -> None:
+    """It is what the queue had, and can be got."""
+    jobs = store.queue(NAME, retry_delay=0)
+    jobs.put_many("ab")
+    task, other = jobs.reserve_many(2)
+    jobs.shutdown()
+    task.retry()
+    assert jobs.get() == "a"
+    other.bury()
+    assert jobs.dead.redrive() == 1
+    assert jobs.get() == "b"
+
+
+def test_a_purge_of_a_closing_queue_sends_home_who_waits(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("late", delay=1000)
+    with waiting(jobs.get, store) as call:
+        jobs.shutdown()
+        jobs.purge()
+        with pytest.raises(kvsync.ShutDown):
+            call.result()
+
+
+# --- task_done and join --------------------------------------------------------------------------
+
+
+def test_join_waits_until_all_is_done(store: kvsync.Store) -> None:
+    """Got and told of, acknowledged, or dead."""
+    jobs = store.queue(NAME)
+    assert jobs.join()
+    jobs.put_many("abcd")
+    with waiting(jobs.join, store) as call:
+        jobs.get()
+        jobs.task_done()
+        jobs.reserve().ack()
+        jobs.reserve().bury()
+        jobs.get()
+        assert jobs.unfinished_tasks == 1
+        assert not call.is_over
+        jobs.task_done()
+        assert call.result() is True
+    assert tickets(store) == []
+
+
+def test_join_ends_in_time(store: kvsync.Store) -> None:
+    """And tells how."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    assert not jobs.join(0)
+    assert not jobs.join(0.01)
+    jobs.reserve().ack()
+    assert jobs.join(0)
+    assert tickets(store) == []
+    with pytest.raises(ValueError, match="timeout"):
+        jobs.join(-1)
+
+
+@pytest.mark.parametrize("end", ["purge", "shutdown"])
+def test_join_is_over_when_there_is_nothing_left_to_wait_for(store: kvsync.Store, end: str) -> None:
+    jobs = store.queue(NAME)
+    jobs.put_many("ab")
+    with waiting(jobs.join, store) as call:
+        jobs.purge() if end == "purge" else jobs.shutdown(immediate=True)
+        assert call.result() is True
+
+
+def test_what_is_redriven_or_retried_is_to_be_done_again(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    jobs.reserve().bury()
+    assert jobs.join(0)
+    jobs.dead.redrive()
+    assert not jobs.join(0)
+    jobs.reserve().retry(1000)
+    assert not jobs.join(0)
+    jobs.purge()
+    assert jobs.join(0)
+
+
+def test_task_done_too_often_is_refused(store: kvsync.Store) -> None:
+    """Told of nothing it changes nothing; what is acknowledged needs no telling."""
+    jobs = store.queue(NAME)
+    with pytest.raises(ValueError, match="more often"):
+        jobs.task_done()
+    jobs.put_many("ab")
+    jobs.get()
+    jobs.task_done()
+    with pytest.raises(ValueError, match="more often"):
+        jobs.task_done()
+    jobs.reserve().ack()
+    with pytest.raises(ValueError, match="more often"):
+        jobs.task_done()
+    assert jobs.unfinished_tasks == 0
