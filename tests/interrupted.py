@@ -8,8 +8,8 @@ in a generator expression, which the interpreter may be closing just then.
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable, Collection, Iterator
+from types import CodeType, FrameType
 from typing import Any
 
 import kvsync
@@ -26,25 +26,32 @@ class Interrupt(BaseException):
     """What no code expects."""
 
 
-def at_each_point(call: Callable[[], Any], *, lines: bool = True) -> Iterator[int]:
+def at_each_point(
+    call: Callable[[], Any], *, lines: bool = True, sparing: Collection[CodeType] = ()
+) -> Iterator[int]:
     """Interrupt `call` one point later each time, until it comes to its end; yields in between.
 
-    Without `lines` the points are the beginnings of functions alone.
+    Without `lines` the points are the beginnings of functions alone. None is in the functions of
+    `sparing` themselves, but in what they call.
     """
     point = 0
-    while _is_cut_off(call, point, lines):
+    while _is_cut_off(call, point, lines, sparing):
         yield point
         point += 1
     assert point, "no point was met"
 
 
-def _is_cut_off(call: Callable[[], Any], point: int, lines: bool) -> bool:
+def _is_cut_off(
+    call: Callable[[], Any], point: int, lines: bool, sparing: Collection[CodeType]
+) -> bool:
     left = point
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
         code = frame.f_code
         if not code.co_filename.startswith(_WITHIN) or code.co_name == "<genexpr>":
+            return None
+        if code in sparing:
             return None
         if event == "call" or (lines and event == "line" and not _is_try(frame)):
             left -= 1

@@ -504,6 +504,16 @@ class Items:
         )
         self.serve(transaction)
 
+    def is_ready(self, transaction: Transaction, kept: Kept) -> bool:
+        """Whether it stands in its old place."""
+        return bool(
+            transaction.execute(
+                "select 1 from kvsync_item where queue = :queue and state = 0 and place = :place"
+                " and id = :id",
+                {**self._here, "place": -kept.priority, "id": kept.id},
+            )
+        )
+
     def give_back(self, transaction: Transaction, session: int, attempt: int) -> None:
         """All that this attempt has got, as if it had never been handed out."""
         for *row, claim_by in transaction.execute(

@@ -4,6 +4,7 @@ import queue
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from kvsync.codec import Codec, decode, encode, find
@@ -246,7 +247,7 @@ class Queue(Primitive):
         """
         patience, attempt = _patience(block, timeout), self._getting(check_whole("n", n))
         try:
-            return [item for _, item in self._take(attempt, patience)]
+            return list(map(itemgetter(1), self._take(attempt, patience)))
         except _ORDERLY:
             raise
         except BaseException:
@@ -330,13 +331,8 @@ class Queue(Primitive):
                 task = self.reserve(timeout, visibility=visibility)
             except (queue.Empty, ShutDown):
                 return
-            try:
+            with task:
                 yield task
-            except GeneratorExit:
-                if task.is_current():
-                    task.give_back()
-                raise
-            task.__exit__(None, None, None)
 
     def work(self, handler: Handler, *, visibility: Seconds | Unset | None = UNSET) -> int:
         """Call `handler(task)` for one item after the other; returns how many were done.

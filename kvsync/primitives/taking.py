@@ -156,9 +156,9 @@ class Getting(Attempt):
         return self._note(transaction, [first, *(more or [])])
 
     def _note(self, transaction: Transaction, kept: list[Kept]) -> list[Kept]:
-        if kept:
+        if self._read(kept):
             self._taken.append(_Taken(self.items, transaction, kept))
-        return self._read(kept)
+        return kept
 
     def undo(self) -> None:
         for taken in self._taken:
@@ -167,7 +167,7 @@ class Getting(Attempt):
 
 
 class _Taken:
-    """What a transaction took for good; if it has committed, that goes back, and only once."""
+    """What a transaction took for good; if it is gone, that goes back, and only once."""
 
     def __init__(self, items: Items, transaction: Transaction, kept: list[Kept]) -> None:
         self._items = items
@@ -177,13 +177,20 @@ class _Taken:
 
     def put_back(self) -> None:
         is_back = self._back is not None and self._back.committed
-        if self._transaction.committed and not is_back:
+        if not is_back:
             self._items.engine.transact(self._restore)
 
     def _restore(self, transaction: Transaction) -> None:
-        self._back = transaction
-        for kept in self._kept:
-            self._items.restore(transaction, kept)
+        if self._transaction.committed or self._is_gone_in(transaction):
+            self._back = transaction
+            for kept in self._kept:
+                self._items.restore(transaction, kept)
+
+    def _is_gone_in(self, transaction: Transaction) -> bool:
+        """Whether it was taken within this very transaction, and that was not undone yet."""
+        return transaction is self._transaction and not self._items.is_ready(
+            transaction, self._kept[0]
+        )
 
 
 class Taking:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from kvsync.engine import Transaction
-from kvsync.errors import StaleReceiptError
+from kvsync.errors import KvsyncError, StaleReceiptError
 from kvsync.primitives.arguments import Seconds, check_delay, check_positive
 from kvsync.primitives.items import DEAD, DELAYED, READY, Items, Kept
 
@@ -119,6 +119,16 @@ class Task:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        try:
+            self._leave(error)
+        except KvsyncError:
+            raise
+        except BaseException:
+            if self.is_current():
+                self._leave(error)  # a signal's exception comes when it is done
+            raise
+
+    def _leave(self, error: BaseException | None) -> None:
         if os.getpid() != self._pid:
             return  # a forked child that leaves the block: the item is its parent's
         if self._settled and not self.is_current():

@@ -1,0 +1,296 @@
+"""Queues whose calls are cut short by an exception at each point: nothing is lost, left or twice.
+
+Of what a call that was cut short was to do, all is done or nothing.
+"""
+
+import queue
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import kvsync
+from kvsync import waiting as wait_loop
+from tests.interrupted import Interrupt, at_each_point
+from tests.lines import calling
+from tests.queues import NAME, items, taken, tickets
+from tests.undone import undone
+
+TAKES: dict[str, Callable[..., Any]] = {
+    "get": lambda jobs, timeout=None: jobs.get(timeout=timeout),
+    "get many": lambda jobs, timeout=None: jobs.get_many(2, timeout=timeout),
+    "reserve": kvsync.Queue.reserve,
+    "reserve many": lambda jobs, timeout=None: jobs.reserve_many(2, timeout),
+}
+takes = pytest.mark.parametrize("take", TAKES.values(), ids=TAKES)
+
+
+def fill(jobs: kvsync.Queue) -> None:
+    """Two items, which have been handed out once already."""
+    jobs.put_many("ab")
+    for task in jobs.reserve_many(2):
+        task.retry(0)
+
+
+def state(jobs: kvsync.Queue) -> list[tuple[Any, ...]]:
+    """All that waits; nobody has anything in hand, nor stands in a line."""
+    assert taken(jobs.store) == []
+    assert tickets(jobs.store) == []
+    assert jobs.unfinished_tasks == jobs.qsize()
+    return [(each.item, each.attempts, each.priority, each.key) for each in jobs.peek(99)]
+
+
+@takes
+def test_an_interrupted_taking_puts_it_back(store: kvsync.Store, take: Callable[..., Any]) -> None:
+    """As it was, in its old place."""
+    jobs = store.queue(NAME)
+    fill(jobs)
+    before = state(jobs)
+    for _ in at_each_point(lambda: take(jobs)):
+        assert state(jobs) == before
+
+
+def put_in_time(
+    monkeypatch: pytest.MonkeyPatch, jobs: kvsync.Queue, put: Callable[[], Any]
+) -> None:
+    """In place of a waiter's first look: another thread does `put`, and then it looks."""
+
+    def put_and_look(self: wait_loop.Wait) -> Any:
+        if self._wish.name == jobs.name and not taken(jobs.store):
+            with calling(put) as call:
+                call.result()
+        return look(self)
+
+    look = wait_loop.Wait._look
+    monkeypatch.setattr(wait_loop.Wait, "_look", put_and_look)
+
+
+@takes
+def test_an_interrupted_wait_for_an_item_loses_none(
+    store: kvsync.Store, take: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it comes: before the item, with it, and after it."""
+    jobs, puts = store.queue(NAME), 0
+
+    def put() -> None:
+        nonlocal puts
+        puts += 1
+        jobs.put_many("ab")
+
+    put_in_time(monkeypatch, jobs, put)
+    for _ in at_each_point(lambda: take(jobs)):
+        assert [attempts for _, attempts, *_ in state(jobs)] == [0] * 2 * puts
+        jobs.purge()
+        puts = 0
+
+
+@takes
+def test_an_interrupted_wait_in_vain_leaves_nothing(
+    store: kvsync.Store, take: Callable[..., Any]
+) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    jobs.get()
+    jobs.task_done()
+
+    def wait() -> None:
+        with suppress(queue.Empty):
+            take(jobs, 0.001)
+
+    for _ in at_each_point(wait):
+        assert state(jobs) == []
+
+
+def test_an_interrupted_put_has_put_all_or_nothing(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    seen = set()
+    for _ in at_each_point(lambda: jobs.put_many("ab", priority=1)):
+        seen.add(tuple(state(jobs)))
+        jobs.purge()
+    assert seen <= {(), (("a", 0, 1.0, None), ("b", 0, 1.0, None))}
+
+
+def test_an_interrupted_wait_for_room_has_put_it_or_not(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, if at all; nor does it ask for room any more."""
+    jobs = store.queue(NAME, 1)
+
+    def make_room(self: wait_loop.Wait) -> Any:
+        if self._wish.space == "queue-put" and jobs.peek()[0].item == "a":
+            with calling(lambda: (jobs.get(), jobs.task_done())) as call:
+                call.result()
+        return look(self)
+
+    look = wait_loop.Wait._look
+    monkeypatch.setattr(wait_loop.Wait, "_look", make_room)
+    jobs.put("a")
+    seen = set()
+    for _ in at_each_point(lambda: jobs.put("b", key="k")):
+        seen.add(tuple(state(jobs)))
+        assert len(items(store)) == jobs.qsize()
+        jobs.purge()
+        jobs.put("a")
+    assert seen - {()} == {(("a", 0, 0.0, None),), (("b", 0, 0.0, "k"),)}
+
+
+def test_an_interrupted_wait_in_a_full_queue_leaves_nothing(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME, 1)
+    jobs.put("a")
+
+    def put() -> None:
+        with suppress(queue.Full):
+            jobs.put_many(["b"], timeout=0.001)
+
+    for _ in at_each_point(put):
+        assert [item for item, *_ in state(jobs)] == ["a"]
+        assert len(items(store)) == 1
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_an_interrupted_join_leaves_no_ticket(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    jobs = store.queue(NAME)
+
+    def finish(self: wait_loop.Wait) -> Any:
+        if self._wish.space == "queue-join" and done:
+            jobs.purge()
+        return look(self)
+
+    look = wait_loop.Wait._look
+    monkeypatch.setattr(wait_loop.Wait, "_look", finish)
+    jobs.put("a")
+    for _ in at_each_point(lambda: jobs.join(None if done else 0.001)):
+        assert tickets(store) == []
+        if not jobs.qsize():
+            jobs.put("a")
+
+
+EDGES = (kvsync.Task.__enter__.__code__, kvsync.Task.__exit__.__code__)
+"""Between `reserve` and its block, and at the first instruction of the block's end, the item is
+nobody's but the caller's: an interrupt there leaves it in hand."""
+
+SETTLEMENTS: dict[str, Callable[[kvsync.Task], Any]] = {
+    "ack": kvsync.Task.ack,
+    "retry": lambda task: task.retry(0),
+    "retry later": lambda task: task.retry(1000),
+    "bury": kvsync.Task.bury,
+    "give back": kvsync.Task.give_back,
+    "extend": lambda task: task.extend(1000),
+}
+
+
+@pytest.mark.parametrize("settle", SETTLEMENTS.values(), ids=SETTLEMENTS)
+def test_an_interrupted_settlement_is_made_or_not(
+    store: kvsync.Store, settle: Callable[[kvsync.Task], Any]
+) -> None:
+    """In a block the item does not stay in hand in either case."""
+    jobs = store.queue(NAME)
+
+    def work() -> None:
+        with jobs.reserve() as task:
+            begun.append(task)
+            settle(task)
+
+    begun: list[kvsync.Task] = []
+    jobs.put("a")
+    for _ in at_each_point(work, sparing=EDGES):
+        assert taken(store) == []
+        assert tickets(store) == []
+        assert len(items(store)) <= 1
+        jobs.purge()
+        jobs.dead.purge()
+        jobs.put("a")
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no"), SystemExit()], ids=str)
+def test_interrupted_as_it_leaves_the_block_it_is_settled_all_the_same(
+    store: kvsync.Store, error: BaseException | None
+) -> None:
+    """What was done is not done again."""
+    jobs = store.queue(NAME, max_attempts=1)
+
+    def work() -> None:
+        try:
+            with jobs.reserve():
+                worked.append(True)
+                if error:
+                    raise error
+        except (ValueError, SystemExit):
+            pass
+
+    worked: list[bool] = []
+    jobs.put("a")
+    for _ in at_each_point(work, sparing=EDGES):
+        assert tickets(store) == []
+        assert taken(store) == []
+        left = (jobs.qsize(), len(jobs.dead))
+        if worked:
+            assert (
+                left
+                == {None: (0, 0), ValueError: (0, 1), SystemExit: (1, 0)}[
+                    type(error) if error else None
+                ]
+            )
+        worked.clear()
+        jobs.purge()
+        jobs.dead.purge()
+        jobs.put("a")
+
+
+def test_an_interrupted_loop_has_nothing_in_hand(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put_many("ab")
+
+    def loop() -> None:
+        for task in jobs.tasks(timeout=0):
+            assert task.item
+
+    for _ in at_each_point(loop, sparing=(*EDGES, kvsync.Queue.tasks.__code__)):
+        assert taken(store) == []
+        assert len(items(store)) == jobs.qsize()
+        jobs.purge()
+        jobs.put_many("ab")
+
+
+@takes
+def test_in_a_transaction_that_goes_on_nothing_is_lost(
+    store: kvsync.Store, take: Callable[..., Any]
+) -> None:
+    """The block swallows the interrupt, and commits."""
+    jobs = store.queue(NAME)
+    fill(jobs)
+    before = state(jobs)
+
+    def go_on() -> None:
+        with store.transaction():
+            try:
+                take(jobs, 0)
+            except Interrupt:
+                cut.append(True)
+            except kvsync.TransactionError:
+                return
+
+    cut: list[bool] = []
+    for _ in at_each_point(lambda: [go_on(), cut and again(cut)]):
+        assert state(jobs) == before
+
+
+def again(cut: list[bool]) -> None:
+    cut.clear()
+    raise Interrupt
+
+
+def test_a_rolled_back_get_that_was_interrupted_is_put_back_once(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    fill(jobs)
+    before = state(jobs)
+
+    def get() -> None:
+        with undone(store):
+            jobs.get()
+
+    for _ in at_each_point(get):
+        assert state(jobs) == before
