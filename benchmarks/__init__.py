@@ -3,10 +3,10 @@
     python -m benchmarks                          everything; prints tables and targets
     python -m benchmarks --only counter --rounds 9 --markdown figures.md
 
-peers/      the sides: how each counts and how each maps, at its own default setting
+peers/      the sides: how each counts, maps, locks and queues, at its own default setting
 crew        worker processes that stand ready and are let go together
 rounds      rounds in turn over all sides, medians, spreads and ratios
 machine     what it ran on
 report      tables, targets, Markdown and JSON
-counter, mapping, scale    one benchmark each
+counter, mapping, scale, locks, queues    one benchmark each
 """

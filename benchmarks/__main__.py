@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
-from benchmarks import counter, locks, machine, mapping, scale
+from benchmarks import counter, locks, machine, mapping, queues, scale
 from benchmarks.options import Options
 from benchmarks.report import Report, markdown
 
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "dict": mapping.run,
     "scale": scale.run,
     "lock": locks.run,
+    "queue": queues.run,
 }
 
 

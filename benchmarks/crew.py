@@ -9,16 +9,27 @@ import multiprocessing
 import time
 import traceback
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 Step = Callable[[], object]
-Task = Callable[[], Step]
-"""Run in the worker: opens what is needed and returns the call to be measured. Must pickle."""
+Task = Callable[[], Step | Mapping[str, Step]]
+"""Run in the worker: opens what is needed and returns the call to be measured, or several by name.
+
+Must pickle.
+"""
 
 _PATIENCE = 300.0
+
+
+class Idle(Exception):
+    """A step found nothing to do: it does not count, and is called again while there is time."""
+
+
+class Spent(Exception):
+    """A step found nothing left to do: for its worker, the round is over."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +38,29 @@ class Stint:
 
     calls: int
     nanoseconds: "array[int]"
+    seconds: float | None = None
+    """From the start to the end of its last call, if there was nothing left to do."""
 
 
 class Crew:
     """Workers of one side. A context manager: all are reaped at the end.
 
-    What is noted of a call is how long it took; or, if it `tells`, the nanoseconds it returns.
+    What is noted of a call is how long it took; or, if it `tells`, the nanoseconds it returns. A
+    call is one; or, if it `counts`, as many as it returns.
     """
 
-    def __init__(self, task: Task, size: int, *, tells: bool = False) -> None:
+    def __init__(self, tasks: Sequence[Task], *, tells: bool = False, counts: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._deadline = context.Value("d", 0.0, lock=False)
-        self._barrier = context.Barrier(size + 1)
+        self._barrier = context.Barrier(len(tasks) + 1)
         self._pipes: list[Any] = []
         self._workers: list[Any] = []
-        for _ in range(size):
+        for task in tasks:
             ours, theirs = context.Pipe()
             worker = context.Process(
-                target=_work, args=(theirs, task, self._barrier, self._deadline, tells), daemon=True
+                target=_work,
+                args=(theirs, task, self._barrier, self._deadline, tells, counts),
+                daemon=True,
             )
             worker.start()
             theirs.close()
@@ -57,7 +73,7 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         for pipe in self._pipes:
             with suppress(OSError):
-                pipe.send(False)
+                pipe.send(None)
         for worker, pipe in zip(self._workers, self._pipes, strict=True):
             worker.join(30)
             if worker.is_alive():
@@ -69,10 +85,14 @@ class Crew:
         """Wait until every worker has opened what it needs. Raises: RuntimeError if one failed."""
         self._receive_all()
 
-    def run(self, seconds: float) -> list[Stint]:
-        """One round. Raises: RuntimeError if a worker failed."""
-        for pipe in self._pipes:
-            pipe.send(True)
+    def run(self, seconds: float, jobs: Sequence[str | None] | None = None) -> list[Stint]:
+        """One round; returns a stint for each worker. Raises: RuntimeError if a worker failed.
+
+        Args:
+            jobs: for each worker the name of its step, None for nothing to do.
+        """
+        for pipe, job in zip(self._pipes, jobs or [""] * len(self._pipes), strict=True):
+            pipe.send((job,))
         self._receive_all()
         self._deadline.value = time.monotonic() + seconds
         self._barrier.wait(_PATIENCE)
@@ -95,33 +115,50 @@ class Crew:
             return "it died"
 
 
-def _work(pipe: Any, task: Task, barrier: Any, deadline: Any, tells: bool) -> None:
+def _work(pipe: Any, task: Task, barrier: Any, deadline: Any, tells: bool, counts: bool) -> None:
     try:
-        step = task()
-        step()
+        made = task()
+        steps = made if isinstance(made, Mapping) else {"": made}
+        for step in steps.values():
+            with suppress(Idle, Spent):
+                step()
         pipe.send(None)
-        while pipe.recv():
+        while told := pipe.recv():
             pipe.send(None)
             barrier.wait(_PATIENCE)
-            pipe.send(_stint(step, deadline.value, tells))
+            (job,) = told
+            pipe.send(
+                _NOTHING if job is None else _stint(steps[job], deadline.value, tells, counts)
+            )
     except BaseException:
         with suppress(OSError):  # nobody listens any more
             pipe.send(traceback.format_exc())
 
 
-def _stint(step: Step, deadline: float, tells: bool) -> Stint:
-    nanoseconds = array("Q")
+_NOTHING = Stint(0, array("Q"), 0.0)
+
+
+def _stint(step: Step, deadline: float, tells: bool, counts: bool) -> Stint:
+    nanoseconds, calls = array("Q"), 0
     note, now = nanoseconds.append, time.monotonic_ns
     end = int(deadline * 1e9)
-    before = now()
+    began = before = now()
     while True:
-        told = step()
+        try:
+            told: Any = step()
+        except Idle:
+            before = now()
+            if before >= end:
+                return Stint(calls, nanoseconds)
+            continue
+        except Spent:
+            return Stint(calls, nanoseconds, (before - began) / 1e9)
         after = now()
-        note(told if tells else after - before)  # type: ignore[arg-type]  # then it is an int
+        note(told if tells else after - before)
         if after >= end:  # the last call is always one that ended too late
-            break
+            return Stint(calls, nanoseconds)
+        calls += told if counts else 1
         before = after
-    return Stint(len(nanoseconds) - 1, nanoseconds)
 
 
 def merge(stints: Sequence[Stint]) -> "array[int]":

@@ -45,7 +45,7 @@ class Field:
         with ExitStack() as stack:
             crews: dict[str, Crew] = {}
             for name, peer in list(self.ready.items()):
-                crew = stack.enter_context(Crew(tasks(peer), size, tells=tells))
+                crew = stack.enter_context(Crew([tasks(peer)] * size, tells=tells))
                 try:
                     crew.ready()
                     crew.run(min(seconds, 0.2))  # warms up

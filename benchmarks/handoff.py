@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from benchmarks.crew import Stint
@@ -23,58 +24,75 @@ _PATIENCE = 60.0
 
 _context = multiprocessing.get_context("spawn")
 
+Steps = Callable[[], dict[str, Callable[[], object]]]
+"""Run in a worker: opens what is needed, and returns what can be asked of it. Must pickle."""
+
 Measure = Callable[[Locker, str, int], list[int]]
 
 
 def one_round(measure: Measure, peer: Locker, folder: str, times: int) -> Round:
-    nanoseconds = measure(peer, folder, times)
+    return round_of(measure(peer, folder, times))
+
+
+def round_of(nanoseconds: list[int]) -> Round:
+    """The waits of one round."""
     return Round.of([Stint(len(nanoseconds), array("Q", nanoseconds))], 1.0)
 
 
 def hand_over(peer: Locker, folder: str, times: int) -> list[int]:
     """Nanoseconds from before `release` to after `acquire`, each."""
-    with _worker(peer, folder) as holder, _worker(peer, folder) as waiter:
+    steps = partial(_steps, peer, folder)
+    with worker(steps) as holder, worker(steps) as waiter:
         return [_one_hand_over(holder, waiter) for _ in range(times)]
 
 
 def _one_hand_over(holder: Any, waiter: Any) -> int:
-    _ask(holder, "acquire")
+    ask(holder, "acquire")
     waiter.send("acquire")
     time.sleep(_HELD)
-    released, _ = _ask(holder, "release")
-    _, acquired = _receive(waiter)
-    _ask(waiter, "release")
+    released, _ = ask(holder, "release")
+    _, acquired = receive(waiter)
+    ask(waiter, "release")
     return int(acquired - released)
 
 
 def recover(peer: Locker, folder: str, times: int) -> list[int]:
     """Nanoseconds from before SIGKILL to after `acquire`, each."""
-    with _worker(peer, folder) as waiter:
-        return [_one_recovery(peer, folder, waiter) for _ in range(times)]
+    steps = partial(_steps, peer, folder)
+    with worker(steps) as waiter:
+        return [_one_recovery(steps, waiter) for _ in range(times)]
 
 
-def _one_recovery(peer: Locker, folder: str, waiter: Any) -> int:
-    with _worker(peer, folder) as holder:
-        _ask(holder, "acquire")
+def _one_recovery(steps: Steps, waiter: Any) -> int:
+    with worker(steps) as holder:
+        ask(holder, "acquire")
         waiter.send("acquire")
         time.sleep(_HELD)
         holder.send("pid")
-        pid = _receive(holder)
+        pid = receive(holder)
         killed = time.monotonic_ns()
         os.kill(pid, signal.SIGKILL)
-        _, acquired = _receive(waiter)
-        _ask(waiter, "release")
+        _, acquired = receive(waiter)
+        ask(waiter, "release")
         return int(acquired - killed)
 
 
+def _steps(peer: Locker, folder: str) -> dict[str, Callable[[], object]]:
+    acquire, release = peer.locker(folder)
+    acquire()
+    release()
+    return {"acquire": acquire, "release": release}
+
+
 @contextmanager
-def _worker(peer: Locker, folder: str) -> Iterator[Any]:
+def worker(steps: Steps) -> Iterator[Any]:
+    """A process that takes those steps when asked; the pipe to it."""
     ours, theirs = _context.Pipe()
-    process = _context.Process(target=_work, args=(theirs, peer, folder), daemon=True)
+    process = _context.Process(target=_work, args=(theirs, steps), daemon=True)
     process.start()
     theirs.close()
     try:
-        _receive(ours)
+        receive(ours)
         yield ours
     finally:
         ours.close()
@@ -84,12 +102,9 @@ def _worker(peer: Locker, folder: str) -> Iterator[Any]:
             process.join()
 
 
-def _work(pipe: Any, peer: Locker, folder: str) -> None:
-    acquire, release = peer.locker(folder)
-    acquire()
-    release()
+def _work(pipe: Any, make: Steps) -> None:
+    steps = make()
     pipe.send("ready")
-    steps = {"acquire": acquire, "release": release}
     try:
         while True:
             what = pipe.recv()
@@ -103,12 +118,14 @@ def _work(pipe: Any, peer: Locker, folder: str) -> None:
         pass  # the benchmark is over
 
 
-def _ask(worker: Any, what: str) -> Any:
+def ask(worker: Any, what: str) -> Any:
+    """Have it take that step; returns when it began and ended, in nanoseconds."""
     worker.send(what)
-    return _receive(worker)
+    return receive(worker)
 
 
-def _receive(worker: Any) -> Any:
+def receive(worker: Any) -> Any:
+    """Its next answer. Raises: RuntimeError if it hangs."""
     if not worker.poll(_PATIENCE):
         raise RuntimeError("a worker hangs")
     return worker.recv()

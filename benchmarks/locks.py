@@ -190,9 +190,9 @@ def _targets(
             _against_best(crowd, "worst"),
             True,
         ),
-        Target("lock, hand-off: p50 in ms", 0.5, _in_ms(handed["kvsync"].p50), True),
-        Target("lock, recovery: p50 in ms", 5.0, _in_ms(saved["kvsync"].p50), True),
-        Target("lock, recovery: p99 in ms", 150.0, _in_ms(saved["kvsync"].p99), True),
+        Target("lock, hand-off: p50 in ms", 0.5, handed["kvsync"].p50.times(1e3), True),
+        Target("lock, recovery: p50 in ms", 5.0, saved["kvsync"].p50.times(1e3), True),
+        Target("lock, recovery: p99 in ms", 150.0, saved["kvsync"].p99.times(1e3), True),
     ]
 
 
@@ -206,7 +206,3 @@ def _against_best(measured: dict[str, Measured], quantity: str) -> Spread | None
         return None
     best = min(peers, key=lambda each: getattr(each, quantity).median)
     return ratio(measured["kvsync"], best, quantity)
-
-
-def _in_ms(spread: Spread) -> Spread:
-    return Spread(spread.median * 1e3, spread.low * 1e3, spread.high * 1e3)

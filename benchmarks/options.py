@@ -15,9 +15,19 @@ class Options:
     many_keys: int = 1_000_000
     contenders: int = 8
     handoffs: int = 20
+    producers: tuple[int, ...] = (1, 4)
+    wakeups: int = 200
 
     def quick(self) -> "Options":
         """A rehearsal: every line runs, no figure means anything."""
         return replace(
-            self, rounds=1, seconds=0.1, processes=(1, 2), many_keys=5_000, contenders=2, handoffs=2
+            self,
+            rounds=1,
+            seconds=0.1,
+            processes=(1, 2),
+            many_keys=5_000,
+            contenders=2,
+            handoffs=2,
+            producers=(1,),
+            wakeups=2,
         )

@@ -97,9 +97,9 @@ def number(value: float) -> str:
 
 def milliseconds(spread: Spread) -> str:
     """Seconds shown as milliseconds."""
-    return figure(Spread(spread.median * 1e3, spread.low * 1e3, spread.high * 1e3), " ms")
+    return figure(spread.times(1e3), " ms")
 
 
 def microseconds(spread: Spread) -> str:
     """Seconds shown as microseconds."""
-    return figure(Spread(spread.median * 1e6, spread.low * 1e6, spread.high * 1e6), " µs")
+    return figure(spread.times(1e6), " µs")

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ class Round:
     """
 
     rate: float
+    mean: float
     p50: float
     p99: float
     unluckiest: float
@@ -26,10 +28,12 @@ class Round:
     @classmethod
     def of(cls, stints: Sequence[Stint], seconds: float, weight: int = 1) -> "Round":
         """`weight`: how many operations one measured call stands for."""
-        waits = merge(stints)
+        waits = merge(stints) or array("Q", [int(seconds * 1e9)])
         calls = [stint.calls for stint in stints]
+        spent = [seconds if stint.seconds is None else stint.seconds for stint in stints]
         return cls(
-            rate=sum(calls) * weight / seconds,
+            rate=sum(calls) * weight / (max(spent) or seconds),
+            mean=sum(waits) / len(waits) / weight / 1e9,
             p50=waits[len(waits) // 2] / weight / 1e9,
             p99=_p99(waits) / weight / 1e9,
             unluckiest=max(_p99(merge([stint])) for stint in stints) / weight / 1e9,
@@ -53,6 +57,10 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
         return cls(statistics.median(values), min(values), max(values))
+
+    def times(self, factor: float) -> "Spread":
+        """The same in another unit."""
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)

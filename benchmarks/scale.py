@@ -28,7 +28,7 @@ def run(options: Options) -> Report:
         sides = {}
         for operation, size in itertools.product(OPERATIONS, sizes):
             task = partial(step, _folder(options, size), operation, size)
-            crew = stack.enter_context(Crew(task, 1))
+            crew = stack.enter_context(Crew([task]))
             crew.ready()
             crew.run(options.seconds)  # warms up
             sides[f"{operation}, {size:,}"] = partial(_round, crew, options.seconds)

@@ -28,16 +28,19 @@ def _run(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one rehearsal of the counter benchmark writes as JSON."""
-    folder = tmp_path_factory.mktemp("benchmarks")
+    return _rehearse("counter", tmp_path_factory.mktemp("benchmarks"))
+
+
+def _rehearse(name: str, folder: Path) -> dict[str, Any]:
     files = ["--json", str(folder / "figures.json"), "--markdown", str(folder / "figures.md")]
-    printed = _run("--quick", "--only", "counter", "--seconds", "0.05", *files)
+    printed = _run("--quick", "--only", name, "--seconds", "0.05", *files)
     assert (folder / "figures.md").read_text(encoding="utf-8") in printed
     found: dict[str, Any] = json.loads((folder / "figures.json").read_text())
     return found | {"printed": printed}
 
 
 def test_the_list_names_every_benchmark() -> None:
-    assert _run("--list").split() == ["counter", "dict", "scale", "lock"]
+    assert _run("--list").split() == ["counter", "dict", "scale", "lock", "queue"]
 
 
 def test_a_report_says_what_it_was_made_on(report: dict[str, Any]) -> None:
@@ -57,7 +60,7 @@ def test_a_round_has_a_rate_waits_and_a_share(report: dict[str, Any]) -> None:
     (counter,) = report["benchmarks"]
     for rounds in counter["measured"].values():
         (one,) = rounds
-        assert set(one) == {"rate", "p50", "p99", "unluckiest", "worst", "share"}
+        assert set(one) == {"rate", "mean", "p50", "p99", "unluckiest", "worst", "share"}
 
 
 def test_each_target_has_a_verdict(report: dict[str, Any]) -> None:
@@ -67,3 +70,18 @@ def test_each_target_has_a_verdict(report: dict[str, Any]) -> None:
         assert target["verdict"] in {"reached", "MISSED", "not measured"}
         assert (target["found"] is None) == (target["verdict"] == "not measured")
         assert target["what"] in report["printed"]
+
+
+def test_each_side_of_the_queue_benchmark_works_off_items_or_says_why_not(tmp_path: Path) -> None:
+    """All in one run: the rates, who waits, a backlog and its purge."""
+    report = _rehearse("queue", tmp_path)
+    (queue,) = report["benchmarks"]
+    rows = [f"{what}, 1 x" for what in ("put", "get", "put + reserve + ack")]
+    rows += [f"{row}, batches of 100" for row in rows]
+    for name in ("kvsync", "litequeue", "persist-queue", "huey", "diskcache", "honker", "redis"):
+        missing = [row for row in rows if f"{name}, {row}" not in queue["measured"]]
+        assert not missing or name in " ".join(queue["skipped"]), missing
+    assert {"kvsync, wake-up", "ack, 1,000", "purge"} <= set(queue["measured"])
+    for target in queue["targets"]:
+        assert target["what"] in report["printed"]
+        assert target["verdict"] in {"reached", "MISSED", "not measured"}

@@ -1,0 +1,242 @@
+"""One queue: putting, getting and working off, waking up who waits, and a long backlog."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from benchmarks import backlog, wakeup
+from benchmarks.crew import Crew, Idle, Spent, Step
+from benchmarks.field import Field, gather
+from benchmarks.options import Options
+from benchmarks.peers.queuers import (
+    BATCH,
+    DiskCacheQueue,
+    Honker,
+    Huey,
+    KvsyncQueue,
+    LiteQueueSide,
+    MultiprocessingQueue,
+    PersistAckQueue,
+    PersistQueue,
+    Queuer,
+    RedisList,
+)
+from benchmarks.report import Report, Table, Target, figure, microseconds, milliseconds
+from benchmarks.rounds import Measured, Round, Spread, ratio
+
+PEERS = (
+    KvsyncQueue(),
+    LiteQueueSide(),
+    PersistQueue(),
+    PersistAckQueue(),
+    Huey(),
+    DiskCacheQueue(),
+    Honker(),
+    RedisList(),
+    MultiprocessingQueue(),
+)
+
+_RIVALS = ("litequeue", "persist-queue", "persist-queue ack", "huey")
+_TWICE = 2.0
+_DRAIN = 60.0
+"""Seconds for which what a row left in the queue is taken out, at most."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is measured, by how many producers and as many consumers, in batches of how many."""
+
+    what: str
+    size: int
+    batch: int
+
+    def __str__(self) -> str:
+        how = f", batches of {self.batch}" if self.batch > 1 else ""
+        return f"{self.what}, {self.size} x{how}"
+
+
+Figures = dict[Row, dict[str, Measured]]
+
+
+def run(options: Options) -> Report:
+    report = Report("queue")
+    figures: Figures = {}
+    with gather(PEERS, options.folder, report) as field:
+        for size in options.producers:
+            figures |= _of_size(field, options, size, report)
+        woken = wakeup.measure(field, options)
+        versions = field.versions
+    long = backlog.measure(options)
+    for row, measured in figures.items():
+        report.measured.update({f"{name}, {row}": each for name, each in measured.items()})
+        report.tables.append(_table(row, measured, report.skipped))
+    report.measured.update({f"{name}, wake-up": each for name, each in woken.items()})
+    report.measured.update(long.measured)
+    report.tables += [_wakeup(woken), *long.tables(), _sides(versions, report.skipped)]
+    report.targets = [*_targets(figures), *_prompt(woken.get("kvsync")), *long.targets()]
+    return report
+
+
+# --- rates ------------------------------------------------------------------------------------
+
+
+def _of_size(field: Field, options: Options, size: int, report: Report) -> Figures:
+    """All rows of that many producers and consumers, the sides in turn in each round."""
+    rounds: dict[Row, dict[str, list[Round]]] = {}
+    with _crews(field, size, report) as crews:
+        for _ in range(options.rounds):
+            for batch in (1, BATCH):
+                for name, crew in list(crews.items()):
+                    try:
+                        found = _one_round(crew, size, batch, options.seconds)
+                    except RuntimeError as error:
+                        del crews[name]
+                        report.skipped[f"{name}, {size} x"] = _last_line(error)
+                        continue
+                    for what, one in found.items():
+                        row = rounds.setdefault(Row(what, size, batch), {})
+                        row.setdefault(name, []).append(one)
+        return {
+            row: {name: Measured(tuple(sides[name])) for name in crews}
+            for row, sides in rounds.items()
+        }
+
+
+@contextmanager
+def _crews(field: Field, size: int, report: Report) -> Iterator[dict[str, Crew]]:
+    """For each side as many producers and, behind them, as many consumers."""
+    with ExitStack() as stack:
+        crews: dict[str, Crew] = {}
+        for name, peer in field.ready.items():
+            assert isinstance(peer, Queuer)
+            folder, line = field.folder(peer), f"rates-{size}"
+            peer.prepare(folder, line)
+            roles = [partial(_producer, peer, folder, line), partial(_consumer, peer, folder, line)]
+            crew = stack.enter_context(
+                Crew([role for role in roles for _ in range(size)], counts=True)
+            )
+            try:
+                crew.ready()
+                crews[name] = crew
+            except RuntimeError as error:
+                report.skipped[f"{name}, {size} x"] = _last_line(error)
+        yield crews
+
+
+def _one_round(crew: Crew, size: int, batch: int, seconds: float) -> dict[str, Round]:
+    """Put for a while; get all of that; then both at once, with acknowledging."""
+    many = "_many" if batch > 1 else ""
+    rest: list[str | None] = [None] * size
+    found = {
+        "put": crew.run(seconds, [f"put{many}"] * size + rest)[:size],
+        "get": crew.run(_DRAIN, rest + [f"get{many}"] * size)[size:],
+        "put + reserve + ack": crew.run(
+            seconds,
+            [f"put{many}"] * size + [f"work{many}"] * size,  # type: ignore[list-item]
+        )[size:],
+    }
+    crew.run(_DRAIN, rest + ["get_many"] * size)
+    return {what: Round.of(stints, seconds) for what, stints in found.items()}
+
+
+def _producer(peer: Queuer, folder: str, name: str) -> dict[str, Step]:
+    line = peer.line(folder, name)
+    return {"put": line.put, "put_many": line.put_many}
+
+
+def _consumer(peer: Queuer, folder: str, name: str) -> dict[str, Step]:
+    line = peer.line(folder, name)
+
+    def until_empty(take: Callable[[], int]) -> int:
+        if taken := take():
+            return taken
+        raise Spent
+
+    def as_they_come(take: Callable[[], int]) -> int:
+        if taken := take():
+            return taken
+        line.rest()
+        raise Idle
+
+    return {
+        "get": partial(until_empty, line.get),
+        "get_many": partial(until_empty, line.get_many),
+        "work": partial(as_they_come, line.work),
+        "work_many": partial(as_they_come, line.work_many),
+    }
+
+
+def _last_line(error: RuntimeError) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+# --- what is shown ----------------------------------------------------------------------------
+
+
+def _table(row: Row, measured: dict[str, Measured], skipped: dict[str, str]) -> Table:
+    ours = measured["kvsync"]
+    rows = [
+        [
+            name,
+            figure(side.rate),
+            "" if side is ours else figure(ratio(ours, side), "x"),
+            microseconds(side.p50),
+            microseconds(side.p99),
+            milliseconds(side.worst),
+        ]
+        for name, side in measured.items()
+    ]
+    rows += [
+        [name, "SKIPPED", reason, "", "", ""]
+        for name, reason in skipped.items()
+        if name.rsplit(",", 1)[0] not in measured
+    ]
+    columns = ["side", "items/s", "kvsync is faster by", "a call, p50", "p99", "worst"]
+    return Table(f"Queue: {row}", columns, rows)
+
+
+def _wakeup(measured: dict[str, Measured]) -> Table:
+    rows = [
+        [name, milliseconds(side.p50), milliseconds(side.p99), milliseconds(side.worst)]
+        for name, side in measured.items()
+    ]
+    return Table("Queue: from `put` to a waiting `get`", ["side", "p50", "p99", "worst"], rows)
+
+
+def _sides(versions: dict[str, str], skipped: dict[str, str]) -> Table:
+    known = versions | {name: f"SKIPPED: {why}" for name, why in skipped.items()}
+    rows = [[peer.name, known[peer.name], peer.setting] for peer in PEERS]
+    return Table("Queue, the sides", ["side", "version", "setting"], rows)
+
+
+def _targets(figures: Figures) -> list[Target]:
+    durable = [peer.name for peer in PEERS if peer.is_durable and peer.name != "kvsync"]
+    found = []
+    for row, measured in figures.items():
+        against = _against_best(measured, durable)
+        found.append(Target(f"queue, {row}: rate against the best durable peer", 1.0, against))
+        if row.batch == 1:
+            against = _against_best(measured, _RIVALS)
+            what = f"queue, {row}: rate against the best of litequeue, persist-queue, huey"
+            found.append(Target(what, _TWICE, against))
+    return found
+
+
+def _against_best(measured: dict[str, Measured], names: Sequence[str]) -> Spread | None:
+    rivals = [measured[name] for name in names if name in measured]
+    if not rivals:
+        return None
+    return ratio(measured["kvsync"], max(rivals, key=lambda side: side.rate.median))
+
+
+def _prompt(ours: Measured | None) -> list[Target]:
+    return [
+        Target(
+            f"queue, from `put` to a waiting `get`: {quantity} in ms",
+            bound,
+            None if ours is None else getattr(ours, quantity).times(1e3),
+            at_most=True,
+        )
+        for quantity, bound in (("p50", 0.5), ("p99", 5.0))
+    ]
