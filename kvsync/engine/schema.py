@@ -159,7 +159,7 @@ create table kvsync_queue (
     last bigint not null,
     size bigint not null,
     got bigint not null,
-    done bigint not null,
+    purged bigint not null,
     receipts bigint not null,
     due real,
     mark real not null,

@@ -2,7 +2,9 @@
 
     kvsync_queue     one row for each queue: `last` is the id of the newest item, `size` counts the
                      items that are ready or delayed, `got` those that `get` has taken and
-                     `task_done` not yet told of, `receipts` the hand-outs.
+                     `task_done` not yet told of, `purged` those that `purge` has removed;
+                     `receipts` is the highest receipt so far. What is neither in line, handed
+                     out nor purged is done: `_DONE`.
     kvsync_item      one row for each item. Its `state` and `place` say where it is, and are part of
                      the key, so an item is moved by one statement and found by a seek:
 
@@ -28,11 +30,11 @@ Invariants, each true after every commit:
   whoever looks sees to: the heads of the lines, and who takes an item, now and then.
 """
 
-from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from kvsync.codec import Stored
-from kvsync.engine import Engine, Row, Transaction
+from kvsync.engine import Engine, Params, Row, Transaction
 from kvsync.engine.process import this_process
 from kvsync.errors import LimitError, ShutDown
 from kvsync.primitives.grants import CLAIM_TIME
@@ -58,9 +60,13 @@ _CHUNK = 500
 
 _COLUMNS = "place, id, priority, value, key, since, attempts, error"
 
+_DONE = """
+    last - size - purged
+        - (select count(*) from kvsync_item where queue = :queue and state = 3)
+"""
 _NEW = """
-    insert into kvsync_queue (name, maxsize, shut, last, size, got, done, receipts, mark, mark_last,
-        mark_done, older, older_last, older_done)
+    insert into kvsync_queue (name, maxsize, shut, last, size, got, purged, receipts, mark,
+        mark_last, mark_done, older, older_last, older_done)
     values (:queue, :maxsize, 0, 0, 0, 0, 0, :receipts, :now, 0, 0, :now, 0, 0)
     on conflict do nothing
 """
@@ -78,32 +84,56 @@ _INSERT = """
     values (:queue, :state, :place, :id, :priority, :value, :key, :since, :attempts, :error, :due,
         :session)
 """
-_TAKE = f"""
-    delete from kvsync_item where queue = :queue and state = 0 and (place, id) in (
-        select place, id from kvsync_item where queue = :queue and state = 0
-        order by place, id limit :count)
-    returning {_COLUMNS}
+_PUT = """
+    insert into kvsync_item (queue, state, place, id, priority, value, key, since, attempts)
+    values (:queue, :state, :place, :id, :priority, :value, :key, :since, 0)
+"""
+_FIRST = f"""
+    select {_COLUMNS} from kvsync_item where queue = :queue and state = 0
+    order by place, id limit :count
+"""
+_TAKE = """
+    delete from kvsync_item where queue = :queue and state = 0 and (place, id) <= (:place, :id)
 """
 _TAKEN_AWAY = """
-    update kvsync_queue set size = size - :count, got = got + :count, done = done + :count
+    update kvsync_queue set size = size - :count, got = got + :count
     where name = :queue and shut < 2
     returning maxsize, due, mark
 """
-_FIRST = """
+_SPAN = """
     select place, id from kvsync_item where queue = :queue and state = 0
     order by place, id limit :count
 """
+_PURGED = """
+    select place, id from kvsync_item where queue = :queue and state = :state
+    order by place, id limit :count
+"""
+_PURGE = """
+    delete from kvsync_item
+    where queue = :queue and state = :state and (place, id) <= (:place, :id)
+"""
 _HANDED_OUT = """
-    update kvsync_queue set size = size - :count, receipts = receipts + :count
+    update kvsync_queue set size = size - :count, receipts = receipts + :span
     where name = :queue and shut < 2
     returning maxsize, due, mark, receipts
 """
 _HAND_OUT = f"""
-    update kvsync_item set state = 3, place = :receipt, attempts = attempts + :attempts,
-        session = :session, attempt = :attempt, ticket = :ticket, max_attempts = :max_attempts,
-        taken = :now, until = :until, claim_by = :claim_by
-    where queue = :queue and state = 0 and place = :place and id = :id
+    update kvsync_item set state = 3, place = :receipt - :last + id, attempts = attempts + 1,
+        session = :session, attempt = :attempt, max_attempts = :max_attempts, taken = :now,
+        until = :until
+    where queue = :queue and state = 0 and (place, id) <= (:place, :id)
     returning {_COLUMNS}
+"""
+_GIVE = """
+    update kvsync_item set state = 3, place = :receipt, session = :session, attempt = :attempt,
+        ticket = :ticket, taken = :now, claim_by = :claim_by
+    where queue = :queue and state = 0 and place = :place and id = :id
+"""
+_ACKNOWLEDGE = """
+    delete from kvsync_item where queue = :queue and state = 3 and place = :receipt and id = :id
+        and claim_by is null
+        and not exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)
+    returning 1
 """
 _MOVE = """
     update kvsync_item set state = :state, place = :at, attempts = :attempts,
@@ -157,8 +187,7 @@ class Kept(NamedTuple):
     error: str | None
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """An item that is to be put; `due` is the wall time before which nobody gets it."""
 
     value: Stored
@@ -167,8 +196,7 @@ class Draft:
     due: float | None = None
 
 
-@dataclass(frozen=True)
-class Hand:
+class Hand(NamedTuple):
     """Who takes items for a while, and for how long: `until` is on the boot clock."""
 
     session: int
@@ -185,7 +213,6 @@ class Count(NamedTuple):
     last: int
     size: int
     got: int
-    done: int
     due: float | None
     mark: float
 
@@ -203,7 +230,7 @@ class Items:
     def count(self, transaction: Transaction) -> Count | None:
         """None if there is no such queue yet."""
         rows = transaction.execute(
-            "select maxsize, shut, last, size, got, done, due, mark from kvsync_queue"
+            "select maxsize, shut, last, size, got, due, mark from kvsync_queue"
             " where name = :queue",
             self._here,
         )
@@ -250,7 +277,7 @@ class Items:
         if not 0 <= transaction.now - mark < _MARK_EVERY:
             transaction.execute(
                 "update kvsync_queue set older = mark, older_last = mark_last,"
-                " older_done = mark_done, mark = :now, mark_last = last, mark_done = done"
+                f" older_done = mark_done, mark = :now, mark_last = last, mark_done = {_DONE}"
                 " where name = :queue",
                 {**self._here, "now": transaction.now},
             )
@@ -272,13 +299,27 @@ class Items:
         ((last, mark, somebody_waits),) = rows
         ids = list(range(last - len(drafts) + 1, last + 1))
         for number, draft in zip(ids, drafts, strict=True):
-            state, place = (READY, -draft.priority) if draft.due is None else (DELAYED, draft.due)
-            self._insert(transaction, draft, state, place, number)
-        self._note_due(transaction, min((d.due for d in drafts if d.due is not None), default=None))
+            self._put(transaction, draft, number)
         self._mark(transaction, mark)
         if somebody_waits:
             self.give(transaction)
         return ids
+
+    def _put(self, transaction: Transaction, draft: Draft, number: int) -> None:
+        value, priority, key, due = draft
+        row = {
+            "queue": self.queue,
+            "state": READY if due is None else DELAYED,
+            "place": -priority if due is None else due,
+            "id": number,
+            "priority": priority,
+            "value": value,
+            "key": key,
+            "since": transaction.now,
+        }
+        transaction.execute(_PUT, row)
+        if due is not None:
+            self._note_due(transaction, due)
 
     def ask(self, transaction: Transaction, drafts: list[Draft], ticket: int, session: int) -> None:
         """Let them wait for room under that ticket."""
@@ -296,7 +337,7 @@ class Items:
     ) -> None:
         row = {
             **self._here,
-            **vars(draft),
+            **draft._asdict(),
             "state": state,
             "place": place,
             "id": number,
@@ -326,8 +367,8 @@ class Items:
         )
         self.admit(transaction)
 
-    def _note_due(self, transaction: Transaction, due: float | None) -> None:
-        if due is not None and transaction.execute(
+    def _note_due(self, transaction: Transaction, due: float) -> None:
+        if transaction.execute(
             "update kvsync_queue set due = :due where name = :queue"
             " and (due is null or due > :due) returning 1",
             {**self._here, "due": due},
@@ -338,46 +379,51 @@ class Items:
 
     def take(self, transaction: Transaction, count: int) -> list[Kept]:
         """Take the first ready items away for good. Raises: ShutDown."""
-        rows = transaction.execute(_TAKE, {**self._here, "count": count})
+        rows = transaction.execute(_FIRST, {"queue": self.queue, "count": count})
         if not rows:
             return []
-        after = transaction.execute(_TAKEN_AWAY, {**self._here, "count": len(rows)})
+        after = self._count_off(transaction, _TAKEN_AWAY, {"count": len(rows)})
+        place, number = rows[-1][:2]
+        transaction.execute(_TAKE, {"queue": self.queue, "place": place, "id": number})
         self._after_taking(transaction, *after)
-        return sorted(Kept._make(row) for row in rows)
+        return list(map(Kept._make, rows))
 
     def hand_out(self, transaction: Transaction, count: int, hand: Hand) -> list[Kept]:
-        """The first ready items, in their new places: the receipts. Raises: ShutDown."""
-        first = transaction.execute(_FIRST, {**self._here, "count": count})
+        """The first ready items, in their new places: the receipts. Raises: ShutDown.
+
+        Their receipts are as far apart as their ids, so that one statement hands them all out.
+        """
+        first = transaction.execute(_SPAN, {"queue": self.queue, "count": count})
         if not first:
             return []
-        after = transaction.execute(_HANDED_OUT, {**self._here, "count": len(first)})
-        self._after_taking(transaction, *after)
-        receipt = after[0][-1] - len(first)
-        return [
-            self._hand_out(transaction, place, number, receipt + nth, hand)
-            for nth, (place, number) in enumerate(first, 1)
-        ]
-
-    def _hand_out(
-        self, transaction: Transaction, place: float, number: int, receipt: int, hand: Hand
-    ) -> Kept:
+        place, number = first[-1]
+        ids = [each for _, each in first]
+        last = max(ids)
+        counted = {"count": len(ids), "span": last - min(ids) + 1}
+        *after, receipt = self._count_off(transaction, _HANDED_OUT, counted)
         row = {
-            **self._here,
-            **vars(hand),
+            "queue": self.queue,
+            **hand._asdict(),
             "place": place,
             "id": number,
             "receipt": receipt,
-            "attempts": 1,
-            "ticket": None,
-            "claim_by": None,
+            "last": last,
             "now": transaction.now,
         }
-        return Kept._make(transaction.execute(_HAND_OUT, row)[0])
+        kept = map(Kept._make, transaction.execute(_HAND_OUT, row))
+        self._after_taking(transaction, *after)
+        return sorted(kept, key=_in_line)
 
-    def _after_taking(self, transaction: Transaction, *rows: Row) -> None:
+    def _count_off(self, transaction: Transaction, sql: str, counted: dict[str, int]) -> Row:
+        rows = transaction.execute(sql, {"queue": self.queue, **counted})
         if not rows:
             raise ShutDown(f"the queue {self.queue!r} was shut down at once; reopen() opens it")
-        maxsize, due, mark = rows[0][:3]
+        return rows[0]
+
+    def _after_taking(
+        self, transaction: Transaction, maxsize: int, due: float | None, mark: float
+    ) -> None:
+        """Only now, for it can put others before those that are taken."""
         self._mark(transaction, mark)
         if due is not None and due <= transaction.now:
             self._ripen(transaction)  # from the next taking on
@@ -389,7 +435,7 @@ class Items:
 
         None if it has passed on. The ticket goes, or waits again in its old place.
         """
-        given = {**self._here, "ticket": ticket, **(vars(hand) if hand else {})}
+        given = {**self._here, "ticket": ticket, **(hand._asdict() if hand else {})}
         where = (
             "where queue = :queue and state = 3 and ticket = :ticket and claim_by is not null"
             " and place = (select token from kvsync_ticket where id = :ticket)"
@@ -410,7 +456,7 @@ class Items:
         transaction.execute("delete from kvsync_ticket where id = :ticket", {"ticket": ticket})
         if hand is None:
             transaction.execute(
-                "update kvsync_queue set got = got + 1, done = done + 1 where name = :queue",
+                "update kvsync_queue set got = got + 1 where name = :queue",
                 self._here,
             )
         return Kept._make(rows[0])
@@ -425,34 +471,33 @@ class Items:
 
     # --- settling -----------------------------------------------------------------------------
 
-    def acknowledge(self, transaction: Transaction, number: int, receipt: int) -> bool:
-        """It is done with; whether that hand-out was current."""
+    def acknowledge(self, number: int, receipt: int) -> bool:
+        """It is done with; whether that hand-out was current. A commit of its own."""
+        here = {"queue": self.queue, "id": number, "receipt": receipt}
+        return bool(self.engine.write(_ACKNOWLEDGE, here)) or self.engine.transact(
+            partial(self._acknowledge, here)
+        )
+
+    def _acknowledge(self, here: Params, transaction: Transaction) -> bool:
+        """The same where somebody may wait until all is done."""
         rows = transaction.execute(
             "delete from kvsync_item where queue = :queue and state = 3 and place = :receipt"
             " and id = :id and claim_by is null returning 1",
-            {**self._here, "id": number, "receipt": receipt},
+            here,
         )
         if rows:
-            self._finished(transaction, 1)
+            self.tell_joiners(transaction)
         return bool(rows)
-
-    def _finished(self, transaction: Transaction, count: int) -> None:
-        for (somebody_waits,) in transaction.execute(
-            "update kvsync_queue set done = done + :count where name = :queue returning"
-            " exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)",
-            {**self._here, "count": count},
-        ):
-            if somebody_waits:
-                self.tell_joiners(transaction)
 
     def task_done(self, transaction: Transaction) -> bool:
         """One that was got is done with; False if there is none."""
         rows = transaction.execute(
-            "update kvsync_queue set got = got - 1 where name = :queue and got > 0 returning 1",
+            "update kvsync_queue set got = got - 1 where name = :queue and got > 0 returning"
+            " exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)",
             self._here,
         )
-        if rows:
-            self._finished(transaction, 0)
+        if any(somebody_waits for (somebody_waits,) in rows):
+            self.tell_joiners(transaction)
         return bool(rows)
 
     def move(
@@ -481,12 +526,13 @@ class Items:
             },
         ):
             return False
-        transaction.execute(
-            "update kvsync_queue set size = size + :change, done = done + :done"
-            " where name = :queue",
-            {**self._here, "change": (state < ASKING) - (was < ASKING), "done": state == DEAD},
-        )
-        self._note_due(transaction, at if state == DELAYED else None)
+        if change := (state < ASKING) - (was < ASKING):
+            transaction.execute(
+                "update kvsync_queue set size = size + :change where name = :queue",
+                {**self._here, "change": change},
+            )
+        if state == DELAYED and at is not None:
+            self._note_due(transaction, at)
         return True
 
     def restore(self, transaction: Transaction, kept: Kept) -> None:
@@ -498,8 +544,7 @@ class Items:
         draft = Draft(kept.value, kept.priority, key)
         self._insert(transaction, draft, READY, -kept.priority, kept.id, **more)
         transaction.execute(
-            "update kvsync_queue set size = size + 1, got = got - 1, done = done - 1"
-            " where name = :queue",
+            "update kvsync_queue set size = size + 1, got = got - 1 where name = :queue",
             self._here,
         )
         self.serve(transaction)
@@ -558,6 +603,21 @@ class Items:
             {"ticket": ticket},
         )
 
+    def purge(self, transaction: Transaction, count: int) -> int:
+        """Remove up to that many items that wait, of one state; returns how many."""
+        for state in (READY, DELAYED):
+            here = {"queue": self.queue, "state": state}
+            if rows := transaction.execute(_PURGED, {**here, "count": count}):
+                place, number = rows[-1]
+                transaction.execute(_PURGE, {**here, "place": place, "id": number})
+                transaction.execute(
+                    "update kvsync_queue set size = size - :count, purged = purged + :count"
+                    " where name = :queue",
+                    {**self._here, "count": len(rows)},
+                )
+                return len(rows)
+        return 0
+
     def _ripen(self, transaction: Transaction) -> None:
         """What is due becomes ready: in turns, if it is very much."""
         transaction.execute(_DUE, {**self._here, "now": transaction.now, "count": _CHUNK})
@@ -613,7 +673,8 @@ class Items:
                     "nth": nth,
                 },
             )
-            self._note_due(transaction, due)
+            if due is not None:
+                self._note_due(transaction, due)
         Tickets(self.engine, PUT, self.queue).tell(transaction, ticket, SERVED, last)
         return True
 
@@ -624,7 +685,7 @@ class Items:
             if clock == this_process().clock and _is_over(deadline, self.engine.boot()):
                 transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
                 continue
-            first = transaction.execute(_FIRST, {**self._here, "count": 1})
+            first = transaction.execute(_SPAN, {**self._here, "count": 1})
             if not first:
                 ring(self.engine, transaction, doorbell)  # it has others to watch now
                 return
@@ -644,16 +705,13 @@ class Items:
             "place": first[0],
             "id": first[1],
             "receipt": receipt,
-            "attempts": 0,
             "session": session,
             "attempt": attempt,
             "ticket": ticket,
-            "max_attempts": None,
-            "until": None,
             "claim_by": self.engine.boot() + CLAIM_TIME,
             "now": transaction.now,
         }
-        transaction.execute(_HAND_OUT, row)
+        transaction.execute(_GIVE, row)
         transaction.execute(
             "update kvsync_ticket set state = 'granted', token = :receipt where id = :ticket",
             {"ticket": ticket, "receipt": receipt},
@@ -688,6 +746,10 @@ class Items:
 def _storable(text: str) -> str:
     """Without the lone surrogates that a file name in an error's text may hold."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def _in_line(kept: Kept) -> tuple[float, int]:
+    return -kept.priority, kept.id
 
 
 def _is_over(deadline: float | None, boot: float) -> bool:

@@ -45,7 +45,7 @@ _PEEK = """
 """
 _STATS = """
     select coalesce(maxsize, :maxsize), coalesce(shut, 0), coalesce(size, 0), coalesce(older, :now),
-        coalesce(last - older_last, 0), coalesce(done - older_done, 0),
+        coalesce(last - older_last, 0), coalesce(last - size - purged - older_done, 0),
         (select count(*) from kvsync_item
             where queue = :queue and state = 1 and place > :now) as delayed,
         (select count(*) from kvsync_item where queue = :queue and state = 3) as taken,
@@ -490,18 +490,9 @@ class Queue(Primitive):
         return removed
 
     def _purge_some(self, transaction: Transaction) -> int:
-        rows = transaction.execute(
-            "delete from kvsync_item where queue = :queue and state in (0, 1)"
-            " and (state, place, id) in (select state, place, id from kvsync_item"
-            " where queue = :queue and state in (0, 1) limit :count) returning 1",
-            {"queue": self._name, "count": _CHUNK},
-        )
-        transaction.execute(
-            "update kvsync_queue set size = size - :count where name = :queue",
-            {"queue": self._name, "count": len(rows)},
-        )
+        removed = self._items.purge(transaction, _CHUNK)
         self._items.serve(transaction)
-        return len(rows)
+        return removed
 
     def stats(self) -> QueueStats:
         """How it stands. Blocks no writer."""
@@ -534,7 +525,7 @@ class Queue(Primitive):
             dead=dead,
             oldest_age=None if oldest is None else max(0.0, now - oldest),
             put_rate=put / seconds,
-            done_rate=done / seconds,
+            done_rate=max(0, done - taken) / seconds,
             getters=getters,
             putters=putters,
         )

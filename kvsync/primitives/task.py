@@ -59,7 +59,9 @@ class Task:
 
         Raises: StaleReceiptError if this hand-out is over.
         """
-        self._settle(lambda t: self._items.acknowledge(t, self.id, self.receipt))
+        if not self._items.acknowledge(self.id, self.receipt):
+            raise self._stale()
+        self._settled = True
 
     def retry(self, delay: Seconds | None = None, error: str | None = None) -> bool:
         """Put it back for another attempt `delay` seconds from now; returns whether there is one.
