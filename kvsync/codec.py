@@ -5,7 +5,9 @@ a hostile file is read.
 """
 
 import json
+import json.encoder
 import pickle
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from kvsync.errors import DecodeError, EncodeError
@@ -30,6 +32,25 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
+def _one_shot(encoder: json.JSONEncoder) -> Callable[[Any], str]:
+    """Its `encode`, without all that this makes anew for each value: most of the time it takes."""
+    make = getattr(json.encoder, "c_make_encoder", None)  # not in every Python
+    if make is None:
+        return encoder.encode
+    parts = make(
+        None,
+        encoder.default,
+        json.encoder.encode_basestring,
+        encoder.indent,
+        encoder.key_separator,
+        encoder.item_separator,
+        encoder.sort_keys,
+        encoder.skipkeys,
+        encoder.allow_nan,
+    )
+    return lambda value: "".join(parts(value, 0))
+
+
 class JsonCodec:
     """JSON, strictly: what is written is what is read, tuples aside (they come back as lists).
 
@@ -38,9 +59,8 @@ class JsonCodec:
     """
 
     def __init__(self) -> None:
-        self._encode = json.JSONEncoder(
-            ensure_ascii=False, allow_nan=False, separators=(",", ":")
-        ).encode
+        encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        self._encode = _one_shot(encoder)
         decoder = json.JSONDecoder(parse_constant=_refuse_constant)
         self._scan, self._decode = decoder.raw_decode, decoder.decode
 

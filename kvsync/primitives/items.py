@@ -401,9 +401,13 @@ class Items:
         last = max(ids)
         counted = {"count": len(ids), "span": last - min(ids) + 1}
         *after, receipt = self._count_off(transaction, _HANDED_OUT, counted)
+        session, attempt, max_attempts, until = hand
         row = {
             "queue": self.queue,
-            **hand._asdict(),
+            "session": session,
+            "attempt": attempt,
+            "max_attempts": max_attempts,
+            "until": until,
             "place": place,
             "id": number,
             "receipt": receipt,
