@@ -101,10 +101,6 @@ _TAKEN_AWAY = """
     returning maxsize, due, mark
 """
 _SPAN = """
-    select place, id from kvsync_item where queue = :queue and state = 0
-    order by place, id limit :count
-"""
-_PURGED = """
     select place, id from kvsync_item where queue = :queue and state = :state
     order by place, id limit :count
 """
@@ -117,12 +113,11 @@ _HANDED_OUT = """
     where name = :queue and shut < 2
     returning maxsize, due, mark, receipts
 """
-_HAND_OUT = f"""
-    update kvsync_item set state = 3, place = :receipt - :last + id, attempts = attempts + 1,
+_HAND_OUT = """
+    update kvsync_item set state = 3, place = id + :shift, attempts = attempts + 1,
         session = :session, attempt = :attempt, max_attempts = :max_attempts, taken = :now,
         until = :until
     where queue = :queue and state = 0 and (place, id) <= (:place, :id)
-    returning {_COLUMNS}
 """
 _GIVE = """
     update kvsync_item set state = 3, place = :receipt, session = :session, attempt = :attempt,
@@ -393,30 +388,31 @@ class Items:
 
         Their receipts are as far apart as their ids, so that one statement hands them all out.
         """
-        first = transaction.execute(_SPAN, {"queue": self.queue, "count": count})
-        if not first:
+        rows = transaction.execute(_FIRST, {"queue": self.queue, "count": count})
+        if not rows:
             return []
-        place, number = first[-1]
-        ids = [each for _, each in first]
-        last = max(ids)
-        counted = {"count": len(ids), "span": last - min(ids) + 1}
+        first = list(map(Kept._make, rows))
+        ids = [kept.id for kept in first]
+        counted = {"count": len(ids), "span": max(ids) - min(ids) + 1}
         *after, receipt = self._count_off(transaction, _HANDED_OUT, counted)
-        session, attempt, max_attempts, until = hand
+        shift = receipt - max(ids)
+        self._hand_out(transaction, first[-1], shift, hand)
+        self._after_taking(transaction, *after)
+        return [_handed_out(kept, shift) for kept in first]
+
+    def _hand_out(self, transaction: Transaction, last: Kept, shift: int, hand: Hand) -> None:
         row = {
             "queue": self.queue,
-            "session": session,
-            "attempt": attempt,
-            "max_attempts": max_attempts,
-            "until": until,
-            "place": place,
-            "id": number,
-            "receipt": receipt,
-            "last": last,
+            "place": last.place,
+            "id": last.id,
+            "shift": shift,
+            "session": hand.session,
+            "attempt": hand.attempt,
+            "max_attempts": hand.max_attempts,
+            "until": hand.until,
             "now": transaction.now,
         }
-        kept = map(Kept._make, transaction.execute(_HAND_OUT, row))
-        self._after_taking(transaction, *after)
-        return sorted(kept, key=_in_line)
+        transaction.execute(_HAND_OUT, row)
 
     def _count_off(self, transaction: Transaction, sql: str, counted: dict[str, int]) -> Row:
         rows = transaction.execute(sql, {"queue": self.queue, **counted})
@@ -611,7 +607,7 @@ class Items:
         """Remove up to that many items that wait, of one state; returns how many."""
         for state in (READY, DELAYED):
             here = {"queue": self.queue, "state": state}
-            if rows := transaction.execute(_PURGED, {**here, "count": count}):
+            if rows := transaction.execute(_SPAN, {**here, "count": count}):
                 place, number = rows[-1]
                 transaction.execute(_PURGE, {**here, "place": place, "id": number})
                 transaction.execute(
@@ -689,7 +685,8 @@ class Items:
             if clock == this_process().clock and _is_over(deadline, self.engine.boot()):
                 transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
                 continue
-            first = transaction.execute(_SPAN, {**self._here, "count": 1})
+            here = {**self._here, "state": READY, "count": 1}
+            first = transaction.execute(_SPAN, here)
             if not first:
                 ring(self.engine, transaction, doorbell)  # it has others to watch now
                 return
@@ -752,8 +749,9 @@ def _storable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _in_line(kept: Kept) -> tuple[float, int]:
-    return -kept.priority, kept.id
+def _handed_out(kept: Kept, shift: int) -> Kept:
+    _, number, priority, value, key, since, attempts, error = kept
+    return Kept(number + shift, number, priority, value, key, since, attempts + 1, error)
 
 
 def _is_over(deadline: float | None, boot: float) -> bool:
