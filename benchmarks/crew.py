@@ -5,6 +5,7 @@ imports and first opens are in no figure. All of a crew stop at one moment, whic
 that is under way then is not counted, but its wait is: it may be the longest of all.
 """
 
+import math
 import multiprocessing
 import time
 import traceback
@@ -39,7 +40,7 @@ class Stint:
     calls: int
     nanoseconds: "array[int]"
     seconds: float | None = None
-    """From the start to the end of its last call, if there was nothing left to do."""
+    """From the start to the end of its last call, if there was nothing left to do before time."""
 
 
 class Crew:
@@ -85,14 +86,21 @@ class Crew:
         """Wait until every worker has opened what it needs. Raises: RuntimeError if one failed."""
         self._receive_all()
 
-    def run(self, seconds: float, jobs: Sequence[str | None] | None = None) -> list[Stint]:
+    def run(
+        self,
+        seconds: float,
+        jobs: Sequence[str | None] | None = None,
+        *,
+        at_most: float = math.inf,
+    ) -> list[Stint]:
         """One round; returns a stint for each worker. Raises: RuntimeError if a worker failed.
 
         Args:
             jobs: for each worker the name of its step, None for nothing to do.
+            at_most: calls of each worker, after which its round is over.
         """
         for pipe, job in zip(self._pipes, jobs or [""] * len(self._pipes), strict=True):
-            pipe.send((job,))
+            pipe.send((job, at_most))
         self._receive_all()
         self._deadline.value = time.monotonic() + seconds
         self._barrier.wait(_PATIENCE)
@@ -126,10 +134,11 @@ def _work(pipe: Any, task: Task, barrier: Any, deadline: Any, tells: bool, count
         while told := pipe.recv():
             pipe.send(None)
             barrier.wait(_PATIENCE)
-            (job,) = told
-            pipe.send(
-                _NOTHING if job is None else _stint(steps[job], deadline.value, tells, counts)
-            )
+            job, at_most = told
+            if job is None:
+                pipe.send(_NOTHING)
+            else:
+                pipe.send(_stint(steps[job], deadline.value, at_most, tells, counts))
     except BaseException:
         with suppress(OSError):  # nobody listens any more
             pipe.send(traceback.format_exc())
@@ -138,27 +147,28 @@ def _work(pipe: Any, task: Task, barrier: Any, deadline: Any, tells: bool, count
 _NOTHING = Stint(0, array("Q"), 0.0)
 
 
-def _stint(step: Step, deadline: float, tells: bool, counts: bool) -> Stint:
+def _stint(step: Step, deadline: float, at_most: float, tells: bool, counts: bool) -> Stint:
     nanoseconds, calls = array("Q"), 0
     note, now = nanoseconds.append, time.monotonic_ns
     end = int(deadline * 1e9)
-    began = before = now()
-    while True:
+    began = before = done = now()
+    while calls < at_most:
         try:
             told: Any = step()
         except Idle:
             before = now()
-            if before >= end:
-                return Stint(calls, nanoseconds)
-            continue
+            if before < end:
+                continue
+            break
         except Spent:
-            return Stint(calls, nanoseconds, (before - began) / 1e9)
+            break
         after = now()
         note(told if tells else after - before)
         if after >= end:  # the last call is always one that ended too late
             return Stint(calls, nanoseconds)
         calls += told if counts else 1
-        before = after
+        before = done = after
+    return Stint(calls, nanoseconds, (done - began) / 1e9)
 
 
 def merge(stints: Sequence[Stint]) -> "array[int]":

@@ -16,7 +16,7 @@ class Options:
     contenders: int = 8
     handoffs: int = 20
     producers: tuple[int, ...] = (1, 4)
-    wakeups: int = 200
+    wakeups: int = 100
 
     def quick(self) -> "Options":
         """A rehearsal: every line runs, no figure means anything."""

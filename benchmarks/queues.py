@@ -39,6 +39,9 @@ PEERS = (
 
 _RIVALS = ("litequeue", "persist-queue", "persist-queue ack", "huey")
 _TWICE = 2.0
+_MOST = 100_000
+"""Items that are put in one round, at most: a side that only notes them down would never end."""
+
 _DRAIN = 60.0
 """Seconds for which what a row left in the queue is taken out, at most."""
 
@@ -128,13 +131,12 @@ def _one_round(crew: Crew, size: int, batch: int, seconds: float) -> dict[str, R
     """Put for a while; get all of that; then both at once, with acknowledging."""
     many = "_many" if batch > 1 else ""
     rest: list[str | None] = [None] * size
+    put, get, work = ([f"{call}{many}"] * size for call in ("put", "get", "work"))
+    most = _MOST // size
     found = {
-        "put": crew.run(seconds, [f"put{many}"] * size + rest)[:size],
-        "get": crew.run(_DRAIN, rest + [f"get{many}"] * size)[size:],
-        "put + reserve + ack": crew.run(
-            seconds,
-            [f"put{many}"] * size + [f"work{many}"] * size,  # type: ignore[list-item]
-        )[size:],
+        "put": crew.run(seconds, [*put, *rest], at_most=most)[:size],
+        "get": crew.run(_DRAIN, [*rest, *get])[size:],
+        "put + reserve + ack": crew.run(seconds, [*put, *work], at_most=most)[size:],
     }
     crew.run(_DRAIN, rest + ["get_many"] * size)
     return {what: Round.of(stints, seconds) for what, stints in found.items()}
