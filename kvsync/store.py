@@ -50,6 +50,7 @@ class StoreStats:
     schema: int
     dicts: int
     counters: int
+    queues: int
     sessions: int
     """Store handles, in whichever processes, that held something or waited and are not closed."""
     lines: tuple[Line, ...]
@@ -229,8 +230,8 @@ class Store:
     # --- the whole ----------------------------------------------------------------------------
 
     def names(self, kind: str) -> list[str]:
-        """The names in use of one kind: "dict", "counter", "counters", "rate_limiter" or "once";
-        for "event" those that are set, for "barrier" those that are broken.
+        """The names in use of one kind: "dict", "counter", "counters", "rate_limiter", "once" or
+        "queue"; for "event" those that are set, for "barrier" those that are broken.
 
         Raises: ValueError for an unknown kind.
         """
@@ -238,6 +239,10 @@ class Store:
 
     def delete(self, kind: str, name: str) -> None:
         """Remove what has this name, a thousand rows at a time, so that others can write between.
+
+        Of a queue that is all its items, dead letters and those in hand included, and that it was
+        shut down. Who waits for an item goes on waiting, `join` returns, and who waits for room
+        puts its item into the queue anew.
 
         Raises: ValueError for an unknown kind.
         """
@@ -257,6 +262,7 @@ class Store:
             schema=file.schema,
             dicts=len(self.names("dict")),
             counters=len(self.names("counter")) + len(self.names("counters")),
+            queues=len(self.names("queue")),
             sessions=self._sqlite.read("select count(*) from kvsync_session")[0][0],
             lines=tuple(lines(self._sqlite)),
         )

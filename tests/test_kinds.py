@@ -1,13 +1,18 @@
 """Names: which are allowed, what each kind keeps apart, and how a name is deleted."""
 
+import contextlib
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvsync
+from kvsync.primitives import kinds as kinds_module
 from kvsync.testing import ManualClock
+from tests.lines import calling
+from tests.processes import PATIENCE, eventually, kill, running
 from tests.undone import undone
 
 SQL = '"; drop table kvsync_dict; --'
@@ -39,11 +44,12 @@ def makers(store: kvsync.Store) -> dict[str, Any]:
         "dict": store.dict,
         "counter": store.counter,
         "counters": store.counters,
+        "queue": store.queue,
         "label": store.counters("family").counter,
     }
 
 
-kinds = pytest.mark.parametrize("kind", ["dict", "counter", "counters", "label"])
+kinds = pytest.mark.parametrize("kind", ["dict", "counter", "counters", "queue", "label"])
 
 
 @kinds
@@ -94,19 +100,23 @@ def test_names_that_differ_by_case_or_form_are_different(store: kvsync.Store) ->
 
 
 def test_the_kinds_are_apart(store: kvsync.Store) -> None:
-    """A dict, a counter, a family and a label of one name are four things."""
+    """A dict, a counter, a family, a queue and a label of one name are five things."""
     for made in (maker("same") for maker in makers(store).values()):
         assert not filled(made)
         fill(made)
     assert store.names("dict") == ["same"]
     assert store.names("counter") == ["same"]
     assert store.names("counters") == ["family", "same"]
+    assert store.names("queue") == ["same"]
     store.delete("counter", "same")
     assert store.names("counter") == []
     assert store.names("counters") == ["family", "same"]
     assert store.counters("family")["same"] == 1
     store.delete("counters", "family")
     assert store.names("counters") == ["same"]
+    assert store.dict("same") == {"k": 1}
+    store.delete("queue", "same")
+    assert store.names("queue") == []
     assert store.dict("same") == {"k": 1}
 
 
@@ -167,6 +177,161 @@ def test_an_unknown_kind_is_refused(store: kvsync.Store, kind: Any) -> None:
         store.delete(kind, "name")
 
 
+# --- queues: what is in them, and who waits at them ---------------------------------------------
+
+
+def test_a_queue_is_in_use_from_its_first_put_on(store: kvsync.Store) -> None:
+    """Empty or not, for it may have been shut down; until it is deleted."""
+    jobs = store.queue("jobs")
+    assert jobs.empty()
+    assert store.names("queue") == []
+    jobs.put(1)
+    jobs.get()
+    jobs.shutdown()
+    assert store.names("queue") == ["jobs"]
+    store.delete("queue", "jobs")
+    assert store.names("queue") == []
+    assert jobs.put(1) == 1
+
+
+def test_delete_of_a_queue_takes_every_item_wherever_it_is(store: kvsync.Store) -> None:
+    """In line, delayed, in hand, dead; and nothing of another queue."""
+    jobs, other = store.queue("jobs"), store.queue("other")
+    other.put("stays")
+    jobs.put_many(range(2500))
+    jobs.put("later", delay=1000)
+    task = jobs.reserve()
+    jobs.reserve().bury("no")
+    store.delete("queue", "jobs")
+    assert store.engine.read("select queue, state from kvsync_item") == [("other", 0)]
+    assert store.names("queue") == ["other"]
+    with pytest.raises(kvsync.StaleReceiptError):
+        task.ack()
+    assert other.get_nowait() == "stays"
+
+
+def test_delete_of_a_queue_inside_a_transaction_is_part_of_it(store: kvsync.Store) -> None:
+    """With all its chunks."""
+    jobs = store.queue("jobs")
+    jobs.put_many(range(1500))
+    with undone(store):
+        store.delete("queue", "jobs")
+        assert store.names("queue") == []
+    assert jobs.qsize() == 1500
+    assert jobs.get() == 0
+
+
+def test_a_get_goes_on_waiting_when_its_queue_is_deleted(store: kvsync.Store) -> None:
+    """For what is put afterwards."""
+    jobs = store.queue("jobs")
+    jobs.put("first")
+    assert jobs.get() == "first"
+    with calling(lambda: jobs.get(timeout=PATIENCE)) as call:
+        eventually(lambda: jobs.stats().getters == 1)
+        store.delete("queue", "jobs")
+        assert not call.is_over
+        jobs.put("second")
+        assert call.result() == "second"
+
+
+def test_join_returns_when_its_queue_is_deleted(store: kvsync.Store) -> None:
+    """There is nothing left to be done with."""
+    jobs = store.queue("jobs")
+    jobs.put_many(range(3))
+    jobs.get()
+    task = jobs.reserve()
+    with calling(jobs.join) as call:
+        eventually(lambda: store.stats().lines)
+        store.delete("queue", "jobs")
+        assert call.result() is True
+    with pytest.raises(kvsync.StaleReceiptError):
+        task.ack()
+
+
+@pytest.mark.parametrize("waiting", [1, 3])
+def test_who_waits_for_room_puts_into_the_deleted_queue_anew(
+    store: kvsync.Store, waiting: int
+) -> None:
+    """More than one, if there is still only room for one: the next one waits for that."""
+    jobs = store.queue("jobs", 1)
+    jobs.put("old")
+    with contextlib.ExitStack() as stack:
+        calls = []
+        for number in range(waiting):
+            put = partial(jobs.put, number, timeout=PATIENCE)
+            calls.append(stack.enter_context(calling(put)))
+            eventually(lambda count=number + 1: jobs.stats().putters == count)
+        store.delete("queue", "jobs")
+        assert calls[0].result()
+        assert [jobs.get(timeout=PATIENCE) for _ in calls] == [*range(waiting)]
+        assert all(call.result() for call in calls)
+
+
+def test_a_putter_that_died_does_not_keep_its_queue(store: kvsync.Store) -> None:
+    """Once it is known to be dead."""
+    jobs = store.queue("jobs", 1)
+    jobs.put("old")
+    with running(put_into_the_full, store.path) as (child, _):
+        eventually(lambda: jobs.stats().putters == 1)
+        kill(child)
+    store.session.reap_all()
+    store.delete("queue", "jobs")
+    assert store.names("queue") == []
+    assert store.engine.read("select * from kvsync_item") == []
+
+
+def put_into_the_full(_: Any, path: str) -> None:
+    """And wait for ever."""
+    kvsync.open(path).queue("jobs", 1).put("new")
+
+
+def test_a_delete_that_was_cut_short_can_be_repeated(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is there as long as an item of it is."""
+    jobs = store.queue("jobs")
+    jobs.put_many(range(1500))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(kinds_module, "_delete_items", cut_short(kinds_module._delete_items))
+        store.delete("queue", "jobs")
+    assert jobs.qsize() == 500
+    assert store.names("queue") == ["jobs"]
+    store.delete("queue", "jobs")
+    assert store.names("queue") == []
+
+
+def cut_short(step: Any) -> Any:
+    """It works once, and then is interrupted."""
+    calls = iter([step])
+
+    def once(*arguments: Any) -> Any:
+        for call in calls:
+            return call(*arguments)
+        raise KeyboardInterrupt
+
+    return once
+
+
+def test_what_is_put_meanwhile_is_not_deleted(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a delete comes to an end, whoever goes on putting."""
+    jobs = store.queue("jobs")
+    jobs.put_many(range(1500))
+    delete_some = kinds_module._delete_items
+
+    def then_put(*arguments: Any) -> int:
+        count = delete_some(*arguments)
+        jobs.put("new")
+        return count
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kinds_module, "_delete_items", then_put)
+        store.delete("queue", "jobs")
+    assert [item.item for item in jobs.peek(9)] == ["new", "new"]
+    assert jobs.qsize() == 2
+
+
 def test_delete_refuses_a_bad_name(store: kvsync.Store) -> None:
     with pytest.raises(kvsync.InvalidNameError):
         store.delete("dict", "")
@@ -197,9 +362,13 @@ def fill(made: Any) -> None:
         made["k"] = 1
     elif isinstance(made, kvsync.Counters):
         made.add("k")
+    elif isinstance(made, kvsync.Queue):
+        made.put("item")
     else:
         made.add()
 
 
 def filled(made: Any) -> bool:
+    if isinstance(made, kvsync.Queue):
+        return not made.empty()
     return bool(made.value if isinstance(made, kvsync.Counter) else made)

@@ -1,9 +1,12 @@
 """The kinds of named things: which names are in use, and how to delete one piece by piece."""
 
+from functools import partial
 from typing import NamedTuple
 
-from kvsync.engine import Engine
+from kvsync.engine import Engine, Transaction
+from kvsync.primitives.items import GET
 from kvsync.primitives.primitive import check_name
+from kvsync.session import MEND
 
 _CHUNK = 1000
 
@@ -26,7 +29,20 @@ _KINDS = {
     "once": _Kind("kvsync_once", "name", "name", "true", "true"),
     "event": _Kind("kvsync_event", "name", "name", "true", "true"),
     "barrier": _Kind("kvsync_barrier", "name", "name", "true", "true"),
+    "queue": _Kind("kvsync_queue", "name", "name", "true", "true"),
 }
+
+# By the ids that there were at first: what is put meanwhile, by those who wait for room too, stays.
+_DELETE_ITEMS = """
+    delete from kvsync_item where queue = :name and (state, place, id) in (
+        select state, place, id from kvsync_item
+        where queue = :name and state in (0, 1, 3, 4) and id <= :last limit :chunk)
+    returning state in (0, 1)
+"""
+_FORGET_QUEUE = """
+    delete from kvsync_queue where name = :name
+    and not exists (select 1 from kvsync_item where queue = :name)
+"""
 
 
 def names(engine: Engine, kind: str) -> list[str]:
@@ -47,6 +63,9 @@ def delete(engine: Engine, kind: str, name: str) -> None:
     """Remove all rows of that name, a chunk a commit. Raises: ValueError for another kind."""
     table, column, key, condition, _ = _kind(kind)
     check_name(name)
+    if kind == "queue":
+        _delete_queue(engine, name)
+        return
     rows: list[object] | None = None
     while rows is None or len(rows) == _CHUNK:
         rows = list(
@@ -57,6 +76,27 @@ def delete(engine: Engine, kind: str, name: str) -> None:
                 {"name": name, "chunk": _CHUNK},
             )
         )
+
+
+def _delete_queue(engine: Engine, name: str) -> None:
+    for (last,) in engine.read("select last from kvsync_queue where name = :name", {"name": name}):
+        while engine.transact(partial(_delete_items, engine, name, last)) == _CHUNK:
+            pass
+
+
+def _delete_items(engine: Engine, name: str, last: int, transaction: Transaction) -> int:
+    """Some of them, and after the last ones the queue itself; returns how many."""
+    here = {"name": name}
+    rows = transaction.execute(_DELETE_ITEMS, {**here, "last": last, "chunk": _CHUNK})
+    transaction.execute(
+        "update kvsync_queue set size = size - :gone where name = :name",
+        {**here, "gone": sum(was_in_line for (was_in_line,) in rows)},
+    )
+    if len(rows) < _CHUNK:
+        transaction.execute(_FORGET_QUEUE, here)
+        transaction.execute("update kvsync_queue set shut = 0, got = 0 where name = :name", here)
+    MEND[GET](engine, transaction, name)
+    return len(rows)
 
 
 def _kind(kind: str) -> _Kind:
