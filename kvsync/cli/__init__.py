@@ -4,9 +4,11 @@
     options             --store and --json, before or after the verb; how arguments are read
     stores              which store is meant, and opening it without making it
     output, tables      JSON for programs, tables for people
+    asking              a question, before what cannot be undone
     values, contents    get, set, del, incr; ls
     locks, why          who holds and who waits for what; who blocks whom
     release             take away what somebody holds
+    queue/              queues: look at them, fill them, work them off
     parties             how those who hold and wait are told of
     upkeep, doctor      stats, backup, adopt; doctor
     demo/               processes that share a store, one of them killed

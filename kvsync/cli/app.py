@@ -10,8 +10,9 @@ import click
 import kvsync
 from kvsync.cli import INTERRUPTED, contents, doctor, locks, release, upkeep, values, why
 from kvsync.cli.demo import command as demo
-from kvsync.cli.options import with_json, with_store
+from kvsync.cli.options import Verbs, explained, with_json, with_store
 from kvsync.cli.output import printable, reason
+from kvsync.cli.queue import command as queue
 from kvsync.errors import (
     EncodeError,
     InvalidKeyError,
@@ -37,11 +38,8 @@ _UNUSABLE = (
 """Wrong usage, or a store that cannot be opened: exit status 2. All else that fails: 1."""
 
 
-class App(click.Group):
-    """Lists its verbs in the order of their definition; ends quietly when nobody listens."""
-
-    def list_commands(self, _: click.Context) -> list[str]:
-        return list(self.commands)
+class App(Verbs):
+    """Ends quietly when nobody listens."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -66,10 +64,7 @@ def app(ctx: click.Context) -> int:
     The store is --store, else $KVSYNC_STORE, else a file in your state folder. get, ls, locks, why,
     stats and doctor change nothing and hold no writer up.
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-        return 2
-    return 0
+    return explained(ctx)
 
 
 for verb in (
@@ -81,6 +76,7 @@ for verb in (
     locks.locks,
     why.why,
     release.release,
+    queue.queue,
     upkeep.stats,
     doctor.doctor,
     upkeep.backup,

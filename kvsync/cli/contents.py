@@ -14,7 +14,7 @@ from kvsync.cli.output import dump, jsonable, loaded
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import lines
 
-STORED = ("dict", "counter", "counters")
+STORED = ("dict", "counter", "counters", "queue")
 HELD = ("lock", "rlock", "rwlock", "semaphore", "election", "once")
 """Kinds of what is there as long as somebody holds it or waits."""
 
@@ -23,8 +23,8 @@ KINDS = (*STORED, *HELD)
 TABLE_LIMIT = 1000
 """Rows of a table, unless --limit asks for another number."""
 
-_MEASURE = {"dict": "entries", "counter": "value", "counters": "labels"}
-_ONE = {"entries": "entry", "labels": "label"}
+_MEASURE = {"dict": "entries", "counter": "value", "counters": "labels", "queue": "items"}
+_ONE = {"entries": "entry", "labels": "label", "items": "item"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Choice:
 def ls(asked: Asked, what: tuple[str, ...], prefix: str, limit: int | None) -> None:
     """List what is in the store.
 
-    A KIND is dict, counter or counters; or lock, semaphore ... for what is held or waited for now
-    (see kvsync locks). A NAME lists what is under it; where it is also the name of a kind, or of
-    something of another kind, write KIND:NAME.
+    A KIND is dict, counter, counters or queue (see kvsync queue); or lock, semaphore ... for what
+    is held or waited for now (see kvsync locks). A NAME lists what is under it; where it is also
+    the name of a kind, or of something of another kind, write KIND:NAME.
     """
     choice = Choice(prefix, limit)
     with stores.existing(asked) as store:
@@ -115,7 +115,14 @@ def _thing(store: kvsync.Store, kind: str, name: str) -> Thing:
             return Thing(kind, name, len(store.dict(name)))
         case "counter":
             return Thing(kind, name, store.counter(name).value)
+        case "queue":
+            return Thing(kind, name, _items_left(store.queue(name).stats()))
     return Thing(kind, name, len(store.counters(name)))
+
+
+def _items_left(stats: kvsync.QueueStats) -> int:
+    """Those that somebody has in hand are in it still; dead letters are not."""
+    return stats.depth + stats.delayed + stats.in_flight
 
 
 def _called(store: kvsync.Store, word: str) -> list[Thing]:
@@ -158,7 +165,7 @@ def _emit(store: kvsync.Store, listed: list[Thing], named: list[Thing], choice: 
 
 def _with_items(store: kvsync.Store, thing: Thing, choice: Choice) -> Iterator[str]:
     """A piece at a time: a dict may be larger than memory."""
-    if thing.kind == "counter" or thing.kind in HELD:
+    if thing.kind in ("counter", "queue") or thing.kind in HELD:
         yield dump(thing.summary)
         return
     yield dump(thing.summary).removesuffix("}") + ', "items": {'
@@ -185,7 +192,7 @@ def _show(
     for thing in named:
         if thing.kind == "counter":
             tables.show(tables.table("counter", "value"), [(thing.name, f"{thing.number:,}")])
-        elif thing.kind in HELD:
+        elif thing.kind == "queue" or thing.kind in HELD:
             tables.show(tables.table(thing.kind, "has"), [(thing.name, _holding(thing))])
         else:
             _show_items(store, thing, choice)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import click
@@ -11,7 +11,7 @@ import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, pass_asked, positive, with_json, with_store
 from kvsync.cli.output import emit, say
-from kvsync.cli.parties import States, cut, details, duration, moment, plainly
+from kvsync.cli.parties import States, cut, details, duration, moment, plainly, verb
 from kvsync.engine.process import this_process
 from kvsync.primitives.overview import Holding, Line, Party, lines
 
@@ -79,7 +79,7 @@ def _show(found: list[Line], states: States) -> None:
     from kvsync.cli import tables
 
     rows = [row for line in found for row in _rows(line, states)]
-    columns = [each for each in zip(_HEADINGS, *rows, strict=True) if any(each[1:])]
+    columns = tables.filled(_HEADINGS, rows)
     _fit_commands(columns, tables.console().width)
     headings, *cells = zip(*columns, strict=True)
     tables.show(tables.table(*headings, right=_NUMBERS), cells)
@@ -90,7 +90,7 @@ def _rows(line: Line, states: States) -> Iterator[list[str]]:
         yield [line.name, line.kind, _state(line, party, states), *_cells(party)]
 
 
-def _fit_commands(columns: list[tuple[str, ...]], width: int) -> None:
+def _fit_commands(columns: list[Sequence[str]], width: int) -> None:
     """Cut the commands to what the other columns leave of the terminal."""
     taken = sum(max(map(len, each)) + _GAP for each in columns if each[0] != "command")
     for number, column in enumerate(columns):
@@ -99,9 +99,10 @@ def _fit_commands(columns: list[tuple[str, ...]], width: int) -> None:
 
 
 def _state(line: Line, party: Party, states: States) -> str:
-    verb = "holds" if isinstance(party, Holding) else "waits"
     state = states.of(party)
-    return ", ".join([verb, *details(line, party), *([] if state == "alive" else [state])])
+    return ", ".join(
+        [verb(line, party), *details(line, party), *([] if state == "alive" else [state])]
+    )
 
 
 def _cells(party: Party) -> list[str]:

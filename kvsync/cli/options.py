@@ -55,6 +55,21 @@ def with_json(function: F) -> F:
     )(function)
 
 
+class Verbs(click.Group):
+    """Lists its verbs in the order of their definition."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def explained(ctx: click.Context) -> int:
+    """What a group itself returns: without a verb, it explains itself."""
+    if ctx.invoked_subcommand is not None:
+        return 0
+    click.echo(ctx.get_help(), err=True)
+    return 2
+
+
 class Verb(click.Command):
     """A command that takes a negative number for an argument, and refuses unknown options."""
 
@@ -64,7 +79,7 @@ class Verb(click.Command):
         known = [name for param in self.get_params(ctx) for name in param.opts]
         for word in takewhile(lambda word: word != "--", args):
             name = word.partition("=")[0]
-            if _looks_like_option(name) and name not in known:
+            if _looks_like_option(name) and not {name, name[:2]} & {*known}:
                 close = difflib.get_close_matches(name, known)
                 raise click.NoSuchOption(name, possibilities=close, ctx=ctx)
         return super().parse_args(ctx, args)
@@ -74,8 +89,26 @@ def _looks_like_option(word: str) -> bool:
     return len(word) > 1 and word.startswith("-") and not _NEGATIVE_NUMBER.match(word)
 
 
+at_most = click.IntRange(1, 2**31 - 1)
+"""The type of an option that takes a number of things."""
+
+
 def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """The callback of an option that takes a positive, finite number of seconds."""
     if value is not None and not 0 < value < math.inf:
         raise click.BadParameter(f"{value} is not a positive number of seconds", ctx, param)
+    return value
+
+
+def not_negative(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """The callback of an option that takes a finite number of seconds, or none."""
+    if value is not None and not 0 <= value < math.inf:
+        raise click.BadParameter(f"{value} is not a number of seconds", ctx, param)
+    return value
+
+
+def finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """The callback of an option that takes a number of any sign."""
+    if not abs(value) <= 2**53:
+        raise click.BadParameter(f"{value} is not within 2**53 either way", ctx, param)
     return value

@@ -51,9 +51,16 @@ def cut(command: str, length: int) -> str:
     return command if len(command) <= length else command[: length - 1] + "…"
 
 
+def verb(line: Line, party: Party) -> str:
+    """ "holds", "waits", "waits to put"."""
+    if isinstance(party, Holding):
+        return "holds"
+    return f"waits to {party.kind}" if line.kind == "queue" else "waits"
+
+
 def details(line: Line, party: Party) -> list[str]:
     """What else is to be said of it, where it is not what one takes for granted."""
-    found = [party.kind] if party.kind != line.kind else []
+    found = [party.kind] if party.kind != line.kind != "queue" else []
     if line.space == "semaphore" and party.units > 1:
         found.append(f"{party.units:,} permits")
     if isinstance(party, Holding) and not party.claimed:

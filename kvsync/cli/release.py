@@ -1,11 +1,10 @@
 """release: take away what somebody holds, once who holds it was shown and a person said yes."""
 
-import sys
-
 import click
 
 import kvsync
 from kvsync.cli import stores
+from kvsync.cli.asking import ask
 from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
 from kvsync.cli.output import emit, printable, say
 from kvsync.cli.parties import States, duration, plain, title, who
@@ -33,7 +32,7 @@ def release(asked: Asked, name: str, kind: str | None, force: bool, yes: bool) -
         if not force:
             raise click.UsageError(f"{_told(line)}; to take it away, say --force")
         if not yes:
-            _ask(line)
+            ask(f"{printable(_told(line))}. Take it away?", otherwise="nothing was taken away")
         _take(asked, store, line)
 
 
@@ -56,17 +55,6 @@ def _told(line: Line) -> str:
 
 def _holder(holder: Holding) -> str:
     return f"{who(holder)}, for {duration(holder.age)} (token {holder.token})"
-
-
-def _ask(line: Line) -> None:
-    click.echo(f"{printable(_told(line))}. Take it away? [y/N] ", nl=False, err=True)
-    answer = sys.stdin.readline()
-    if not answer.endswith("\n"):
-        click.echo(err=True)
-    if not answer:
-        raise click.UsageError("nobody is there to answer: say --yes")
-    if answer.strip().lower() not in ("y", "yes"):
-        raise click.ClickException("nothing was taken away")
 
 
 def _take(asked: Asked, store: kvsync.Store, line: Line) -> None:

@@ -44,6 +44,11 @@ def table(*headings: str, right: Names = (), cut: Names = (), keep: Names = ()) 
     return made
 
 
+def filled(headings: Names, rows: Iterable[Names]) -> list[Names]:
+    """The columns in which a row has anything, each with its heading first."""
+    return [each for each in zip(headings, *rows, strict=True) if any(each[1:])]
+
+
 def show(made: Table, rows: Iterable[Sequence[Cell]]) -> None:
     """Print a table with these rows."""
     screen = console()

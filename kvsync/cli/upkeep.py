@@ -45,6 +45,7 @@ def _show(found: dict[str, Any]) -> None:
         "schema": str(found["schema"]),
         "dicts": f"{found['dicts']:,}",
         "counters": f"{found['counters']:,}",
+        "queues": f"{found['queues']:,}",
         "sessions": f"{found['sessions']:,}",
         "holders": f"{found['holders']:,}",
         "waiters": f"{found['waiters']:,}",

@@ -58,14 +58,15 @@ def set_(asked: Asked, dict_: str, key: str, value: str, ttl: float | None) -> N
     The store is made if need be. VALUE is JSON; what is no JSON is taken as text, and - for what
     stdin holds.
     """
-    parsed = _parsed(_stdin() if value == "-" else value)
+    wanted = parsed(read_stdin() if value == "-" else value)
     with stores.made(asked) as store:
-        store.dict(dict_).set(key, parsed, ttl=ttl)
+        store.dict(dict_).set(key, wanted, ttl=ttl)
     if asked.json:
-        emit(parsed)
+        emit(wanted)
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """A value as it was typed: JSON, else the text itself. Raises: UsageError."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except ValueError:
@@ -78,7 +79,8 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _stdin() -> str:
+def read_stdin() -> str:
+    """All of it, without the end of its last line. Raises: UsageError."""
     try:
         text = sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:

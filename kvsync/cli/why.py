@@ -9,9 +9,16 @@ import click
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
 from kvsync.cli.output import emit, printable
-from kvsync.cli.parties import States, details, duration, moment, plain, title, who
+from kvsync.cli.parties import States, details, duration, moment, plain, title, verb, who
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import Holding, Line, Party, Waiting, lines
+
+_MISSING = {
+    "queue": "there is no item to take: a put wakes the first of them",
+    "queue-put": "it is full: whoever takes an item makes room for the first of them",
+    "queue-join": "not all items are done with: see `kvsync queue ls`",
+}
+"""What those wait for who stand in the lines of a queue."""
 
 Row = tuple[int, str, str]
 """Indentation, text, style."""
@@ -116,7 +123,11 @@ def _told(line: Line, web: Web, states: States) -> Iterator[Row]:
     yield 0, title(line), "bold"
     for place, waiting in enumerate(line.waiters, 1):
         more = [*_details(line, waiting), *_state(waiting, states)]
-        yield 1, _sentence(f"{place}. {who(waiting)} waits, {_since(waiting)}", more), ""
+        yield (
+            1,
+            _sentence(f"{place}. {who(waiting)} {verb(line, waiting)}, {_since(waiting)}", more),
+            "",
+        )
     if not line.waiters:
         yield 1, "nobody waits for it", "green"
     yield from _holders(line, web.obstacles(line), 1, states)
@@ -126,11 +137,16 @@ def _holders(
     line: Line, obstacles: tuple[Obstacle, ...], depth: int, states: States
 ) -> Iterator[Row]:
     if not line.holders:
-        told = any(waiting.units == 0 for waiting in line.waiters)
-        reason = "who would wake them is not recorded" if told else "nobody holds it"
-        yield depth, reason, ""
+        yield depth, _what_is_missing(line), ""
     for obstacle in obstacles:
         yield from _obstacle(line, obstacle, depth, states)
+
+
+def _what_is_missing(line: Line) -> str:
+    if line.space in _MISSING:
+        return _MISSING[line.space]
+    told = any(waiting.units == 0 for waiting in line.waiters)
+    return "who would wake them is not recorded" if told else "nobody holds it"
 
 
 def _obstacle(line: Line, obstacle: Obstacle, depth: int, states: States) -> Iterator[Row]:

@@ -1,7 +1,8 @@
 """Who holds and who waits for what, across all names, at one moment. Blocks no writer.
 
 A line is all there is of one name: those who hold it and those who wait, in the order in which they
-are served. What is waited for without units (an event, a condition, a barrier) has no holders.
+are served. What is waited for without units (an event, a condition, a barrier) has no holders. A
+queue has three lines: of those who want an item, who want to put one, and who wait for its end.
 """
 
 from collections import defaultdict
@@ -14,6 +15,7 @@ import psutil
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.process import Process, lives, this_process
 from kvsync.primitives.grants import end
+from kvsync.primitives.items import GET, JOIN, PUT
 from kvsync.session import MEND, Session
 
 # One statement, so one moment: a hand-over between two looks would show a thread twice, or never.
@@ -27,6 +29,9 @@ _ALL = """
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
     where state in ('waiting', 'passed')
 """
+_OF_QUEUES = {GET: GET, PUT: "put", JOIN: "join"}
+"""What those wait to do who stand there; in the first line, each says whether to get or reserve."""
+
 _STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 
@@ -84,6 +89,8 @@ class Line:
     @property
     def kind(self) -> str:
         """What it is called as: lock, rlock and rwlock share their names."""
+        if self.space in _OF_QUEUES:
+            return GET
         kinds = {party.kind for party in (*self.holders, *self.waiters)}
         if kinds <= {"read", "write"}:
             return "rwlock"
@@ -114,7 +121,7 @@ def _party(row: tuple[Any, ...], now: float, boot: float) -> Party:
         "pid": pid or 0,
         "command": command or "?",
         "thread": thread,
-        "kind": kind,
+        "kind": _OF_QUEUES.get(kind, kind),
         "units": units,
         "since": since,
         "age": max(0.0, now - since),

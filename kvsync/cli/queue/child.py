@@ -1,0 +1,85 @@
+"""One run of a command, with an item on its standard input.
+
+It is in a session of its own, so that a Ctrl-C of the terminal does not reach it. It inherits
+stdout, and nothing of the store: it does not keep this process's items when this process dies.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+TAIL = 4000
+"""Bytes of the end of its stderr that are kept."""
+
+_GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL for a command that is to end at once."""
+
+_LAST_WORDS = 1.0
+"""Seconds for which a process that it left behind, with its stderr, holds us up."""
+
+
+class Child:
+    """A command that runs. Leaving the `with` block ends it, if something cuts it short.
+
+    Raises: OSError if it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], item: bytes, environment: Mapping[str, str]) -> None:
+        with tempfile.TemporaryFile() as stdin:  # no pipe: it need not read it
+            stdin.write(item)
+            stdin.seek(0)
+            self._process = subprocess.Popen(
+                command,
+                stdin=stdin,
+                stderr=subprocess.PIPE,
+                env=os.environ | environment,
+                start_new_session=True,
+            )
+        self._tail = b""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            while said := os.read(stderr.fileno(), 1 << 16):
+                self._tail = (self._tail + said)[-TAIL:]
+                with suppress(OSError):  # nobody listens to us
+                    _write_all(sys.__stderr__.fileno() if sys.__stderr__ else 2, said)
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._end()
+
+    def wait(self) -> int:
+        """Its exit status; negative, the signal that ended it."""
+        status = self._process.wait()
+        self._listener.join(_LAST_WORDS)
+        return status
+
+    def _end(self) -> None:
+        """With all that it started, politely at first; another signal makes it short."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            with suppress(BaseException):
+                self._process.wait(_GRACE)
+                return
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it wrote to stderr."""
+        return self._tail.decode(errors="replace").replace("\0", "\ufffd").strip()
+
+
+def _write_all(descriptor: int, said: bytes) -> None:
+    while said:
+        said = said[os.write(descriptor, said) :]
