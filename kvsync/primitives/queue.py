@@ -334,21 +334,28 @@ class Queue(Primitive):
             with task:
                 yield task
 
-    def work(self, handler: Handler, *, visibility: Seconds | Unset | None = UNSET) -> int:
+    def work(
+        self,
+        handler: Handler,
+        timeout: Seconds | None = None,
+        *,
+        visibility: Seconds | Unset | None = UNSET,
+    ) -> int:
         """Call `handler(task)` for one item after the other; returns how many were done.
 
-        It goes on until the queue is shut down and empty, or until SIGTERM or SIGINT: the first
-        one ends the waiting, or lets the handler come to its end; a second one interrupts the
-        handler, and its item goes back as if never handed out. What the handler raises counts as a
-        failed attempt, and is logged.
+        It goes on until none comes for `timeout` seconds, until the queue is shut down and empty,
+        or until SIGTERM or SIGINT: the first one ends the waiting, or lets the handler come to its
+        end; a second one interrupts the handler, and its item goes back as if never handed out.
+        What the handler raises counts as a failed attempt, and is logged.
 
         Signals are heard where Python hears them: in the main thread of the program.
         """
+        patience = check_wait(timeout)
         return work(
             self._name,
             handler,
             lambda: self._reserving(1, visibility),
-            lambda attempt: self._tasks(attempt, None)[0],
+            lambda attempt: self._tasks(attempt, patience)[0],
             self._taking.undo,
         )
 

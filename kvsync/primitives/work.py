@@ -1,6 +1,7 @@
 """Working off a queue until somebody asks to stop."""
 
 import logging
+import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def work(
                 ear.is_busy = False
                 attempt = begin()
                 done += _settle(reserve(attempt), ear, handler, name)
-    except ShutDown:
+    except (ShutDown, queue.Empty):
         pass
     except _Stop:
         if attempt is not None:
