@@ -62,26 +62,31 @@ def test_the_demo_ends_with_a_table_and_status_0(
     assert "gets SIGKILL half way" in out
     assert "gets SIGKILL while it holds the lock" in out
     assert "gets SIGKILL while it holds the semaphore" in out
+    assert "gets SIGKILL while it holds an item of the queue" in out
     assert "expected" in out
     assert "nothing was lost" in out
     assert not list(tmp_path.iterdir())
 
 
 def test_the_report_accounts_for_every_acknowledgement(environment: dict[str, str]) -> None:
-    options = ("--processes", "4", "--seconds", "0.5", "--json")
+    options = ("--processes", "5", "--seconds", "0.5", "--json")
     with started(environment, *options) as demo:
         out, errors = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, errors) == (0, "")
     report = json.loads(out)
     assert report["ok"]
-    assert report["processes"] == 4
+    assert report["processes"] == 5
     due = {check["what"]: check for check in report["checks"]}
     del due["transaction, counter"], due["transaction, their difference"]
     assert due.pop("integrity of the file")["found"] == "sound"
     assert 1 <= due.pop("semaphore, most inside")["found"] <= acts.LIMIT
-    for held in report["killed_inside"]:
-        assert due.pop(f"{held['inside']}, one who held it")["found"] == "killed inside"
-    assert [held["inside"] for held in report["killed_inside"]] == ["lock", "semaphore"]
+    for held, what in zip(report["killed_inside"], ["it", "it", "an item"], strict=True):
+        assert due.pop(f"{held['inside']}, one who held {what}")["found"] == "killed inside"
+    assert [held["inside"] for held in report["killed_inside"]] == ["lock", "semaphore", "queue"]
+    done = due["queue, done exactly once"]["found"]
+    assert due.pop("queue, items put")["found"] == done + due.pop("queue, still in it")["found"]
+    assert due.pop("queue, lost or done again")["found"] == 0
+    assert due.pop("queue, dead letters")["found"] == 0
     # Every operation once; the range is that of the one operation in flight, and of no other.
     assert sum(check["expected"][0] for check in due.values()) == report["operations"]
     ranged = [what for what, c in due.items() if c["expected"][0] != c["expected"][1]]
@@ -93,7 +98,7 @@ def test_the_report_accounts_for_every_acknowledgement(environment: dict[str, st
 def test_a_terminal_shows_a_bar_for_each_process(environment: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
     demo = subprocess.Popen(
-        [KVSYNC, "demo", "--processes", "4", *SHORT],
+        [KVSYNC, "demo", "--processes", "5", *SHORT],
         env=environment | {"TERM": "xterm", "COLUMNS": "80", "LINES": "40"},
         stdout=theirs,
         stderr=theirs,
@@ -102,7 +107,7 @@ def test_a_terminal_shows_a_bar_for_each_process(environment: dict[str, str]) ->
     with demo:
         shown = _all_of(ours)
     assert demo.returncode == 0, shown
-    assert "process 4" in shown
+    assert "process 5" in shown
     assert "SIGKILL" in shown
     assert "nothing was lost" in shown
 
@@ -223,6 +228,28 @@ class Crowded(acts.Room):
                 os.sched_yield()
 
 
+class Getting(acts.WorkQueue):
+    """Takes its items for good, so that they die with it."""
+
+    def perform_inside(self, store: kvsync.Store, inside: Callable[[], object]) -> None:
+        jobs = store.queue("jobs")
+        number = jobs.put(1)
+        jobs.get(timeout=PATIENCE)
+        inside()
+        store.dict("done").increment(str(number))
+
+
+class Forgetful(acts.WorkQueue):
+    """Commits what it has done, and asks for every tenth item to be done again."""
+
+    def _do(self, store: kvsync.Store, task: kvsync.Task) -> None:
+        store.dict("done").increment(str(task.id))
+        if task.id % 10 == 0 and task.attempts == 1:
+            task.retry(delay=0)
+        else:
+            task.ack()
+
+
 class Careful(acts.CriticalSection):
     """Never lets its holder be killed."""
 
@@ -241,8 +268,22 @@ class Careful(acts.CriticalSection):
         (Torn(), ["transaction, counter", "transaction, their difference"]),
         (Unlocked(), ["lock, number in a file"]),
         (Crowded(), ["semaphore, most inside"]),
+        (Getting(), ["queue, still in it", "queue, lost or done again"]),
+        (
+            Forgetful(),
+            ["queue, done exactly once", "queue, still in it", "queue, lost or done again"],
+        ),
     ],
-    ids=["loses", "counts twice", "races", "torn", "not locked", "too many inside"],
+    ids=[
+        "loses",
+        "counts twice",
+        "races",
+        "torn",
+        "not locked",
+        "too many inside",
+        "takes for good",
+        "does twice",
+    ],
 )
 def test_whatever_is_lost_or_made_up_is_told(
     act: Any,
@@ -262,7 +303,7 @@ def test_a_holder_that_was_not_killed_is_told(
 ) -> None:
     """Else the demo would show what never happened."""
     monkeypatch.setattr(acts, "ACTS", (Careful(),))
-    assert main(["demo", "--processes", "4", *SHORT, "--json"]) == 1
+    assert main(["demo", "--processes", "5", *SHORT, "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     wrong = [check["what"] for check in report["checks"] if not check["ok"]]
     (held,) = report["killed_inside"]
@@ -298,7 +339,7 @@ def test_a_wrong_expectation_is_told_in_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(acts, "ACTS", (Tampered(0),))
-    assert main(["demo", "--processes", "4", "--operations", "400"]) == 1
+    assert main(["demo", "--processes", "5", "--operations", "400"]) == 1
     assert "NOT as expected: counter" in capsys.readouterr().out
 
 
@@ -306,7 +347,7 @@ def test_a_process_that_fails_makes_the_demo_fail(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(acts, "ACTS", (Raising(),))
-    assert main(["demo", "--processes", "4", *SHORT]) == 1
+    assert main(["demo", "--processes", "5", *SHORT]) == 1
     shown = capfd.readouterr()
     assert "exit status of process 1" in shown.out
     assert "process 1: ValueError: no" in shown.err

@@ -1,6 +1,7 @@
 """demo: processes share a store, some of them are killed, and every call is accounted for.
 
-One is killed half way, wherever it is; and for each thing that is held, one while it holds it.
+One is killed half way, wherever it is; and for each act in which something is held, one that holds
+it.
 
     acts        what they do, and what must be there afterwards
     witness     how many are inside at a time, by locks of the kernel and not by the library

@@ -54,7 +54,7 @@ class Accounts:
     def _held(self, member: Member) -> Check:
         held = member.inside and member.process.exitcode == -signal.SIGKILL
         found = "killed inside" if held else "not killed inside"
-        return Check(f"{member.dies_in}, one who held it", "killed inside", found)
+        return Check(f"{member.dies_in}, one who held {member.holds}", "killed inside", found)
 
     def _ending(self, member: Member) -> Check:
         is_victim = member in (self._crew.victim, *self._crew.holders)

@@ -7,7 +7,7 @@ it: when it returns, it counts.
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Protocol, runtime_checkable
 
 import kvsync
@@ -15,6 +15,9 @@ from kvsync.cli.demo.witness import Witness
 
 LIMIT = 3
 """Permits of the semaphore."""
+
+_PATIENCE = 30.0
+"""Seconds after which there is an item for everybody, or something is wrong."""
 
 _STAY = 0.001
 """Seconds of a visit behind it, so that others want to get in meanwhile."""
@@ -65,7 +68,9 @@ class Act(Protocol):
 
 @runtime_checkable
 class Guarded(Act, Protocol):
-    """An act in which something is held."""
+    """An act in which something is held: "it", the thing itself, or what else `holds` says."""
+
+    holds: str
 
     def perform_inside(self, store: kvsync.Store, inside: Callable[[], object]) -> None:
         """The operation; `inside` is called where a death does most harm, and not much was done.
@@ -121,6 +126,7 @@ class CriticalSection:
     """A number in a plain file, read and written again while a lock is held."""
 
     things = ("lock",)
+    holds = "it"
 
     def perform(self, store: kvsync.Store, _: str) -> None:
         self.perform_inside(store, _nothing)
@@ -142,6 +148,7 @@ class Room:
     """A room for a few: a semaphore lets them in, the kernel counts them, each leaves a mark."""
 
     things = ("semaphore",)
+    holds = "it"
 
     def perform(self, store: kvsync.Store, _: str) -> None:
         self.perform_inside(store, _nothing)
@@ -165,6 +172,49 @@ class Room:
 
     def _path(self, store: kvsync.Store, *names: str) -> str:
         return os.path.join(os.path.dirname(store.path), "room", *names)
+
+
+class WorkQueue:
+    """A queue that everybody fills and works off: each puts one item and does another.
+
+    What an item has led to is committed with its acknowledgement, so it is done once, though it
+    may be handed out more often. The one that dies has an item in hand, which goes to another.
+    """
+
+    things = ("queue",)
+    holds = "an item"
+
+    def perform(self, store: kvsync.Store, _: str) -> None:
+        self.perform_inside(store, _nothing)
+
+    def perform_inside(self, store: kvsync.Store, inside: Callable[[], object]) -> None:
+        jobs = self._jobs(store)
+        jobs.put(os.getpid())
+        with jobs.reserve(timeout=_PATIENCE) as task:
+            inside()
+            self._do(store, task)
+
+    def _do(self, store: kvsync.Store, task: kvsync.Task) -> None:
+        with store.transaction():
+            store.dict("done").increment(str(task.id))
+            task.ack()
+
+    def checks(self, store: kvsync.Store, due: Mapping[str, Span]) -> Iterator[Check]:
+        """Whoever was killed with an item in hand has put it, or another, and done none."""
+        jobs, done, low, high = self._jobs(store), store.dict("done"), *astuple(due["queue"])
+        once = sum(times == 1 for times in done.values())
+        for task in jobs.tasks(timeout=0):
+            self._do(store, task)
+        put = (jobs.put("last") or 0) - 1
+        left = sum(times == 1 for times in done.values()) - once
+        yield Check("queue, items put", Span(low + 1, high + 1), put)
+        yield Check("queue, done exactly once", due["queue"], once)
+        yield Check("queue, still in it", Span(1, 1 + high - low), left)
+        yield Check("queue, lost or done again", Span(0, 0), put - once - left)
+        yield Check("queue, dead letters", Span(0, 0), len(jobs.dead))
+
+    def _jobs(self, store: kvsync.Store) -> kvsync.Queue:
+        return store.queue("jobs")
 
 
 def _nothing() -> None:
@@ -207,6 +257,7 @@ ACTS: Sequence[Act] = (
     Pair(),
     CriticalSection(),
     Room(),
+    WorkQueue(),
     Integrity(),
 )
 

@@ -25,7 +25,7 @@ _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 @click.command(cls=Verb)
 @click.option(
-    "--processes", type=click.IntRange(4, 64), default=8, show_default=True, help="How many."
+    "--processes", type=click.IntRange(5, 64), default=8, show_default=True, help="How many."
 )
 @click.option(
     "--seconds",
@@ -46,10 +46,10 @@ def demo(
 ) -> int:
     """Watch processes share a store while some are killed.
 
-    They add to a counter and a dict in a temporary store, and take turns by a lock and a
-    semaphore. Half way one gets SIGKILL, and so does one that holds the lock, and one inside the
-    semaphore. In the end a table shows, for each thing, what was acknowledged and what is found.
-    Exit status 1 if they differ.
+    They add to a counter and a dict in a temporary store, take turns by a lock and a semaphore,
+    and work off a queue. Half way one gets SIGKILL, and so does one that holds the lock, one inside
+    the semaphore, and one with an item of the queue in hand. In the end a table shows, for each
+    thing, what was acknowledged and what is found. Exit status 1 if they differ.
     """
     if asked.store is not None:
         raise click.UsageError("demo uses a temporary store of its own, not --store")

@@ -52,13 +52,15 @@ class Size:
 class Member:
     """One process, and what it acknowledged: how often it did which operation.
 
-    `dies_in` is what it is to hold when it is killed, and `inside` whether it held that.
+    `dies_in` is the thing in which it is to be killed, `holds` what it is to hold there, and
+    `inside` whether it held that.
     """
 
     number: int
     process: SpawnProcess
     pipe: Connection
     dies_in: str | None = None
+    holds: str = "it"
     inside: bool = False
     state: str = "starting"
     done: Counter[int] = field(default_factory=Counter)
@@ -66,6 +68,11 @@ class Member:
     @property
     def total(self) -> int:
         return self.done.total()
+
+    @property
+    def held(self) -> str:
+        """ "the lock"."""
+        return f"{'' if self.holds == 'it' else f'{self.holds} of '}the {self.dies_in}"
 
     def hear(self) -> bool:
         """Count what it wrote; returns whether more can come."""
@@ -114,8 +121,10 @@ class Crew:
         process = self._context.Process(
             target=work, args=(self._store, self._acts, codes, share, self._start, theirs)
         )
-        dies_in = None if share.dies_in is None else self._guarded[share.dies_in].things[0]
-        member = Member(number, process, ours, dies_in)
+        member = Member(number, process, ours)
+        if share.dies_in is not None:
+            act = self._guarded[share.dies_in]
+            member.dies_in, member.holds = act.things[0], act.holds
         self.members.append(member)
         process.start()
         theirs.close()  # so that the pipe ends with its process

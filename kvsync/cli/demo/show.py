@@ -64,7 +64,7 @@ class Lines(Nothing):
         self._print("all are ready, and start at once")
 
     def killed(self, victim: Member) -> None:
-        when = f"while it holds the {victim.dies_in}" if victim.dies_in else "half way"
+        when = f"while it holds {victim.held}" if victim.dies_in else "half way"
         self._print(f"process {victim.number} gets SIGKILL {when} (pid {victim.process.pid})")
 
     def verdict(self, crew: Crew, accounts: Accounts, checks: Sequence[Check]) -> None:
@@ -155,8 +155,10 @@ def _about_the_killed(crew: Crew, accounts: Accounts) -> str:
         f" ({accounts.in_flight}) was already in the store cannot be known, hence the range."
     )
     if crew.holders:
-        inside = " and ".join(f"{each.number} (the {each.dies_in})" for each in crew.holders)
-        about += f" Processes {inside} were killed while they held what the others wait for."
+        *inside, last = [f"{each.number} ({each.held})" for each in crew.holders]
+        processes = f"Processes {', '.join(inside)} and" if inside else "Process"
+        were = "were" if inside else "was"
+        about += f" {processes} {last} {were} killed with that in hand."
     return about
 
 
