@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 
 import click
@@ -17,10 +17,6 @@ from kvsync.primitives.overview import Holding, Line, Party, lines
 
 _HEADINGS = "name kind state host pid thread command since for lease token".split()
 _NUMBERS = ("pid", "thread", "token")
-_GAP = 3
-
-_LEAST = 12
-"""Characters of a command that a terminal shows, though numbers must be folded for it."""
 
 
 @click.command(cls=Verb)
@@ -79,8 +75,7 @@ def _show(found: list[Line], states: States) -> None:
     from kvsync.cli import tables
 
     rows = [row for line in found for row in _rows(line, states)]
-    columns = tables.filled(_HEADINGS, rows)
-    _fit_commands(columns, tables.console().width)
+    columns = tables.narrowed(tables.filled(_HEADINGS, rows), "command", cut)
     headings, *cells = zip(*columns, strict=True)
     tables.show(tables.table(*headings, right=_NUMBERS), cells)
 
@@ -88,14 +83,6 @@ def _show(found: list[Line], states: States) -> None:
 def _rows(line: Line, states: States) -> Iterator[list[str]]:
     for party in (*line.holders, *line.waiters):
         yield [line.name, line.kind, _state(line, party, states), *_cells(party)]
-
-
-def _fit_commands(columns: list[Sequence[str]], width: int) -> None:
-    """Cut the commands to what the other columns leave of the terminal."""
-    taken = sum(max(map(len, each)) + _GAP for each in columns if each[0] != "command")
-    for number, column in enumerate(columns):
-        if column[0] == "command":
-            columns[number] = tuple(cut(each, max(_LEAST, width - taken)) for each in column)
 
 
 def _state(line: Line, party: Party, states: States) -> str:

@@ -49,6 +49,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def shortened(text: str, length: int) -> str:
+    """So many characters of it at most."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def loaded(stored: Stored) -> Any:
     """What a dict holds, whatever codec wrote it: JSON's value, else the text or bytes itself."""
     try:

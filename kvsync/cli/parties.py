@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import kvsync
-from kvsync.cli.output import printable
+from kvsync.cli.output import printable, shortened
 from kvsync.engine.process import this_process
 from kvsync.primitives.overview import Holding, Line, Party, Waiting, state_of
 
@@ -47,8 +47,7 @@ def cut(command: str, length: int) -> str:
     words = command.split()
     if len(" ".join(words)) > length:
         words[0] = os.path.basename(words[0])
-    command = " ".join(words)
-    return command if len(command) <= length else command[: length - 1] + "…"
+    return shortened(" ".join(words), length)
 
 
 def verb(line: Line, party: Party) -> str:

@@ -1,7 +1,7 @@
 """Tables for people."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,6 +11,12 @@ from rich.text import Text
 from kvsync.cli.output import printable
 
 _AS_WIDE_AS_IT_TAKES = 100_000
+
+_GAP = 3
+"""Characters between two columns."""
+
+_LEAST = 12
+"""Characters of a long cell that a terminal shows, though other cells must be folded for it."""
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
 """How each state of a check looks: its sign and its style."""
@@ -47,6 +53,32 @@ def table(*headings: str, right: Names = (), cut: Names = (), keep: Names = ()) 
 def filled(headings: Names, rows: Iterable[Names]) -> list[Names]:
     """The columns in which a row has anything, each with its heading first."""
     return [each for each in zip(headings, *rows, strict=True) if any(each[1:])]
+
+
+def narrowed(
+    columns: Sequence[Names], heading: str, shorten: Callable[[str, int], str]
+) -> list[Names]:
+    """The same, that column's cells shortened to what the others leave of the terminal."""
+    left = console().width - wide([each for each in columns if each[0] != heading]) - _GAP
+    return [
+        [heading, *(shorten(cell, max(_LEAST, left)) for cell in each[1:])]
+        if each[0] == heading
+        else each
+        for each in columns
+    ]
+
+
+def without(columns: Sequence[Names], spare: Names) -> list[Names]:
+    """Those of the columns that the terminal has room for: the spare ones go first, in order."""
+    for heading in spare:
+        if wide(columns) > console().width:
+            columns = [each for each in columns if each[0] != heading]
+    return list(columns)
+
+
+def wide(columns: Iterable[Names]) -> int:
+    """Characters that a table of these columns takes."""
+    return sum(max(map(len, each)) + _GAP for each in columns)
 
 
 def show(made: Table, rows: Iterable[Sequence[Cell]]) -> None:

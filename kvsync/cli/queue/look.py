@@ -10,7 +10,7 @@ import click
 import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, at_most, pass_asked, with_json, with_store
-from kvsync.cli.output import dump, emit, jsonable, loaded, printable, say
+from kvsync.cli.output import dump, emit, jsonable, loaded, printable, say, shortened
 from kvsync.cli.parties import duration
 from kvsync.cli.queue import named
 
@@ -18,6 +18,7 @@ _TABLE_LIMIT = 1000
 """Dead letters in a table, unless -n asks for another number."""
 
 _QUEUES = "name ready delayed in-hand dead oldest put/s done/s maxsize waiting state".split()
+_SPARE = "put/s done/s maxsize oldest".split()
 _ITEMS = "id item key priority attempts age due-in".split()
 _DEAD = "id attempts age error".split()
 
@@ -37,7 +38,12 @@ def ls(asked: Asked) -> None:
     if asked.json:
         emit([asdict(each) for each in found])
     elif found:
-        _show(_QUEUES, [_queue(each) for each in found], text=("name", "waiting", "state"))
+        _show(
+            _QUEUES,
+            [_queue(each) for each in found],
+            text=("name", "waiting", "state"),
+            spare=_SPARE,
+        )
     else:
         say("there are no queues")
 
@@ -83,7 +89,7 @@ def peek(asked: Asked, name: str, count: int) -> None:
     if asked.json:
         emit([{**item._asdict(), "item": jsonable(loaded(item.item))} for item in found])
     elif found:
-        _show(_ITEMS, [_item(each) for each in found], text=("item", "key"), cut=("item",))
+        _show(_ITEMS, [_item(each) for each in found], text=("item", "key"), long="item")
     else:
         say(f"nothing waits in {printable(repr(name))}")
 
@@ -132,7 +138,7 @@ def _show_dead(letters: kvsync.DeadLetters, count: int | None) -> None:
     if not rows:
         say("there are no dead letters")
         return
-    _show(_DEAD, rows, text=("error",), cut=("error",))
+    _show(_DEAD, rows, text=("error",), long="error")
     if count is None and len(rows) == _TABLE_LIMIT < (number := len(letters)):
         click.echo(f"the first {len(rows):,} of {number:,}: see -n, --json", err=True)
 
@@ -167,11 +173,17 @@ def _show(
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
     text: Sequence[str],
-    cut: Sequence[str] = (),
+    *,
+    long: str = "",
+    spare: Sequence[str] = (),
 ) -> None:
-    """A table of the columns that say something; all that is no `text` is a number."""
+    """A table of the columns that say something; all that is no `text` is a number.
+
+    In a narrow terminal the `spare` columns go, and then the `long` one is cut.
+    """
     from kvsync.cli import tables
 
-    headings, *cells = zip(*tables.filled(headings, rows), strict=True)
+    columns = tables.without(tables.filled(headings, rows), spare)
+    headings, *cells = zip(*tables.narrowed(columns, long, shortened), strict=True)
     numbers = [heading for heading in headings if heading not in text]
-    tables.show(tables.table(*headings, right=numbers, cut=cut, keep=numbers), cells)
+    tables.show(tables.table(*headings, right=numbers), cells)
