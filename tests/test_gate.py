@@ -407,7 +407,7 @@ def test_a_reader_that_stays_costs_writers_a_wait_for_each_threshold_only(
     settings["k"] = b""
     with running(read_for_long, store.path) as (_, pipe):
         expect(pipe)
-        for number in range(5000):  # 52 MB of log
+        for number in range(3000):  # 36 MB of log
             settings["k"] = bytes([number % 256]) * 8000
         grown = log_size(store)
         assert grown > 4 * checkpoint.THRESHOLD

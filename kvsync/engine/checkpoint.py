@@ -19,7 +19,7 @@ import os
 import sqlite3
 import struct
 
-THRESHOLD, LARGEST_THRESHOLD, SHARE = 8 << 20, 32 << 20, 4
+THRESHOLD, LARGEST_THRESHOLD, SHARE = 4 << 20, 32 << 20, 4
 """Bytes of log that make a checkpoint due: the first; in a large file a quarter of it, at most the
 second.
 
