@@ -56,7 +56,7 @@ MODELS = (
     Model(
         "ticket_queue",
         quick=_line(3, 1, 0, 0, 0),
-        full=_line(3, 2, 1, 1, 2),
+        full=_line(3, 2, 2, 1, 1),
         variants={
             "RING_BEFORE_COMMIT": _ONE_KILL,
             "FREES_THEN_SERVES": _ONE_KILL,
@@ -72,7 +72,7 @@ MODELS = (
     Model(
         "rwlock",
         quick=_line(3, 0, 0, 0, 0),
-        full=_line(3, 1, 1, 0, 0),
+        full=_line(3, 1, 1, 1, 0),
         variants={
             "BARGE": _line(3, 0, 0, 0, 0),
             "NOT_RUNG_ON": _ONE_KILL,

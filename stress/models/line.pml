@@ -23,6 +23,8 @@
 #define GRANTED 2
 #define PASSED 3
 
+#define NOBODY 255
+
 #define bit(w) (1 << (w))
 #define has(set, w) ((set) & bit(w))
 #define add(set, w) set = set | bit(w)
@@ -84,7 +86,7 @@ byte timeouts = TIMEOUTS;
 #define GONE DIES
 #endif
 
-hidden byte i, j, who, used, gone;
+hidden byte i, j, who, used, gone, fresh;
 
 #define holds(w) (held[w] && !has(given, w))
 #define runs(w) (!has(dead | stopped | frozen, w))
@@ -130,7 +132,9 @@ inline give(w) {
 	used = used + want[w];
 }
 
-inline serve(me) {
+/* Without `news` nothing has changed for the line so far; `mine` asks for itself. */
+inline serve_with(me, news, mine) {
+	fresh = news || (given & over);
 	end_what_time_ended();
 	count_used();
 	j = 0;
@@ -138,19 +142,21 @@ inline serve(me) {
 	:: j < queued && ticket[line[j]] == WAITING ->
 		who = line[j];
 		if
-		:: used + want[who] > CAPACITY ->
-			add(rings[me], who);  /* the new head has others to watch now */
-			break
-		:: else ->
-			add(rings[me], who);
-			give(who)
+		:: who != mine && (fresh || used + want[who] <= CAPACITY) -> add(rings[me], who)
+		:: else
+		fi;
+		if
+		:: used + want[who] > CAPACITY -> break
+		:: else -> give(who); fresh = true
 		fi;
 		j++
 	:: j < queued && ticket[line[j]] != WAITING -> j++
 	:: j >= queued -> break
 	od;
-	i = 0; j = 0; who = 0; used = 0
+	i = 0; j = 0; who = 0; used = 0; fresh = 0
 }
+
+inline serve(me) { serve_with(me, true, NOBODY) }
 
 inline join_line(me) {
 	line[queued] = me;
@@ -397,7 +403,7 @@ joins:
 	:: ring_one(_pid)
 	:: atomic {
 		!rings[_pid] ->
-		d_step { serve(_pid); join_line(_pid); serve(_pid); claim(_pid) }
+		d_step { join_line(_pid); serve_with(_pid, false, _pid); claim(_pid) }
 		if
 		:: holds(_pid) -> enters(_pid); goto has_it
 		:: else -> goto waits
