@@ -7,6 +7,7 @@ truth from the database, so a ring that is lost costs time and nothing else.
 
 The chain of watches: the head of the line watches those who hold what it waits for, every other
 waiter its predecessor. So a death anywhere in the line is noticed at once, and wakes nobody else.
+Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too.
 """
 
 import time
@@ -147,7 +148,7 @@ class Wait:
 
         GRANTED may be no more than what a ring says: to claim is to know. Raises: DeadlockError.
         """
-        quiet = True
+        quiet, slept = True, False
         while True:
             view = self._look()
             if view.state == PASSED:
@@ -162,9 +163,12 @@ class Wait:
             self._watch_only(view.watched)
             if self._session.reap(self._mute & view.watched):
                 continue
+            if slept and view.ahead is not None and self._stand_in(view, now):
+                slept = False
+                continue
             if quiet:
                 self._refuse_deadlock()
-            quiet = self._sleep(view, now)
+            quiet = slept = self._sleep(view, now)
             if self._served:
                 return GRANTED
 
@@ -202,6 +206,13 @@ class Wait:
 
     def _mend(self, transaction: Transaction) -> None:
         MEND[self._wish.space](self._engine, transaction, self._wish.name)
+
+    def _stand_in(self, view: _View, now: float) -> bool:
+        """See to what the head of the line would, for it may be stopped; whether there was any."""
+        overdue = view.due is not None and view.due <= now
+        if overdue:
+            self._engine.transact(self._mend)
+        return bool(self._session.reap(view.holders)) or overdue
 
     def _watch_only(self, sessions: set[int]) -> None:
         for session in self._watches.keys() - sessions:

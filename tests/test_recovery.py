@@ -175,6 +175,27 @@ def test_a_stopped_waiter_holds_up_the_line_for_a_moment_only(line: Line) -> Non
     finish(third)
 
 
+def test_two_stopped_waiters_hold_up_the_line_for_a_moment_only(line: Line) -> None:
+    """What the first does not claim passes on though the second, now the head, does not look."""
+    _, holder = line.hold()
+    for child in [line.add()[0] for _ in range(2)]:
+        stop(child, line.store.path)
+    _, third = line.add()
+    finish(holder)
+    expect(third)
+    finish(third)
+
+
+def test_a_holder_that_dies_is_noticed_though_the_head_of_the_line_is_stopped(line: Line) -> None:
+    child, _ = line.hold()
+    head, _ = line.add()
+    _, second = line.add()
+    stop(head, line.store.path)
+    kill(child)
+    expect(second)
+    finish(second)
+
+
 def passed_over(store: kvsync.Store) -> list[Any]:
     return store.engine.read("select id from kvsync_ticket where state = 'passed'")
 
