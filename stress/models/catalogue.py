@@ -72,7 +72,7 @@ MODELS = (
     Model(
         "rwlock",
         quick=_line(3, 0, 0, 0, 0),
-        full=_line(3, 1, 1, 1, 0),
+        full=_line(3, 1, 1, 0, 1),
         variants={
             "BARGE": _line(3, 0, 0, 0, 0),
             "NOT_RUNG_ON": _ONE_KILL,

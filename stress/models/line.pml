@@ -6,8 +6,8 @@
  * - Sets of workers are bits of a byte. The line is an array in the order of arrival.
  * - A sleeper wakes by a ring, by the end of a process that it watches, or, at the head of the line,
  *   when the time to claim a grant is over of which it knew. The safety net, the slow look at how
- *   things are, is there only once somebody was stopped (`disturbed`), for who is stopped neither
- *   rings nor looks. So whatever kills alone, at any step, would leave asleep shows.
+ *   things are, is there only once somebody was stopped or a second late (`disturbed`), for who is
+ *   stopped neither rings nor looks. So whatever kills alone, at any step, would leave asleep shows.
  * - Deaths are atomic; the deadlines of tickets, leases and force_release are not here.
  * - Whatever may go on for ever is bounded (rounds, kills, stops ...) and may stop earlier, so every
  *   state in which all have come to rest is looked at: `at_rest` asserts that nobody sleeps there
@@ -32,7 +32,7 @@
 #define ALL (bit(WORKERS) - 1)
 
 byte dead, stopped, frozen, finished;  /* frozen: stopped for ever */
-bool disturbed;                        /* somebody was stopped */
+bool disturbed;                        /* somebody was stopped, or was very late */
 byte bell;                             /* rung, and not heard yet */
 byte given, over;                      /* grants not claimed yet; those whose time to claim is over */
 byte held[WORKERS];                    /* units, given or claimed */
@@ -528,7 +528,7 @@ active proctype nemesis() {
 	:: go_on(1)
 	:: go_on(2)
 	:: go_on(3)
-	:: slows && (given & ~over) -> d_step { slows--; over = given }
+	:: slows && (given & ~over) -> d_step { slows--; disturbed = true; over = given }
 	:: atomic { !stopped -> kills = 0; stops = 0; slows = 0; timeouts = 0; break }
 	od
 }
