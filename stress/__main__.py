@@ -1,6 +1,7 @@
 """`python -m stress`: long, hard use of kvsync by many processes.
 
-Exit status: 0 if every invariant held, 1 if one was violated, 2 if it cannot run here.
+Exit status: 0 if every invariant held, 1 if one was violated, 2 if it cannot run here, nor any of
+the scenarios.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import kvsync
 from kvsync.engine.sqlite import Health
 from stress import report
 from stress.scenarios import ALL, invariant, twins
-from stress.stage import HISTORIES, SOUND, Outcome, Stage, Terms
+from stress.stage import HISTORIES, SOUND, Outcome, Skipped, Stage, Terms
 
 _HISTORIES = "windows in which each scenario records one to be checked (default: %(default)s)"
 
@@ -122,9 +123,12 @@ def _run_all(options: argparse.Namespace) -> int:
     outcomes = [_run(ALL[name], options, seconds) for name in options.scenario]
     report.show("")
     print(report.table(outcomes))
+    print(report.sums(outcomes))
     print(report.remarks(outcomes), end="")
     print(report.violations(outcomes), end="")
-    return 1 if any(outcome.violations for outcome in outcomes) else 0
+    if any(outcome.violations for outcome in outcomes):
+        return 1
+    return 2 if all(outcome.skipped for outcome in outcomes) else 0
 
 
 def _run(scenario: ModuleType, options: argparse.Namespace, seconds: float) -> Outcome:
@@ -132,8 +136,11 @@ def _run(scenario: ModuleType, options: argparse.Namespace, seconds: float) -> O
     terms = Terms(options.seed, seconds, options.processes, goal, options.twin, options.histories)
     with _folder(options.store) as folder:
         stage = Stage(scenario, terms, folder, report.show)
+        skipped = ""
         try:
             scenario.run(stage)
+        except Skipped as reason:
+            skipped = str(reason)
         except Exception:
             stage.expect(False, traceback.format_exc())
         return Outcome(
@@ -142,6 +149,7 @@ def _run(scenario: ModuleType, options: argparse.Namespace, seconds: float) -> O
             stage.figures,
             tuple(stage.remarks),
             tuple(stage.violations),
+            skipped,
         )
 
 

@@ -4,6 +4,7 @@ import os
 import platform
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import kvsync
@@ -46,6 +47,12 @@ def remarks(outcomes: Iterable[Outcome]) -> str:
     return "".join(f"\n{name}: {remark}" for name, remark in lines) + "\n" * bool(lines)
 
 
+def sums(outcomes: Iterable[Outcome]) -> str:
+    """How many scenarios came to what; what was skipped proves nothing, and is counted too."""
+    counts = Counter(map(_verdict, outcomes))
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("ok", "VIOLATED", "SKIPPED"))
+
+
 def violations(outcomes: Iterable[Outcome]) -> str:
     """What was found wrong, the first few of each scenario."""
     return "".join(
@@ -57,8 +64,13 @@ def violations(outcomes: Iterable[Outcome]) -> str:
 
 def _row(outcome: Outcome) -> tuple[str, str, str, str]:
     figures = ", ".join(f"{name} {figure:,}" for name, figure in outcome.figures.items())
-    verdict = "VIOLATED" if outcome.violations else "ok"
-    return outcome.name, verdict, f"{outcome.seconds:.1f}", figures
+    return outcome.name, _verdict(outcome), f"{outcome.seconds:.1f}", outcome.skipped or figures
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.violations:
+        return "VIOLATED"
+    return "SKIPPED" if outcome.skipped else "ok"
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:

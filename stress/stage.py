@@ -19,6 +19,10 @@ HISTORIES = 40
 """In how many windows of a run calls are recorded, if nothing else is said."""
 
 
+class Skipped(Exception):
+    """This machine lacks what the scenario needs; says what."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """How long and how hard; `goal` in the scenario's unit ends it instead of `seconds`.
@@ -126,3 +130,5 @@ class Outcome:
     figures: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     violations: tuple[str, ...] = ()
+    skipped: str = ""
+    """Why it did not run; empty if it did."""

@@ -12,6 +12,7 @@ from stress.scenarios import (
     fork,
     idle,
     interrupts,
+    io,
     lease,
     lock,
     recovery,
@@ -34,6 +35,7 @@ ALL: dict[str, ModuleType] = {
         interrupts,
         idle,
         wal,
+        io,
     )
 }
 

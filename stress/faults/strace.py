@@ -1,0 +1,104 @@
+"""Faults in system calls, by strace: what a process makes of them, and the k-th of them failing.
+
+strace counts for each process by itself (`when=` in strace(1)), so it can be attached to a program
+whose children each make one call.
+"""
+
+import re
+import shutil
+import subprocess
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from stress.stage import Skipped
+
+CALLS = ("pwrite64", "fdatasync", "fsync", "ftruncate")
+"""By which SQLite, on Linux, changes a file and waits for the disk."""
+
+_PATIENCE = 30.0
+
+KINDS = {
+    "KILL": "signal=KILL:when={k}",
+    "EIO": "error=EIO:when={k}",
+    "ENOSPC": "error=ENOSPC:when={k}",
+    "EIO from there on": "error=EIO:when={k}+",
+    "ENOSPC from there on": "error=ENOSPC:when={k}+",
+}
+
+
+@dataclass(frozen=True)
+class Injection:
+    """The k-th system call of that name meets a fault."""
+
+    kind: str
+    syscall: str
+    k: int
+
+    @property
+    def passes(self) -> bool:
+        """Whether what comes after it works again."""
+        return not self.kind.endswith("on")
+
+    def into(self, process: int) -> AbstractContextManager[None]:
+        """Meanwhile, each child of that process meets it."""
+        how = KINDS[self.kind].format(k=self.k)
+        trace, inject = f"trace={self.syscall}", f"inject={self.syscall}:{how}"
+        return _attached(process, "-o", "/dev/null", "-e", trace, "-e", inject)
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.syscall} number {self.k}"
+
+
+def counting(process: int, log: str) -> AbstractContextManager[None]:
+    """Meanwhile, note what the children of that process do, for `counted`."""
+    return _attached(process, "-o", log, "-e", f"trace={','.join(CALLS)}")
+
+
+def counted(log: str) -> Mapping[int, Counter[str]]:
+    """How many of which system calls were made, by the process id."""
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    for line in Path(log).read_text(errors="replace").splitlines():
+        if found := re.match(r"(\d+) +(\w+)\(", line):
+            counts[int(found[1])][found[2]] += 1
+    return counts
+
+
+def require() -> None:
+    """Raises: Skipped where processes cannot be traced."""
+    tried = subprocess.run(
+        [_strace(), "-qq", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False
+    )
+    if tried.returncode:
+        raise Skipped(f"strace cannot trace here: {tried.stderr.strip()}")
+
+
+@contextmanager
+def _attached(process: int, *options: str) -> Iterator[None]:
+    with subprocess.Popen([_strace(), "-f", "-qq", "-p", str(process), *options]) as tracer:
+        try:
+            _await_tracer(process, tracer)
+            yield
+        finally:
+            tracer.terminate()  # it lets go of those that it traces
+
+
+def _await_tracer(process: int, tracer: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while f"TracerPid:\t{tracer.pid}\n" not in Path(f"/proc/{process}/status").read_text():
+        assert tracer.poll() is None, "strace has ended"
+        assert time.monotonic() < deadline, "strace does not attach"
+        time.sleep(0.001)
+
+
+@cache
+def _strace() -> str:
+    """Raises: Skipped where there is none."""
+    path = shutil.which("strace")
+    if path is None:
+        raise Skipped("strace is not installed")
+    return path

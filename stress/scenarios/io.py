@@ -1,0 +1,121 @@
+"""Whatever becomes of any one write, sync or truncation of any public call (its process is killed
+there, it fails once, it fails from there on), the file is sound, what was acknowledged is in it,
+what was not is there as a whole or not at all, and every call works afterwards.
+
+Each k-th `pwrite64`, `fdatasync`, `fsync` and `ftruncate` of each call is faulted by strace. Left
+alone, the run ends when all of them were.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing import connection
+from typing import NamedTuple
+
+from stress.crew import Crew, Worker
+from stress.faults import calls, strace
+from stress.faults.strace import Injection, counted, counting
+from stress.faults.trial import Stores, Trial, Victim, failure
+from stress.stage import Stage
+
+UNIT = "faults"
+PROCESSES = 2
+
+WAYS = calls.WAYS
+
+_AT_ONCE = 8
+"""Calls of which a worker faults every system call before it goes on to more of them."""
+
+
+class Rehearsed(NamedTuple):
+    """A call without a fault: what others see before and after, and its system calls."""
+
+    trial: Trial
+    expected: tuple[object, object]
+    made: Counter[str]
+
+
+class News(NamedTuple):
+    """What a worker tells the master of: calls rehearsed, or one of them faulted."""
+
+    calls: int = 0
+    faults: int = 0
+    outcome: str = ""
+    complaint: str = ""
+
+
+def _fault_all(worker: Worker, names: list[str]) -> None:
+    stores = Stores(f"{worker.path}-{worker.number}")
+    worker.ready()
+    with Victim() as victim:
+        while names:
+            batch, names = names[:_AT_ONCE], names[_AT_ONCE:]
+            trials = [Trial(stores, name, worker.way) for name in batch]
+            for news in _fault(worker, victim, trials):
+                worker.pipe.send(news)
+                if not worker.going_on():
+                    return
+    worker.pipe.send(None)
+
+
+def _fault(worker: Worker, victim: Victim, trials: list[Trial]) -> Iterator[News]:
+    rehearsed = _rehearse(victim, worker.path + f"-log-{worker.number}", trials)
+    yield News(calls=len(rehearsed))
+    for injection in _injections(worker, rehearsed):
+        with injection.into(victim.pid):
+            for each in rehearsed:
+                if each.made[injection.syscall] >= injection.k:
+                    yield _fault_once(victim, each, injection)
+
+
+def _rehearse(victim: Victim, log: str, trials: list[Trial]) -> list[Rehearsed]:
+    with counting(victim.pid, log):
+        seen = [(trial, trial.rehearse(victim), victim.child) for trial in trials]
+    made = counted(log)
+    return [Rehearsed(trial, expected, made[process]) for trial, expected, process in seen]
+
+
+def _injections(worker: Worker, rehearsed: list[Rehearsed]) -> list[Injection]:
+    found = [
+        Injection(kind, syscall, k)
+        for syscall in strace.CALLS
+        for k in range(1, max(each.made[syscall] for each in rehearsed) + 1)
+        for kind in strace.KINDS
+    ]
+    worker.chance.shuffle(found)
+    return found
+
+
+def _fault_once(victim: Victim, each: Rehearsed, injection: Injection) -> News:
+    try:
+        outcome = each.trial.run(victim, each.expected, passes=injection.passes)
+    except Exception as error:
+        return News(faults=1, complaint=f"{each.trial.name}, {injection}: {failure(error)}")
+    return News(faults=1, outcome=outcome)
+
+
+def run(stage: Stage) -> None:
+    strace.require()
+    names = sorted(WAYS[stage.way])
+    stage.chance.shuffle(names)
+    tally: Counter[str] = Counter()
+    with Crew(stage) as crew:
+        for number in range(stage.processes):
+            crew.start(_fault_all, 1, names[number :: stage.processes])
+        crew.assemble()
+        at_work = {member.pipe: member for member in crew.members}
+        while at_work and not stage.enough(tally[UNIT]):
+            for pipe in connection.wait(list(at_work), 1.0):
+                if not _hear(stage, tally, crew.receive(at_work[pipe])):
+                    del at_work[pipe]
+    stage.figures |= {"calls": 0, UNIT: 0} | tally
+
+
+def _hear(stage: Stage, tally: Counter[str], news: News | None) -> bool:
+    """Whether more is to come."""
+    if news is None:
+        return False
+    tally.update({"calls": news.calls, UNIT: news.faults})
+    if news.outcome:
+        tally[news.outcome] += 1
+    stage.expect(not news.complaint, news.complaint)
+    return True
