@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import psutil
 
+from kvsync.errors import StorageError
+
 
 class Process(NamedTuple):
     """One process; 0 and "" where the system does not tell."""
@@ -35,7 +37,13 @@ class Process(NamedTuple):
 
 
 def this_process() -> Process:
-    return _this_process(os.getpid())
+    """Raises: StorageError if the system refuses to tell, for lack of descriptors mostly."""
+    try:
+        return _this_process(os.getpid())
+    except OSError as error:
+        raise StorageError(
+            error.errno, f"cannot find out who this process is: {error.strerror}"
+        ) from error
 
 
 @functools.lru_cache(maxsize=1)
@@ -58,7 +66,13 @@ def lives(recorded: Process) -> bool | None:
 
     Zombies and programs that took its place by exec count as gone.
     """
-    here = this_process()
+    try:
+        return _lives(recorded, this_process())
+    except OSError:
+        return None
+
+
+def _lives(recorded: Process, here: Process) -> bool | None:
     if recorded.pid_namespace != here.pid_namespace:
         return _lives_in_a_namespace_below(recorded)
     if recorded.boot != here.boot:
@@ -119,7 +133,7 @@ def _boot() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
-    except OSError:
+    except (FileNotFoundError, PermissionError):  # another error would pass, and this name stays
         return f"{platform.node()}@{int(psutil.boot_time()) // 60}"
 
 
