@@ -13,6 +13,7 @@ from stress.scenarios import (
     idle,
     interrupts,
     io,
+    limits,
     lease,
     lock,
     recovery,
@@ -36,6 +37,7 @@ ALL: dict[str, ModuleType] = {
         idle,
         wal,
         io,
+        limits,
     )
 }
 

@@ -104,7 +104,8 @@ def run(stage: Stage) -> None:
         crew.assemble()
         at_work = {member.pipe: member for member in crew.members}
         while at_work and not stage.enough(tally[UNIT]):
-            for pipe in connection.wait(list(at_work), 1.0):
+            heard = connection.wait(list(at_work), 1.0)
+            for pipe in [each for each in at_work if each in heard]:
                 if not _hear(stage, tally, crew.receive(at_work[pipe])):
                     del at_work[pipe]
     stage.figures |= {"calls": 0, UNIT: 0} | tally
