@@ -1,10 +1,12 @@
 """The write gate: waiting that is bounded and fair. The checkpoint: a log that stays short."""
 
+import errno
 import fcntl
 import os
 import signal
 import sqlite3
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +384,52 @@ def test_a_large_file_may_have_a_longer_log(path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(checkpoint, "LARGEST_THRESHOLD", share // 2)
     assert store.engine._pool.checkpoint._threshold() == share // 2
     store.close()
+
+
+def fill_up(store: kvsync.Store) -> int:
+    """Have SQLite refuse to let the file grow, as on a full disk; returns the log's size then."""
+    settings = store.dict("settings", codec="raw")
+    settings.set_many({f"{i:05}": b"x" * 1000 for i in range(500)})
+    (link,) = store.engine._pool.place().free
+    pages = link.connection.execute("pragma page_count").fetchone()[0]
+    link.connection.execute(f"pragma max_page_count={pages}").fetchall()
+    return log_size(store)
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_log_that_may_be_what_fills_the_disk_gives_its_space_back(
+    store: kvsync.Store, in_transaction: bool
+) -> None:
+    """Else nobody could write any more, and so nobody would come to checkpoint it."""
+    full = fill_up(store)
+    assert 100_000 < full < checkpoint.THRESHOLD
+    block = store.transaction() if in_transaction else nullcontext()
+    with pytest.raises(kvsync.StorageError) as raised, block:
+        store.dict("settings", codec="raw")["large"] = b"x" * 100_000
+    assert raised.value.errno == errno.ENOSPC
+    store.counter("hits").add()
+    assert log_size(store) < 20_000
+
+
+def write_much_and_stay(pipe: Any, path: str) -> None:
+    """Without a checkpoint, neither now nor, while we have the file open, when others close it."""
+    checkpoint.THRESHOLD = 1 << 40
+    with kvsync.open(path) as store:
+        with store.transaction():
+            store.dict("big", codec="raw").update({str(i): os.urandom(1 << 20) for i in range(9)})
+        pipe.send("written")
+        pipe.poll(None)
+
+
+def test_a_process_that_comes_to_a_long_log_shortens_it_before_it_writes(
+    store: kvsync.Store, path: Path
+) -> None:
+    """On a full disk nothing could be written else."""
+    with running(write_much_and_stay, str(path)) as (_, pipe):
+        expect(pipe)
+        assert log_size(store) > checkpoint.THRESHOLD
+        with store.transaction():
+            assert log_size(store) < checkpoint.THRESHOLD
 
 
 def read_for_long(pipe: Any, path: str) -> None:

@@ -45,17 +45,18 @@ class Checkpoint:
         self._due_at = THRESHOLD
         self._frame_size = 0
 
-    def if_due(self, connection: sqlite3.Connection) -> None:
+    def if_due(self, connection: sqlite3.Connection, *, anyway: bool = False) -> None:
         """Checkpoint if the log has grown past the threshold. Call only while holding the gate.
 
-        It never raises: the commit before it stands.
+        It never raises: the commit before it stands. `anyway`: however short the log is, and it
+        gives its space back.
 
         Readers that stay too long make it fail; then it is tried again only after another
         threshold of growth, so that a slow reader does not make every writer wait.
         """
         try:
             threshold = self._threshold()
-            due = self._reaches(self._due_at)
+            due = anyway or self._reaches(self._due_at)
             if not due and not self._reaches(threshold):
                 self._due_at = threshold  # somebody else has restarted the log since
         except OSError as error:
@@ -63,7 +64,7 @@ class Checkpoint:
             return
         if not due:
             return
-        mode = "truncate" if self.size() > 2 * threshold else "restart"
+        mode = "truncate" if anyway or self.size() > 2 * threshold else "restart"
         frames = checkpoint(connection, mode)
         left = self._due_at if frames is None else frames * self._frame_size
         self._due_at = left + threshold

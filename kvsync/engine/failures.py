@@ -50,3 +50,8 @@ def translated(error: sqlite3.Error | OverflowError, path: str) -> Exception:
         case sqlite3.SQLITE_NOMEM:
             return MemoryError(f"{path}: {error}")
     return StorageError(errno.EIO, f"{path}: {error} ({error.sqlite_errorname})")
+
+
+def is_full(error: Exception) -> bool:
+    """Whether there was no space left on the disk."""
+    return (getattr(error, "sqlite_errorcode", 0) & _PRIMARY) == sqlite3.SQLITE_FULL

@@ -25,7 +25,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvsync.engine.checkpoint import Checkpoint
-from kvsync.engine.failures import translated
+from kvsync.engine.failures import is_full, translated
 from kvsync.engine.flock import owned
 from kvsync.engine.gate import SLICE, Sidecar, Yielded, claimed
 from kvsync.engine.setup import connect
@@ -64,6 +64,8 @@ class Link:
         self.trusted_until = 0.0
         self.slice_end = 0.0
         self.writes = CHECK_EVERY - 1  # the first write looks: many processes write just once
+        self.looks_first = True
+        self._was_full = False
         self.gate = self._claim = -1
         self._descriptors: list[int] = []
         # Registered before it connects: a fork from a signal handler must not overlook it.
@@ -91,10 +93,21 @@ class Link:
         self.pool.verify()
         self.trusted_until = _monotonic() + TRUST
 
-    def renew_cursor(self) -> None:
-        """After an error: whatever statement was left half done is over, and its locks with it."""
+    def failed(self, error: Exception) -> None:
+        """Whatever statement was left half done is over, and its locks with it."""
         self.cursor.close()
         self.cursor = self.connection.cursor()
+        self.note_full(error)
+
+    def note_full(self, error: Exception) -> None:
+        """On a full disk the log may be what fills it, and only a checkpoint can make room."""
+        if is_full(error):
+            self._was_full = self.looks_first = True
+
+    def make_room(self) -> None:
+        """Before a write that `looks_first`, the gate held: the disk may be full of the log."""
+        was_full, self._was_full, self.looks_first = self._was_full, False, False
+        self.pool.checkpoint.if_due(self.connection, anyway=was_full)
 
     def look_after_log(self) -> None:
         """Every so many statements, the gate still held: keep the log short."""

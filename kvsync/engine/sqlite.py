@@ -126,7 +126,7 @@ class SqliteEngine:
                 link.verify()
             return link.cursor.execute(sql, params).fetchall()
         except (sqlite3.Error, OverflowError) as error:
-            link.renew_cursor()  # a value that does not decode leaves its statement half done
+            link.failed(error)  # a value that does not decode leaves its statement half done
             raise translated(error, self.path) from error
         except StoreReplacedError:
             raise  # from before the statement
@@ -170,6 +170,8 @@ class SqliteEngine:
             elif sure:
                 link.verify()
             flock(link.gate, TRY)
+            if link.looks_first:
+                link.make_room()
             rows = link.cursor.execute(sql, params).fetchall()
             link.writes += 1
             if link.writes >= CHECK_EVERY:
@@ -178,7 +180,7 @@ class SqliteEngine:
         except BlockingIOError:
             raise Obstructed("another process was writing") from None
         except (sqlite3.Error, OverflowError) as error:
-            link.renew_cursor()  # a value that does not decode leaves its statement half done
+            link.failed(error)  # a value that does not decode leaves its statement half done
             raise translated(error, self.path) from error
         except (Obstructed, StoreReplacedError):
             raise  # from before the statement

@@ -62,6 +62,8 @@ class SqliteTransaction:
             else:
                 link.verify()
             flock(link.gate, TRY)
+            if link.looks_first:
+                link.make_room()
             link.cursor.execute("begin immediate")
             self.now = self._engine.now()
             self._link = link
@@ -97,6 +99,7 @@ class SqliteTransaction:
             self._link.cursor.execute("commit")
         except sqlite3.Error as error:
             self._commits = False
+            self._link.note_full(error)
             raise translated(error, self._path) from error
 
     def end(self) -> None:
@@ -143,7 +146,7 @@ class SqliteTransaction:
         try:
             return self._link.cursor.execute(sql, params).fetchall()
         except (sqlite3.Error, OverflowError) as error:
-            self._link.renew_cursor()
+            self._link.failed(error)
             failure = translated(error, self._path)
             if isinstance(failure, Obstructed):
                 failure = BusyError(f"{self._path}: {failure}")
