@@ -8,7 +8,7 @@ that `holds` leaves its process with something that must be free once that proce
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import kvsync
@@ -35,7 +35,7 @@ class Call:
     """Items that its queue has at least, whatever happens to its process."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _mine(store: kvsync.Store, kind: str, *arguments: Any) -> Any:
     """The same object in every attempt: a grant belongs to the object that acquired it."""
     return getattr(store, kind)("it", *arguments)
@@ -337,7 +337,7 @@ def _on_queue(
     return Call(lambda store: perform(_queue(store)), _waiting, prepare)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _reserved(store: kvsync.Store) -> kvsync.Task:
     return _queue(store).reserve(timeout=0)
 

@@ -24,7 +24,6 @@ from stress.faults.calls import WAYS
 from stress.faults.usable import use_some
 from stress.stage import SOUND
 
-
 _PR_SET_PTRACER = 0x59616D61
 
 

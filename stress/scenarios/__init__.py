@@ -8,13 +8,14 @@ from stress.scenarios import (
     counters_in_transactions,
     dict_cas,
     fairness,
+    disk_full,
     first_open,
     fork,
     idle,
     interrupts,
     io,
-    limits,
     lease,
+    limits,
     lock,
     recovery,
     wal,
@@ -38,6 +39,7 @@ ALL: dict[str, ModuleType] = {
         wal,
         io,
         limits,
+        disk_full,
     )
 }
 
