@@ -18,6 +18,7 @@ from stress.scenarios import (
     limits,
     lock,
     recovery,
+    power,
     wal,
 )
 
@@ -40,6 +41,7 @@ ALL: dict[str, ModuleType] = {
         io,
         limits,
         disk_full,
+        power,
     )
 }
 

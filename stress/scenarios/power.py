@@ -1,0 +1,113 @@
+"""After a power failure at any instant a store with durability "power" has every acknowledged
+commit, and with "process" a sound file and all commits up to some moment, without a gap.
+
+The power is that of an ext4 file system on a loop device: its shutdown ioctl throws away what was
+not on the disk yet. The file system under that device goes on, so what is shown is that the
+library syncs, and in the right order, not that the machine's own disks keep their promises.
+"""
+
+import os
+import time
+from contextlib import suppress
+
+import kvsync
+from stress.crew import Crew, Worker
+from stress.faults.mounts import Disk
+from stress.faults.usable import use
+from stress.journal import acknowledged
+from stress.stage import SOUND, Stage
+
+UNIT = "failures"
+PROCESSES = 3
+
+_SIZE = 64 << 20
+"""Bytes."""
+
+_LONGEST = 0.5
+"""Seconds from one power failure to the next."""
+
+_LARGE = "x" * 60_000
+"""Written now and then, so that checkpoints come and go."""
+
+WAYS = {
+    SOUND: {"power": "power", "process": "process"},
+    "process-as-power": {"power": "process"},
+    "none-as-power": {"power": "none"},
+}
+"""The durabilities that take turns: by the promise to which a store is held, what it has."""
+
+
+def _take_part(worker: Worker) -> None:
+    """In each failure a child of ours writes, for nothing can be closed properly after it."""
+    worker.ready()
+    while order := worker.pipe.recv():
+        child = os.fork()
+        if not child:
+            _live_as_child(worker, *order)
+        os.waitpid(child, 0)
+        worker.pipe.send(None)
+
+
+def _live_as_child(worker: Worker, path: str, promise: str) -> None:
+    try:
+        with suppress(kvsync.StorageError, kvsync.OpenError):
+            _write(worker, path, promise)
+    except BaseException:
+        worker.explain()
+    finally:
+        os._exit(0)
+
+
+def _write(worker: Worker, path: str, promise: str) -> None:
+    """Number entries, in turns with others, until the power fails."""
+    store = kvsync.open(path, durability=WAYS[worker.way][promise])
+    counter, entries, large = store.counter("last"), store.dict("entries"), store.dict("large")
+    while True:
+        with store.transaction():
+            number = counter.add()
+            entries[str(number)] = number
+            if number % 20 == 0:
+                large[str(number % 400)] = _LARGE
+        worker.journal.note(promise, number)
+
+
+def run(stage: Stage) -> None:
+    disk = Disk(os.path.join(stage.folder, "disk"), _SIZE)
+    with Crew(stage) as crew:
+        crew.start(_take_part, stage.processes)
+        crew.assemble()
+        failures = 0
+        while not stage.enough(failures):
+            failures += 1
+            _fail(stage, crew, disk, failures)
+        for member in crew.members:
+            member.pipe.send(None)
+
+
+def _fail(stage: Stage, crew: Crew, disk: Disk, number: int) -> None:
+    promises = list(WAYS[stage.way])
+    promise = promises[number % len(promises)]
+    path = os.path.join(disk.folder, f"{promise}.db")
+    with disk.mounted():
+        for member in crew.members:
+            member.pipe.send((path, promise))
+        time.sleep(stage.chance.uniform(0, _LONGEST))
+        disk.cut()
+        for member in crew.members:
+            crew.receive(member)
+    with disk.mounted():
+        _expect_recovered(stage, path, promise)
+
+
+def _expect_recovered(stage: Stage, path: str, promise: str) -> None:
+    told = acknowledged(stage.folder)[promise]
+    with kvsync.open(path) as store:
+        last, entries = store.counter("last").value, store.dict("entries")
+        damage, found = store.check().damage, sorted(entries.values())
+        use(store, "afterwards")
+    stage.figures |= {f"{promise}: acknowledged": len(told), f"{promise}: recovered": last}
+    stage.expect(not damage, f"integrity_check: {damage}")
+    stage.expect(found == list(range(1, last + 1)), f"{last} commits, but the entries are {found}")
+    if promise == "power":
+        lost = len([number for number in told if number > last])
+        stage.expect(not lost, f"{lost} of {len(told)} acknowledged commits are lost")
