@@ -4,6 +4,7 @@ from types import ModuleType
 
 from stress.scenarios import (
     bank,
+    clock,
     counter,
     counters_in_transactions,
     dict_cas,
@@ -42,6 +43,7 @@ ALL: dict[str, ModuleType] = {
         limits,
         disk_full,
         power,
+        clock,
     )
 }
 
