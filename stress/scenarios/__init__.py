@@ -8,8 +8,8 @@ from stress.scenarios import (
     counter,
     counters_in_transactions,
     dict_cas,
-    fairness,
     disk_full,
+    fairness,
     first_open,
     fork,
     idle,
@@ -18,8 +18,8 @@ from stress.scenarios import (
     lease,
     limits,
     lock,
-    recovery,
     power,
+    recovery,
     wal,
 )
 

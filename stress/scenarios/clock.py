@@ -17,8 +17,8 @@ from kvsync.clock import Clock, SystemClock
 from stress.crew import Crew, Worker
 from stress.faults.wall import Moment, Steps, Wall, boot, sleep_otherwise
 from stress.journal import UNKNOWN, acknowledged
-from stress.scenarios.lock import Witness
 from stress.stage import SOUND, Stage
+from stress.witness import alone
 
 UNIT = "steps"
 PROCESSES = 7
@@ -59,9 +59,8 @@ def _work(worker: Worker, job: Callable[[Worker, kvsync.Store], None]) -> None:
 def _hold(worker: Worker, store: kvsync.Store) -> None:
     """With a lease that no run outlives."""
     lock = store.lock("long", lease=_LONG_LEASE, timeout=_WAIT)
-    witness = Witness(worker.path + "-witness")
     while worker.going_on():
-        with lock as grant, witness.alone(grant.token):
+        with lock as grant, alone(worker.path + "-witness", grant.token):
             time.sleep(worker.chance.uniform(0, 0.1))
             lock.ensure_held()
             worker.ready()
