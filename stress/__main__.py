@@ -25,6 +25,9 @@ from stress.stage import HISTORIES, SOUND, Outcome, Skipped, Stage, Terms
 
 _HISTORIES = "windows in which each scenario records one to be checked (default: %(default)s)"
 
+DEFAULT = [name for name, scenario in ALL.items() if not getattr(scenario, "SLOW", False)]
+"""Those that run when none is named."""
+
 UNITS = sorted({scenario.UNIT for scenario in ALL.values()})
 
 
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(given: Sequence[str]) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(given)
-    options.scenario = options.scenario or list(ALL)
+    options.scenario = options.scenario or DEFAULT
     for name in options.scenario:
         if options.twin not in ALL[name].WAYS:
             parser.error(f"{name} has no twin {options.twin!r}, but: {', '.join(twins(ALL[name]))}")
@@ -62,7 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m stress", description=__doc__.split("\n\n")[0])
     add = parser.add_argument
     add("--list", action="store_true", help="say what there is, and do nothing")
-    add("--scenario", action="append", choices=ALL, help="only this one; may be repeated")
+    add(
+        "--scenario",
+        action="append",
+        choices=ALL,
+        help="only this one; may be repeated (default: all but those marked as slow)",
+    )
     add("--seed", type=int, help="of all that is random here")
     add("--minutes", type=_positive, default=1.0, help="for all scenarios together (default: 1)")
     add("--seconds", type=_positive, help="for each scenario, instead of --minutes")
@@ -92,7 +100,8 @@ def _listing() -> str:
 
 def _described(scenario: ModuleType) -> str:
     broken = ", ".join(twins(scenario))
-    facts = f"counts {scenario.UNIT}; {scenario.PROCESSES} processes; twins: {broken}"
+    slow = "slow; " if getattr(scenario, "SLOW", False) else ""
+    facts = f"{slow}counts {scenario.UNIT}; {scenario.PROCESSES} processes; twins: {broken}"
     return f"{invariant(scenario)}\n    {facts}"
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 import kvsync
-from stress.history import now
 from stress.journal import UNKNOWN, acknowledged
 from stress.windows import Windows
 
@@ -57,7 +56,6 @@ class Stage:
         self.violations: list[str] = []
         self.windows = Windows(
             os.path.join(folder, "windows"),
-            now(),
             int(terms.seconds * 1e9 / max(1, terms.histories)),
             terms.histories,
             self.processes,
@@ -69,6 +67,7 @@ class Stage:
     def begin(self) -> None:
         """Its seconds are counted from now on: all its processes work."""
         self._began = time.monotonic()
+        self.windows.begin()
 
     @property
     def elapsed(self) -> float:

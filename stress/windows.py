@@ -7,7 +7,9 @@ initial state, has no gap, and is no longer than a search can take.
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from stress.history import History, Recorder, Recording, Unrecorded, now, read
@@ -21,17 +23,36 @@ CLIENTS = 8
 
 @dataclass(frozen=True)
 class Windows:
-    """`count` windows, each at the head of a `period` of ns; it travels to the workers."""
+    """`count` windows, each at the head of a `period` of ns; it travels to the workers.
+
+    The first one opens when `begin` is called, wherever: a file tells all workers.
+    """
 
     folder: str
-    began: int
     period: int
     count: int
     clients: int
 
+    def begin(self) -> None:
+        """The run begins, unless it has already."""
+        os.makedirs(self.folder, exist_ok=True)
+        with suppress(FileExistsError):
+            os.symlink(str(now()), self._mark)
+
+    @property
+    def _mark(self) -> str:
+        return os.path.join(self.folder, "began")
+
+    @cached_property
+    def _began(self) -> int:
+        return int(os.readlink(self._mark))
+
     def open(self) -> int | None:
         """The number of the window that is open now, if one is."""
-        number, since = divmod(now() - self.began, self.period)
+        try:
+            number, since = divmod(now() - self._began, self.period)
+        except FileNotFoundError:
+            return None
         return number if number < self.count and since < LENGTH else None
 
     def place(self, number: int) -> str:

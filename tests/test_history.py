@@ -86,7 +86,10 @@ def test_what_is_not_recorded_is_called_all_the_same() -> None:
 
 
 def _windows(folder: str, began: int, count: int = 3, clients: int = 4) -> Windows:
-    return Windows(folder, began, 4 * LENGTH, count, clients)
+    windows = Windows(folder, 4 * LENGTH, count, clients)
+    os.makedirs(folder, exist_ok=True)
+    os.symlink(str(began), os.path.join(folder, "began"))
+    return windows
 
 
 @pytest.mark.parametrize(
