@@ -36,7 +36,7 @@ class Round:
             mean=sum(waits) / len(waits) / weight / 1e9,
             p50=waits[len(waits) // 2] / weight / 1e9,
             p99=_p99(waits) / weight / 1e9,
-            unluckiest=max(_p99(merge([stint])) for stint in stints) / weight / 1e9,
+            unluckiest=max(_p99(merge([stint]) or waits) for stint in stints) / weight / 1e9,
             worst=waits[-1] / 1e9,
             share=min(calls) / max(calls) if any(calls) else 0.0,
         )
