@@ -11,6 +11,7 @@
     checkers/    whether a history is legal
     judge        puts the histories of a run before the checkers
     witness      a file that one process at a time can have, for locks
+    backlog      the queue of the scenarios of queues
     plain        a counter by `sqlite3` alone, for the broken twins
     scenarios/   one file each, its invariant in the first sentence
 
