@@ -16,7 +16,8 @@ VISIBILITY = 0.1
 """Seconds."""
 
 SHORTLY = 0.05
-"""Seconds after which who waits looks whether to go on."""
+"""Seconds after which who waits looks whether to go on. On a busy machine that may be too short for
+its turn to write, too: then nothing was changed."""
 
 
 _PER_PRODUCER = 10_000_000
@@ -45,7 +46,7 @@ def produce(worker: Worker) -> None:
     jobs = jobs_of(worker.store)
     for number in numbers(worker):
         worker.journal.note("putting", number)
-        with suppress(queue.Full):
+        with suppress(queue.Full, kvsync.BusyError):
             worker.journal.note("id", jobs.put(number, timeout=SHORTLY) or 0)
             worker.journal.note("put", number)
             worker.ready()
@@ -55,7 +56,7 @@ def reserved(worker: Worker) -> Iterator[kvsync.Task]:
     """One task after the other, until it is enough."""
     jobs = jobs_of(worker.store)
     while worker.going_on():
-        with suppress(queue.Empty):
+        with suppress(queue.Empty, kvsync.BusyError):
             yield jobs.reserve(SHORTLY)
             worker.ready()
 
@@ -64,7 +65,7 @@ def got(worker: Worker, get: Callable[[kvsync.Queue], int]) -> Iterator[int]:
     """One item after the other, until it is enough."""
     jobs = jobs_of(worker.store)
     while worker.going_on():
-        with suppress(queue.Empty):
+        with suppress(queue.Empty, kvsync.BusyError):
             yield get(jobs)
             worker.ready()
 

@@ -21,6 +21,13 @@ DIFFERS = {
     "Semaphore.test_timeout": "a semaphore has at least one permit, and a call that does not block"
     " takes no timeout, as in threading",
     "Event.test_repr": "a repr tells what an object is, without a look into the database",
+    "Queue.test_no_import_lock_contention": "makes a queue of `multiprocessing` itself",
+    "Queue.test_timeout": "makes a queue of `multiprocessing` itself",
+    "Queue.test_queue_feeder_on_queue_feeder_error": "makes a queue of `multiprocessing` itself",
+    "Queue.test_closed_queue_empty_exceptions": "makes a queue of `multiprocessing` itself",
+    "Queue.test_closed_queue_put_get_exceptions": "makes a queue of `multiprocessing` itself",
+    "Queue.test_queue_feeder_donot_stop_onexc": "what cannot be stored is refused by `put` itself;"
+    " there is no feeder thread",
 }
 """Each test that does not apply, and why. All the others pass."""
 
@@ -86,6 +93,11 @@ class OnKvsync(suites.ProcessesMixin):  # type: ignore[misc]  # typeshed does no
     def Condition(self) -> kvsync.Condition:  # noqa: N802
         return self.store.condition(self.fresh())
 
+    def Queue(self, maxsize: int = 0) -> kvsync.Queue:  # noqa: N802
+        return self.store.queue(self.fresh(), maxsize)
+
+    JoinableQueue = Queue
+
     def Barrier(self, parties: int, action: Any = None, timeout: Any = None) -> kvsync.Barrier:  # noqa: N802
         return self.store.barrier(self.fresh(), parties, action=action, timeout=timeout)
 
@@ -108,7 +120,7 @@ def _make(kind: str, method: str) -> type[unittest.TestCase]:
     return type(name, (*bases, OnKvsync, suite, unittest.TestCase), body)
 
 
-KINDS = ("Lock", "Semaphore", "Condition", "Event", "Barrier")
+KINDS = ("Lock", "Semaphore", "Condition", "Event", "Barrier", "Queue")
 # Children find the classes by their names in this module.
 globals().update(
     (made.__name__, made) for made in (_make(k, m) for k in KINDS for m in ("fork", "spawn"))

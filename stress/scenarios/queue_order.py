@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from queue import Full
 
+import kvsync
 from stress.backlog import SHORTLY, got, jobs_of, numbers, producer_of
 from stress.crew import Crew, Worker
 from stress.journal import acknowledged
@@ -23,7 +24,7 @@ WAYS: dict[str, Callable[[Worker], float]] = {
 def _produce(worker: Worker) -> None:
     jobs = jobs_of(worker.store)
     for number in numbers(worker):
-        with suppress(Full):
+        with suppress(Full, kvsync.BusyError):
             jobs.put(number, timeout=SHORTLY, priority=WAYS[worker.way](worker))
             worker.ready()
 
