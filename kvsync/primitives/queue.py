@@ -346,7 +346,8 @@ class Queue(Primitive):
         It goes on until none comes for `timeout` seconds, until the queue is shut down and empty,
         or until SIGTERM or SIGINT: the first one ends the waiting, or lets the handler come to its
         end; a second one interrupts the handler, and its item goes back as if never handed out.
-        What the handler raises counts as a failed attempt, and is logged.
+        What the handler raises counts as a failed attempt, and is logged; SystemExit and its kin
+        give the item back and end the work.
 
         Signals are heard where Python hears them: in the main thread of the program.
         """
