@@ -23,7 +23,7 @@ LONG_ENOUGH = """--kills=6 --rounds=200 --forks=20 --increments=8000 --stops=20 
 HANGS = {("fork", "plain-sqlite3")}
 """Twins whose children hang, until the program's patience is over: too long for here."""
 
-FEW = {"idle": ["--processes=4"]}
+FEW = {"idle": ["--processes=4"], "queue": ["--processes=6"]}
 """For twins that a few processes show just as well."""
 
 TWINS = [
