@@ -26,7 +26,10 @@ ECHO = 'read -r item; echo "$KVSYNC_ITEM_ID $KVSYNC_ATTEMPT $item"'
 
 @contextmanager
 def worker(path: object, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """`kvsync queue work jobs`, with pipes, as a shell would start it; ended on leaving."""
+    """`kvsync queue work jobs`, with pipes, in a process group of its own; ended on leaving.
+
+    Signals are sent to the group, as a terminal does.
+    """
     child = subprocess.Popen(
         [KVSYNC, "queue", "work", "jobs", *words],
         env=os.environ | {"KVSYNC_STORE": str(path), "PYTHONWARNINGS": "error"},
@@ -34,6 +37,7 @@ def worker(path: object, *words: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     with child:
         try:
@@ -249,9 +253,11 @@ def test_put_keeps_to_the_size_that_the_queue_has(run: Run, store: kvsync.Store)
 def test_put_waits_for_room(run: Run, store: kvsync.Store) -> None:
     """Item by item, as room is made."""
     jobs = store.queue("jobs", 1)
+    jobs.put("first")
     with calling(lambda: run("queue", "put", "jobs", "a", "b", "c")) as call:
-        assert [jobs.get(timeout=PATIENCE) for _ in "abc"] == ["a", "b", "c"]
-        assert succeeded(call.result()) == "1\n2\n3\n"
+        eventually(lambda: jobs.stats().putters == 1)
+        assert [jobs.get(timeout=PATIENCE) for _ in range(4)] == ["first", "a", "b", "c"]
+        assert succeeded(call.result()) == "2\n3\n4\n"
 
 
 def test_ctrl_c_ends_a_put_that_waits(store: kvsync.Store) -> None:
@@ -436,12 +442,12 @@ def test_a_signal_ends_a_worker_that_waits(store: kvsync.Store, number: int) -> 
     with worker(store.path, "--", "cat") as child:
         assert said(child) == "1"
         eventually(lambda: jobs.stats().getters == 1)
-        child.send_signal(number)
+        os.killpg(child.pid, number)
         assert ended(child) == (128 + number, "")
     assert jobs.stats().getters == 0
 
 
-WAIT = 'trap "" INT; echo "$$"; read -r go < "$GATE"; echo over'
+WAIT = 'echo "$$"; read -r go < "$GATE"; echo over'
 """A command that says its pid, and waits until somebody writes into a FIFO."""
 
 
@@ -462,7 +468,7 @@ def test_a_signal_lets_the_command_come_to_its_end(
     jobs.put_many([1, 2])
     with worker(store.path, "--", "sh", "-c", WAIT) as child:
         assert psutil.pid_exists(int(said(child)))
-        child.send_signal(number)
+        os.killpg(child.pid, number)
         assert answer(child).startswith("kvsync: item 1 is brought to its end; ask again")
         gate.write_text("go\n")
         assert said(child) == "over"
@@ -481,9 +487,9 @@ def test_a_second_signal_ends_the_command_and_gives_its_item_back(
     jobs.put("item")
     with worker(store.path, "--", "sh", "-c", WAIT) as child:
         command = int(said(child))
-        child.send_signal(number)
+        os.killpg(child.pid, number)
         answer(child)
-        child.send_signal(number)
+        os.killpg(child.pid, number)
         assert ended(child) == (128 + number, "")
     eventually(lambda: not psutil.pid_exists(command))
     with jobs.reserve(timeout=PATIENCE) as task:

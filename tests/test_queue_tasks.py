@@ -378,3 +378,16 @@ def test_a_block_in_the_loop_retries_what_fails(store: kvsync.Store) -> None:
     assert seen == ["good", "bad", "bad", "fine"]
     assert re.search("ValueError: bad", str(jobs.dead.list()[0].error))
     assert tickets(store) == []
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_work_ends_when_no_item_comes_in_time(store: kvsync.Store, timeout: float) -> None:
+    """It tells how many were done; what is delayed is left for later."""
+    jobs, seen = store.queue(NAME, retry_delay=1000), list[Any]()
+    jobs.put_many([3, 0, 1])
+    jobs.put(5, delay=1000)
+    assert jobs.work(lambda task: seen.append(6 // task.item), timeout) == 2
+    assert seen == [2, 6]
+    assert jobs.stats().delayed == 2
+    with pytest.raises(ValueError, match="not negative"):
+        jobs.work(seen.append, -1)
