@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import kvsync
+from kvsync import waiting
 from kvsync.session import MEND
 from tests.processes import (
     PATIENCE,
@@ -49,6 +50,36 @@ def take_and_die_before_ringing(pipe: Any, path: str) -> None:
         pipe.recv()
         die_instead_of_ringing()
         lock.release()
+
+
+def no_net() -> None:
+    """From now on only a ring, or a watch, wakes who waits in this process."""
+    waiting.HEAD_NET, waiting._NETS = PATIENCE, (PATIENCE, PATIENCE)
+
+
+def take_when_woken(pipe: Any, path: str) -> None:
+    no_net()
+    take(pipe, path)
+
+
+def give_up(pipe: Any, path: str) -> None:
+    """Wait until interrupted; then go on living."""
+    with kvsync.open(path) as store:
+        with pytest.raises(KeyboardInterrupt):
+            store.lock(NAME).acquire()
+        pipe.send("gave up")
+        pipe.recv()
+
+
+def read_when_woken(pipe: Any, path: str) -> None:
+    no_net()
+    with kvsync.open(path) as store:
+        lock = store.rwlock(NAME).read()
+        lock.acquire()
+        pipe.send(lock.token)
+        pipe.recv()
+        lock.release()
+        pipe.send("released")
 
 
 def wait_and_die_while_reaping(pipe: Any, path: str) -> None:
@@ -153,6 +184,32 @@ def test_a_reaper_killed_at_its_work_stops_nobody(line: Line) -> None:
     reaper.join(PATIENCE)
     assert reaper.exitcode == -signal.SIGKILL
     finish(next_in_line)
+
+
+def test_who_stood_behind_a_waiter_that_gave_up_learns_of_the_next_deaths(line: Line) -> None:
+    """It watched the one that gave up, and must watch another: there is no safety net here."""
+    holder, _ = line.hold()
+    first, _ = line.add()
+    second, gave_up = line.add(give_up)
+    _, third = line.add(take_when_woken)
+    os.kill(second.pid, signal.SIGINT)
+    assert expect(gave_up) == "gave up"
+    kill(first)
+    kill(holder)
+    expect(third)
+    finish(third)
+    gave_up.send("end")
+
+
+def test_all_readers_get_in_though_the_writer_died_before_it_rang(line: Line) -> None:
+    """The first of them watched it, and rings the next: there is no safety net here."""
+    _, writer = line.hold(take_and_die_before_ringing)
+    readers = [line.add(read_when_woken)[1] for _ in range(3)]
+    writer.send("release")
+    for reader in readers:
+        expect(reader)
+    for reader in readers:
+        finish(reader)
 
 
 def test_a_stopped_waiter_holds_up_the_line_for_a_moment_only(line: Line) -> None:

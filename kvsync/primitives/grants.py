@@ -33,7 +33,7 @@ from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.engine.process import this_process
 from kvsync.session import EPOCH, MEND
 from kvsync.threads import Thread, this_thread
-from kvsync.waiting import ring
+from kvsync.waiting import GRANTED, ring
 
 WHOLE = 1 << 31
 """All units of what has no limit of its own: as many readers are never there."""
@@ -137,6 +137,12 @@ _TICKETS = """
 _PAGE = 4
 """Tickets that are read at once."""
 
+_NEXT = """
+    select doorbell, state from kvsync_ticket
+    where space = :space and name = :name and id > :ticket and state <> 'passed'
+    order by id limit 1
+"""
+
 _HOLDERS = """
     select coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind, units,
         kvsync_grant.id, kvsync_grant.since, expires
@@ -239,6 +245,20 @@ def serve(
             _give(transaction, {**here, "ticket": last, "boot": boot})
             used += units
             news = True
+
+
+def ring_next(
+    engine: Engine, transaction: Transaction, ticket: dict[str, Any], *, if_granted: bool = False
+) -> None:
+    """Wake who stands behind that ticket, and watches its owner, who leaves the line.
+
+    There may be others to watch now. And who gave to both may have died before it rang.
+    """
+    for doorbell, state in transaction.execute(_NEXT, ticket):
+        if state == GRANTED:
+            ring(engine, transaction, doorbell, SERVED)
+        elif not if_granted:
+            ring(engine, transaction, doorbell)
 
 
 def end(space: str, name: str, transaction: Transaction, token: int) -> bool:

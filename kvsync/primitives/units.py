@@ -18,6 +18,7 @@ from kvsync.primitives.grants import (
     Holder,
     Waiter,
     holders,
+    ring_next,
     serve,
     waiters,
 )
@@ -151,15 +152,18 @@ class Units:
             "update kvsync_unit set claim_by = null, ticket = null, expires = :boot + ("
             " select lease from kvsync_ticket where id = :ticket)"
             " where space = :space and name = :name and ticket = :ticket and session <> 0"
-            " returning token, slot",
+            " returning token, slot, units",
             {**self._here, "ticket": ticket, "boot": self._engine.boot()},
         )
         if not rows:
             self._return(ticket, transaction)
             return None
         transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
-        given: _Given = rows[0]
-        return given
+        token, slot, units = rows[0]
+        if units < self.capacity:  # else nobody else can have been given any
+            place = {**self._here, "ticket": ticket}
+            ring_next(self._engine, transaction, place, if_granted=True)
+        return token, slot
 
     def _return(self, ticket: int, transaction: Transaction) -> None:
         """What was given is gone already (by force, or by its lease): back to the old place."""
@@ -174,6 +178,7 @@ class Units:
         """Leave the line; what was given in this very instant is kept."""
         given = self._claim(ticket, transaction)
         if given is None:
+            ring_next(self._engine, transaction, {**self._here, "ticket": ticket})
             transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
             transaction.execute(
                 "update kvsync_unit set session = 0 where space = :space and name = :name"
@@ -188,7 +193,10 @@ class Units:
 
         def work(transaction: Transaction) -> None:
             mine = {**self._here, "session": self.session.id, "attempt": attempt}
-            transaction.execute(f"delete from kvsync_ticket {_OF_ATTEMPT}", mine)
+            for (ticket,) in transaction.execute(
+                f"delete from kvsync_ticket {_OF_ATTEMPT} returning id", mine
+            ):
+                ring_next(self._engine, transaction, {**self._here, "ticket": ticket})
             transaction.execute(f"update kvsync_unit set session = 0 {_OF_ATTEMPT}", mine)
             self._serve(transaction)
 

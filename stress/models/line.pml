@@ -209,9 +209,7 @@ inline claim(me) {
 		remove(given, me);
 		remove(over, me);
 #ifndef BROKEN_NOT_RUNG_ON
-		count_used();
-		ring_next(me, used > held[me]);
-		used = 0;
+		ring_next(me, false);
 #endif
 		leave_line(me)
 	:: else ->
