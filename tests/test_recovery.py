@@ -54,7 +54,7 @@ def take_and_die_before_ringing(pipe: Any, path: str) -> None:
 
 def no_net() -> None:
     """From now on only a ring, or a watch, wakes who waits in this process."""
-    waiting.HEAD_NET, waiting._NETS = PATIENCE, (PATIENCE, PATIENCE)
+    waiting.HEAD_NET, waiting._NETS = 10 * PATIENCE, (10 * PATIENCE, 10 * PATIENCE)
 
 
 def take_when_woken(pipe: Any, path: str) -> None:
