@@ -12,12 +12,16 @@ A doorbell has its final rights and is open before it gets its name, and a name 
 again, so finding it without a reader means that its process is gone. That says nothing if the
 inode is another than the one recorded (a restored copy).
 
+What the database says of them is not to be trusted: a name that is no doorbell's could lead to any
+file of this user.
+
 Children: a fork closes them in the child at once, for a child must not keep its parent alive. A
 program that is started gets none of them (close on exec), unless somebody hands one on.
 """
 
 import errno
 import os
+import re
 import secrets
 import select
 import stat
@@ -36,6 +40,9 @@ _OPEN_WATCHING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 LOOK, SERVED = b"!", b"+"
 """Rings: look how the line stands; what you wait for was given to you."""
+
+
+_NAME = re.compile("[0-9a-f]{24}")
 
 
 class Mark(NamedTuple):
@@ -136,7 +143,7 @@ class Doorbells:
         # host program may have at its default. (A ringer keeps no one alive: what is rung is never
         # what proves a life.)
         with suppress(OSError):  # full: it has been rung often enough
-            descriptor = os.open(f"{self.folder}/{name}", _OPEN_LISTENING)
+            descriptor = os.open(self._path(name), _OPEN_LISTENING)
             try:
                 os.write(descriptor, ring)
             finally:
@@ -145,7 +152,7 @@ class Doorbells:
     def watch(self, mark: Mark) -> Watch | None:
         """A watch on a living process's doorbell; None if it is gone, or cannot be watched."""
         try:
-            watch = Watch(self._path(mark))
+            watch = Watch(self._path(mark.name))
         except OSError:
             return None
         found = os.fstat(watch.descriptor)
@@ -156,8 +163,8 @@ class Doorbells:
 
     def answers(self, mark: Mark) -> bool | None:
         """Whether somebody listens there; None where that cannot be told."""
-        path = self._path(mark)
         try:
+            path = self._path(mark.name)
             found = os.stat(path, follow_symlinks=False)
             if not stat.S_ISFIFO(found.st_mode):
                 return None
@@ -168,13 +175,16 @@ class Doorbells:
             return False if error.errno == errno.ENXIO else None
         return True
 
-    def _path(self, mark: Mark) -> str:
-        return os.path.join(self.folder, mark.name or "")
+    def _path(self, name: str | None) -> str:
+        """Raises: FileNotFoundError for what cannot be the name of a doorbell."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise FileNotFoundError(errno.ENOENT, "no doorbell has such a name")
+        return os.path.join(self.folder, name)
 
     def remove(self, name: str) -> None:
         """Take away the doorbell of a process that is known to be gone."""
         with suppress(OSError):
-            os.unlink(os.path.join(self.folder, name))
+            os.unlink(self._path(name))
 
 
 _lock = threading.RLock()  # re-entrant for the sake of signal handlers

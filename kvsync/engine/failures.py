@@ -19,13 +19,19 @@ _PRIMARY = 0xFF
 _DBMOVED = 1032  # SQLITE_READONLY_DBMOVED, which the sqlite3 module does not name everywhere
 
 
-def translated(error: sqlite3.Error | OverflowError, path: str) -> Exception:
-    """What to raise in the place of `error`; `Obstructed` where trying again can help.
+Failure = sqlite3.Error | OverflowError | UnicodeDecodeError
 
-    The sqlite3 module has an OverflowError of its own, for text and bytes past 2 GB.
-    """
+FAILURES = (sqlite3.Error, OverflowError, UnicodeDecodeError)
+"""What the sqlite3 module raises: an OverflowError for text and bytes past 2 GB; and where SQLite's
+message quotes text of a damaged file, it cannot even be told."""
+
+
+def translated(error: Failure, path: str) -> Exception:
+    """What to raise in the place of `error`; `Obstructed` where trying again can help."""
     if isinstance(error, OverflowError):
         return EncodeError(f"{path}: the value is larger than SQLite can hold: {error}")
+    if isinstance(error, UnicodeDecodeError):
+        return CorruptError(errno.EUCLEAN, f"{path} is damaged, and what it names is no text")
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # from the sqlite3 module itself
         kind = ClosedError if isinstance(error, sqlite3.ProgrammingError) else StorageError

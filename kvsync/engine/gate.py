@@ -102,7 +102,7 @@ class Sidecar:
         `flock` needs no right to write, so a user who may only read the database can queue too.
         """
         try:
-            return os.open(path, os.O_RDONLY)
+            return _open_file(path)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -123,7 +123,7 @@ class Sidecar:
             pass  # somebody was faster
         finally:
             os.unlink(aside)
-        return os.open(path, os.O_RDONLY)
+        return _open_file(path)
 
     def _create_aside(self, mode: int) -> str:
         """The path of a new file in the folder, which is made unless it is there."""
@@ -143,6 +143,15 @@ class Sidecar:
         except FileNotFoundError:
             return mode, -1, -1
         return stat.S_IMODE(found.st_mode) & 0o666, found.st_uid, found.st_gid
+
+
+def _open_file(path: str) -> int:
+    """Not what would block who opens it, such as a FIFO. Raises: OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def _refusal(error: OSError, path: str) -> StorageError:

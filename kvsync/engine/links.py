@@ -25,7 +25,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvsync.engine.checkpoint import Checkpoint
-from kvsync.engine.failures import is_full, translated
+from kvsync.engine.failures import FAILURES, is_full, translated
 from kvsync.engine.flock import owned
 from kvsync.engine.gate import SLICE, Sidecar, Yielded, claimed
 from kvsync.engine.setup import connect
@@ -230,7 +230,7 @@ class Pool:
         with self.lock:
             try:
                 link = Link(self, place)
-            except sqlite3.Error as error:
+            except FAILURES as error:
                 if self.identity is not None:
                     self.verify()
                 raise translated(error, self.path) from error

@@ -20,6 +20,10 @@ NETWORK_FILESYSTEMS = frozenset(
 )
 
 
+_BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite opens too; it would wait for ever for a FIFO's other end."""
+
+
 def resolve(location: str | os.PathLike[str]) -> str:
     """The absolute path, links resolved, that `location` names. Touches no file.
 
@@ -54,6 +58,7 @@ def examine(path: str, *, allow_network: bool) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
         found = _stat(path)
+        beside = [(name, _stat(name)) for name in (f"{path}{suffix}" for suffix in _BESIDE)]
     except PermissionError as error:
         raise ReadOnlyError(error.errno, f"cannot open {path}: {error.strerror}") from error
     except OSError as error:
@@ -73,6 +78,9 @@ def examine(path: str, *, allow_network: bool) -> None:
                 f"cannot open {path}: the file is a mount of its own, so its log would lie in"
                 " different folders for different processes; mount its folder instead"
             )
+        for name, file in beside:
+            if file is not None and not stat.S_ISREG(file.st_mode):
+                raise OpenError(f"cannot open {path}: {name} is not a regular file")
     elif not os.access(folder, os.W_OK | os.X_OK):
         raise ReadOnlyError(f"cannot open {path}: no permission to create files in {folder}")
     if not allow_network and (kind := filesystem(path)) in NETWORK_FILESYSTEMS:

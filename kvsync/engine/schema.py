@@ -8,14 +8,16 @@ would do harm, so that older workers keep running through a rolling deploy:
 - `min_writer` above `VERSION`: it can be read, and every write is refused.
 """
 
+import re
 import sqlite3
+from functools import cache
 from typing import NamedTuple
 
 from kvsync.errors import SchemaError
 
 VERSION = 1
 
-_TABLES = """
+TABLES = """
 create table kvsync_meta (
     key text primary key,
     value integer not null
@@ -194,6 +196,9 @@ create unique index kvsync_item_key on kvsync_item (queue, key) where key is not
 """
 
 
+_CREATE = r"create (?P<kind>table|view|index|unique index) (?P<rest>(?P<name>\w+)(?s:.*))"
+
+
 class Versions(NamedTuple):
     schema: int
     min_reader: int
@@ -209,13 +214,47 @@ def versions(connection: sqlite3.Connection) -> Versions | None:
         return None
     try:
         meta = dict(connection.execute("select key, value from kvsync_meta").fetchall())
-        return Versions(meta["schema"], meta["min_reader"], meta["min_writer"])
+        versions = Versions(meta["schema"], meta["min_reader"], meta["min_writer"])
     except KeyError as error:
         raise SchemaError(f"its table kvsync_meta lacks the row {error}") from error
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
             raise
         raise SchemaError(f"its table kvsync_meta is not kvsync's: {error}") from error
+    if any(type(version) is not int for version in versions):
+        raise SchemaError(f"its table kvsync_meta is not kvsync's: {versions}")
+    _require_ours(connection, versions)
+    return versions
+
+
+def _require_ours(connection: sqlite3.Connection, versions: Versions) -> None:
+    """Raises: SchemaError if a table is another's, or if writing to one would set something off.
+
+    A view could run for ever, a trigger do anything. A newer library may have added to a table.
+    """
+    rows = connection.execute(
+        "select type, name, sql from sqlite_schema where tbl_name like 'kvsync\\_%' escape '\\'"
+    ).fetchall()
+    found = {name: sql for type, name, sql in rows if type != "trigger"}
+    for name, sql in _declared().items():
+        there = found.get(name)
+        if there != sql and (versions.schema <= VERSION or not _has_same_kind(there, sql)):
+            raise SchemaError(f"its {name} is not kvsync's")
+    for type, name, _ in rows:
+        if type == "trigger":
+            raise SchemaError(f"its trigger {name!r} is not kvsync's")
+
+
+def _has_same_kind(there: object, sql: str) -> bool:
+    return isinstance(there, str) and there.split(" (")[0] == sql.split(" (", maxsplit=1)[0]
+
+
+@cache
+def _declared() -> dict[str, str]:
+    """What SQLite's own table of tables says of ours: `create` and the kind in capitals."""
+    statements = re.findall(r"^create [^;]*", TABLES, re.MULTILINE)
+    found = [re.fullmatch(_CREATE, each) for each in statements]
+    return {each["name"]: f"CREATE {each['kind'].upper()} {each['rest']}" for each in found if each}
 
 
 def check(found: Versions, *, writing: bool) -> None:
@@ -233,7 +272,7 @@ def create(connection: sqlite3.Connection) -> None:
     """Make the tables, all or none."""
     connection.execute("begin immediate")
     try:
-        for statement in _TABLES.split(";\n"):
+        for statement in TABLES.split(";\n"):
             connection.execute(statement)
         connection.executemany(
             "insert into kvsync_meta (key, value) values (?, ?)",

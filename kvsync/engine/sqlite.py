@@ -15,7 +15,7 @@ from typing import TypeVar
 from kvsync.clock import Clock, SystemClock
 from kvsync.engine import Params, Row, Transaction, schema, setup
 from kvsync.engine.doorbell import Doorbells
-from kvsync.engine.failures import translated
+from kvsync.engine.failures import FAILURES, translated
 from kvsync.engine.flock import TRY, UNLOCK, flock, owned, unlock
 from kvsync.engine.gate import Obstructed, Turn
 from kvsync.engine.links import (
@@ -29,6 +29,7 @@ from kvsync.engine.links import (
     takes_link,
 )
 from kvsync.engine.location import filesystem
+from kvsync.engine.shapes import require_shapes
 from kvsync.engine.transaction import Block, SqliteTransaction, run
 from kvsync.errors import (
     BusyError,
@@ -124,12 +125,14 @@ class SqliteEngine:
         try:
             if _monotonic() >= link.trusted_until:
                 link.verify()
-            return link.cursor.execute(sql, params).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
+            rows = link.cursor.execute(sql, params).fetchall()
+            require_shapes(link.cursor, sql, rows, self.path)
+            return rows
+        except FAILURES as error:
             link.failed(error)  # a value that does not decode leaves its statement half done
             raise translated(error, self.path) from error
-        except StoreReplacedError:
-            raise  # from before the statement
+        except (StoreReplacedError, CorruptError):
+            raise  # from before the statement, or after its last row
         except BaseException:
             link.cursor.close()  # a statement that is not fetched would hold on to the log
             link.generation = SPOILT
@@ -173,17 +176,18 @@ class SqliteEngine:
             if link.looks_first:
                 link.make_room()
             rows = link.cursor.execute(sql, params).fetchall()
+            require_shapes(link.cursor, sql, rows, self.path)
             link.writes += 1
             if link.writes >= CHECK_EVERY:
                 link.look_after_log()
             return rows
         except BlockingIOError:
             raise Obstructed("another process was writing") from None
-        except (sqlite3.Error, OverflowError) as error:
+        except FAILURES as error:
             link.failed(error)  # a value that does not decode leaves its statement half done
             raise translated(error, self.path) from error
-        except (Obstructed, StoreReplacedError):
-            raise  # from before the statement
+        except (Obstructed, StoreReplacedError, CorruptError):
+            raise  # from before the statement, or after its last row
         except BaseException:
             link.cursor.close()  # a statement that is not fetched would keep the write lock
             link.generation = SPOILT
@@ -292,7 +296,7 @@ class SqliteEngine:
             self._prepare_file(self._pool)
             if self._with_schema:
                 self._prepare_schema(self._pool)
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise translated(error, self.path) from error
         except OSError as error:  # of descriptors, of the mount table: whatever is not ours yet
             if isinstance(error, KvsyncError):
@@ -344,7 +348,7 @@ class SqliteEngine:
                 return step()
             except BlockingIOError:
                 raise Obstructed("another process was writing") from None
-            except sqlite3.Error as error:
+            except FAILURES as error:
                 raise translated(error, self.path) from error
 
         try:

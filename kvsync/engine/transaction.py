@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from kvsync.engine import Params, Row
-from kvsync.engine.failures import translated
+from kvsync.engine.failures import FAILURES, translated
 from kvsync.engine.flock import TRY, UNLOCK, flock, unlock
 from kvsync.engine.gate import Obstructed
 from kvsync.engine.links import CHECK_EVERY, SPOILT, Link, Place, current_task, takes_link
+from kvsync.engine.shapes import require_shapes
 from kvsync.errors import BusyError, ForkError, TransactionError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class SqliteTransaction:
             place.transaction = self
         except BlockingIOError:
             raise Obstructed("another process was writing") from None
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise translated(error, self._path) from error
         finally:
             if self._link is None:
@@ -97,7 +98,7 @@ class SqliteTransaction:
         try:
             self._commits = True
             self._link.cursor.execute("commit")
-        except sqlite3.Error as error:
+        except FAILURES as error:
             self._commits = False
             self._link.note_full(error)
             raise translated(error, self._path) from error
@@ -144,8 +145,11 @@ class SqliteTransaction:
         assert self._link is not None
         self._link.writes += 1
         try:
-            return self._link.cursor.execute(sql, params).fetchall()
-        except (sqlite3.Error, OverflowError) as error:
+            cursor = self._link.cursor
+            rows = cursor.execute(sql, params).fetchall()
+            require_shapes(cursor, sql, rows, self._path)
+            return rows
+        except FAILURES as error:
             self._link.failed(error)
             failure = translated(error, self._path)
             if isinstance(failure, Obstructed):

@@ -1,0 +1,69 @@
+"""Rows of the types that kvsync writes: whatever else is found was written by somebody else.
+
+SQLite lets any column hold values of any type, and what is made of a row relies on these. Which
+they are is known by the names of the columns, the same in all tables that have them.
+"""
+
+import errno
+import re
+import sqlite3
+from collections.abc import Iterable
+
+from kvsync.engine import Row
+from kvsync.engine.schema import TABLES
+from kvsync.errors import CorruptError
+
+_TYPES: dict[str, set[type]] = {
+    "text": {str},
+    "integer": {int},
+    "bigint": {int},
+    "real": {float, int},
+    "blob": {bytes, str},
+}
+_COLUMN = re.compile(r"^    (\w+) (text|integer|bigint|real|blob)\b", re.MULTILINE)
+_MOST = 1000
+"""Statements that are remembered; those made up for one call could go on for ever."""
+
+Shape = tuple[type, ...]
+
+_known: dict[str, set[Shape]] = {}
+"""The shapes of rows that were found right, by statement."""
+
+
+def require_shapes(cursor: sqlite3.Cursor, sql: str, rows: Iterable[Row], path: str) -> None:
+    """Raises: CorruptError for a row that kvsync cannot have written."""
+    try:
+        known = _known[sql]
+    except KeyError:
+        known = _remember(sql)
+    for row in rows:
+        if (shape := tuple(map(type, row))) not in known:
+            _look(cursor, sql, shape, path)
+            known.add(shape)
+
+
+def _remember(sql: str) -> set[Shape]:
+    if len(_known) >= _MOST:
+        _known.clear()
+    return _known.setdefault(sql, set())
+
+
+def _look(cursor: sqlite3.Cursor, sql: str, shape: Shape, path: str) -> None:
+    if "kvsync_" not in sql:
+        return
+    for (name, *_), found in zip(cursor.description, shape, strict=True):
+        if found not in _allowed.get(name, (found,)):
+            raise CorruptError(
+                errno.EUCLEAN, f"{path} is damaged: a column {name!r} holds a {found.__name__}"
+            )
+
+
+def _declared() -> dict[str, set[type]]:
+    allowed: dict[str, set[type]] = {}
+    for name, kind in _COLUMN.findall(TABLES):
+        types = allowed.setdefault(name, {type(None)})  # an outer join has it anywhere
+        types |= _TYPES[kind]
+    return allowed
+
+
+_allowed = _declared()

@@ -1,0 +1,142 @@
+"""Files that cannot be trusted: an error of kvsync's own, at once, and nothing of anybody else's is
+touched. `python -m stress --scenario hostile` makes up thousands more of them.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import kvsync
+from kvsync.engine import schema
+from kvsync.engine.doorbell import Mark
+from tests.processes import in_thread
+
+
+def tamper(path: Path, *statements: str) -> None:
+    """Make a store, and change it behind its back."""
+    with kvsync.open(path) as store:
+        store.dict("settings")["k"] = 1
+        store.counter("hits").add()
+        store.event("set").set()
+        store.queue("jobs").put(1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop table kvsync_counter",
+        "alter table kvsync_dict add column more",
+        "create trigger plot after insert on kvsync_counter begin select 1; end",
+        "update kvsync_meta set value = x'00'",
+        "update kvsync_meta set value = 'one'",
+    ],
+)
+def test_tables_that_are_not_kvsyncs_are_refused(path: Path, statement: str) -> None:
+    tamper(path, statement)
+    with kvsync.open(path) as store, pytest.raises(kvsync.SchemaError):
+        store.counter("hits").add()
+
+
+def test_a_view_that_never_ends_in_the_place_of_a_table_is_refused(path: Path) -> None:
+    """SQLite would go on for ever, and hear no signal."""
+    endless = "with recursive r(n) as (select 1 union all select n + 1 from r)"
+    tamper(
+        path,
+        "drop table kvsync_event",
+        f"create view kvsync_event as {endless} select n as name, n as since from r",
+    )
+    with kvsync.open(path) as store, pytest.raises(kvsync.SchemaError):
+        store.event("set").is_set()
+
+
+def test_a_table_to_which_a_newer_library_has_added_is_accepted(path: Path) -> None:
+    tamper(
+        path,
+        f"update kvsync_meta set value = {schema.VERSION + 1} where key = 'schema'",
+        "alter table kvsync_counter add column more",
+    )
+    with kvsync.open(path) as store:
+        assert store.counter("hits").add() == 2
+
+
+@pytest.mark.parametrize(
+    ("statement", "use"),
+    [
+        ("update kvsync_dict set expires = 'x'", lambda store: store.dict("settings")["k"]),
+        ("update kvsync_item set priority = 'x'", lambda store: store.queue("jobs").peek()),
+    ],
+)
+def test_a_row_that_kvsync_cannot_have_written_is_damage(
+    path: Path, statement: str, use: Callable[[kvsync.Store], object]
+) -> None:
+    """Nothing is made of it, and other calls go on."""
+    tamper(path, statement)
+    with kvsync.open(path) as store:
+        with pytest.raises(kvsync.CorruptError):
+            use(store)
+        store.event("other").set()
+
+
+@pytest.mark.parametrize("name", ["gate", "claim", "setup.lock"])
+def test_a_fifo_in_the_place_of_a_file_of_the_folder_keeps_nobody_waiting(
+    path: Path, name: str
+) -> None:
+    tamper(path)
+    (path.parent / f"{path.name}-kvsync" / name).unlink(missing_ok=True)
+    os.mkfifo(path.parent / f"{path.name}-kvsync" / name)
+
+    def refused() -> bool:
+        with (
+            kvsync.open(path) as store,
+            pytest.raises(kvsync.StorageError, match="no regular file"),
+        ):
+            store.engine._pool.sidecar.open(f"{path}-kvsync/{name}")
+        return True
+
+    assert in_thread(refused)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_a_fifo_beside_the_file_keeps_nobody_waiting(path: Path, suffix: str) -> None:
+    tamper(path)
+    os.mkfifo(f"{path}{suffix}")
+
+    def refused() -> bool:
+        with kvsync.open(path) as store, pytest.raises(kvsync.OpenError, match="not a regular"):
+            store.counter("hits").add()
+        return True
+
+    assert in_thread(refused)
+
+
+def test_a_doorbell_that_leads_elsewhere_is_neither_rung_nor_removed(path: Path) -> None:
+    """Whatever the database says: it may be another's."""
+    tamper(path)
+    other = path.parent / "other"
+    other.write_text("untouched")
+    with kvsync.open(path) as store:
+        for name in (str(other), "../../other"):
+            found = other.stat()
+            store.engine.doorbells.ring(name)
+            store.engine.doorbells.remove(name)
+            mark = Mark(name, found.st_dev, found.st_ino)
+            assert store.engine.doorbells.watch(mark) is None
+            assert store.engine.doorbells.answers(mark) is None
+    assert other.read_text() == "untouched"
+
+
+def test_damage_whose_message_is_no_text_is_told_as_damage(path: Path) -> None:
+    """SQLite quotes the schema, and Python cannot read that."""
+    tamper(path)
+    data = path.read_bytes()
+    at = data.index(b"CREATE TABLE kvsync_event")
+    path.write_bytes(data[:at] + b"CREATE T\xe9\xff" + data[at + 10 :])
+    with kvsync.open(path) as store, pytest.raises(kvsync.CorruptError):
+        store.counter("hits").add()
