@@ -12,6 +12,7 @@ from stress.scenarios import (
     fairness,
     first_open,
     fork,
+    hostile,
     idle,
     interrupts,
     io,
@@ -52,6 +53,7 @@ ALL: dict[str, ModuleType] = {
         disk_full,
         power,
         clock,
+        hostile,
     )
 }
 
