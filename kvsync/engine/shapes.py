@@ -1,7 +1,8 @@
 """Rows of the types that kvsync writes: whatever else is found was written by somebody else.
 
 SQLite lets any column hold values of any type, and what is made of a row relies on these. Which
-they are is known by the names of the columns, the same in all tables that have them.
+they are is known by the names of the columns, the same in all tables that have them; an expression
+goes by the column that it picks from, as in `max(epoch)`, or by the one after which it is named.
 """
 
 import errno
@@ -21,6 +22,7 @@ _TYPES: dict[str, set[type]] = {
     "blob": {bytes, str},
 }
 _COLUMN = re.compile(r"^    (\w+) (text|integer|bigint|real|blob)\b", re.MULTILINE)
+_PICKED = re.compile(r"(?:(?:coalesce|min|max)\()*(\w+)")
 _MOST = 1000
 """Statements that are remembered; those made up for one call could go on for ever."""
 
@@ -52,7 +54,8 @@ def _look(cursor: sqlite3.Cursor, sql: str, shape: Shape, path: str) -> None:
     if "kvsync_" not in sql:
         return
     for (name, *_), found in zip(cursor.description, shape, strict=True):
-        if found not in _allowed.get(name, (found,)):
+        picked = _PICKED.match(name)
+        if picked and found not in _allowed.get(picked[1], (found,)):
             raise CorruptError(
                 errno.EUCLEAN, f"{path} is damaged: a column {name!r} holds a {found.__name__}"
             )

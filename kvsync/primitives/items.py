@@ -722,7 +722,7 @@ class Items:
         """Items that were put and are not done with: neither got, acknowledged nor dead."""
         ((number,),) = self.engine.read(
             "select coalesce((select size + got from kvsync_queue where name = :queue), 0)"
-            " + (select count(*) from kvsync_item where queue = :queue and state = 3)",
+            " + (select count(*) from kvsync_item where queue = :queue and state = 3) as size",
             self._here,
         )
         return int(number)

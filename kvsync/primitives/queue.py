@@ -54,7 +54,7 @@ _STATS = """
             select min(since) as since from kvsync_item where queue = :queue and state = 3
             union all select since from (
                 select since from kvsync_item where queue = :queue and state = 0
-                order by place, id limit 1) as first) as oldest) as oldest,
+                order by place, id limit 1) as first) as oldest) as since,
         (select count(*) from kvsync_ticket where space = 'queue' and name = :queue) as getters,
         (select count(*) from kvsync_ticket where space = 'queue-put' and name = :queue) as putters
     from (select 1) as always left join kvsync_queue on name = :queue
