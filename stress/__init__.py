@@ -13,6 +13,7 @@
     witness      a file that one process at a time can have, for locks
     backlog      the queue of the scenarios of queues
     plain        a counter by `sqlite3` alone, for the broken twins
+    faults/      what breaks under a program, and how to bring it about
     scenarios/   one file each, its invariant in the first sentence
 
 A scenario has `UNIT` (what its goal counts), `WAYS` (the sound way to do it, and broken twins that

@@ -83,6 +83,7 @@ def _several(store: kvsync.Store) -> None:
     _dict(store)["x"] = 1
     store.counter("it").add()
     _queue(store).put("item")
+    _limiter(store).try_acquire()
     _dict(store)["y"] = 1
 
 
