@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.suite
+
 _ROOT = Path(__file__).parent.parent
 _PATIENCE = 240
 

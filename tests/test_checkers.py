@@ -14,6 +14,8 @@ from stress.checkers.models.register import Register
 from stress.history import History, Outcome
 from tests.histories import brute_force, failed, ok, unknown
 
+pytestmark = pytest.mark.suite
+
 A, B, C = 1, 2, 3
 
 LEGAL: dict[str, tuple[Model, History]] = {

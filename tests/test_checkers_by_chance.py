@@ -18,6 +18,8 @@ from stress.checkers.models.register import Register
 from stress.history import History, Operation, Outcome
 from tests.histories import brute_force
 
+pytestmark = pytest.mark.suite
+
 Call = tuple[str, Any, Any]
 """Function, argument, result."""
 

@@ -10,6 +10,8 @@ from stress.history import History, Outcome, Recorder, Unrecorded, now, read
 from stress.windows import LENGTH, Scribe, Windows
 from tests.processes import expect, kill, running
 
+pytestmark = pytest.mark.suite
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:

@@ -11,6 +11,8 @@ from stress.models.catalogue import MODELS, Model
 from stress.models.spin import missing
 from tests.processes import PATIENCE
 
+pytestmark = pytest.mark.suite
+
 ROOT = Path(__file__).parent.parent
 
 needs_spin = pytest.mark.skipif(

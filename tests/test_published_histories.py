@@ -12,6 +12,8 @@ from stress.checkers.models.register import Register
 from stress.history import History
 from tests.histories import events, ok
 
+pytestmark = pytest.mark.suite
+
 A, B, C, D = 1, 2, 3, 4
 
 QUEUES = {

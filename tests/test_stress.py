@@ -12,6 +12,8 @@ from stress.__main__ import DEFAULT
 from stress.scenarios import ALL, invariant, twins
 from tests.processes import PATIENCE
 
+pytestmark = pytest.mark.suite
+
 ROOT = Path(__file__).parent.parent
 
 SHORT = """--processes=4 --kills=4 --rounds=2 --forks=5 --increments=2000 --stops=5 --acquires=200
