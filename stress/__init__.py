@@ -15,6 +15,7 @@
     plain        a counter by `sqlite3` alone, for the broken twins
     faults/      what breaks under a program, and how to bring it about
     scenarios/   one file each, its invariant in the first sentence
+    models/      the protocols as Spin explores them: `python -m stress.models --help`
 
 A scenario has `UNIT` (what its goal counts), `WAYS` (the sound way to do it, and broken twins that
 it must catch) and `run(stage)`.

@@ -82,7 +82,7 @@ MODELS = (
     ),
     Model(
         "work_queue",
-        quick=_QUEUE,
+        quick=_QUEUE | {"WORKERS": 2},
         full={"WORKERS": 3, "ITEMS": 2, "MOST": 3, "KILLS": 2, "SLOWS": 2},
         variants={
             "ACK_BY_ID": _QUEUE,

@@ -42,7 +42,9 @@ def missing() -> list[str]:
     return [name for name in NEEDED if shutil.which(name) is None]
 
 
-def explore(name: str, sizes: Sizes, variant: str | None, seconds: float) -> Run:
+def explore(
+    name: str, sizes: Sizes, variant: str | None, seconds: float, optimize: str = "-O2"
+) -> Run:
     """Raises: CalledProcessError if the model cannot be built."""
     with tempfile.TemporaryDirectory(prefix="kvsync-models-") as folder:
         for source in FOLDER.glob("*.pml"):
@@ -50,7 +52,7 @@ def explore(name: str, sizes: Sizes, variant: str | None, seconds: float) -> Run
         macros = [f"-D{key}={value}" for key, value in sizes.items()]
         broken = [f"-DBROKEN_{variant}"] if variant else []
         _build(folder, "spin", *macros, *broken, "-a", f"{name}.pml")
-        _build(folder, "gcc", "-w", "-O2", *_CHECKER, "-o", "pan", "pan.c")
+        _build(folder, "gcc", "-w", optimize, *_CHECKER, "-o", "pan", "pan.c")
         return _run(folder, seconds)
 
 
