@@ -185,7 +185,8 @@ def _locked(kind: str, *arguments: Any) -> Callable[[kvsync.Store], object]:
 
 def _take(kind: str, *arguments: Any) -> Call:
     def perform(store: kvsync.Store) -> None:
-        assert _mine(store, kind, *arguments).acquire(timeout=0)
+        if not _mine(store, kind, *arguments).acquire(timeout=0):
+            raise kvsync.StorageError("it cannot be told that its holder is dead")
 
     return Call(perform, _locked(kind, *arguments), holds=True, clean=True)
 

@@ -75,6 +75,7 @@ def _take_turns(worker: Worker) -> None:
     lock = worker.store.lock("turn")
     assert worker.store.session.id
     worker.ready()
+    worker.pipe.recv()  # a store with triggers on its tables can be used, but not opened
     while worker.going_on():
         WAYS[worker.way](lock)
         time.sleep(_HELD)
@@ -114,9 +115,7 @@ class Line:
 def run(stage: Stage) -> None:
     line, seen = Line(), 0
     with stage.open() as store:
-        store.counter("made").add()
-        for statement in (_NOTES, *_TRIGGERS):
-            store.engine.write(statement)
+        store.engine.write(_NOTES)
 
         def look() -> None:
             nonlocal seen
@@ -132,6 +131,10 @@ def run(stage: Stage) -> None:
         with Crew(stage) as crew:
             crew.start(_take_turns, stage.processes)
             crew.assemble()
+            for trigger in _TRIGGERS:
+                store.engine.write(trigger)
+            for member in crew.members:
+                member.pipe.send("go")
             look()
             before = len(line.grants)
             while not stage.enough(len(line.grants) - before):
@@ -139,6 +142,8 @@ def run(stage: Stage) -> None:
                 look()
             shares = Counter(session for _, session in line.grants[before:])
         look()
+        for trigger in _TRIGGERS:
+            store.engine.write(f"drop trigger {trigger.split()[2]}")
     _judge(stage, shares)
     stage.figures |= {"grants in order": len(line.grants), "passed over": line.passed}
     stage.expect_sound_file()
