@@ -157,10 +157,11 @@ class BrokenBarrierError(KvsyncError, threading.BrokenBarrierError):
 # --- around queues ----------------------------------------------------------------------------
 
 if sys.version_info >= (3, 13):
-    _ShutDown = queue.ShutDown
+
+    class ShutDown(KvsyncError, queue.ShutDown, RuntimeError):
+        """The queue was shut down: it takes no items any more, or gives none any more."""
+
 else:
-    _ShutDown = Exception
 
-
-class ShutDown(KvsyncError, _ShutDown):
-    """The queue was shut down: it takes no items any more, or gives none any more."""
+    class ShutDown(KvsyncError, RuntimeError):
+        """The queue was shut down: it takes no items any more, or gives none any more."""

@@ -105,7 +105,7 @@ def expect(pipe: Any) -> Any:
 def kill(child: Any) -> None:
     """SIGKILL, and wait until it is reaped."""
     child.kill()
-    child.join(PATIENCE)
+    child.join()  # no timeout: that would wait for children of its own, too
     assert child.exitcode == -signal.SIGKILL
 
 
