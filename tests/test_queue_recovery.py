@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import psutil
 import pytest
 
 import kvsync
@@ -167,28 +168,34 @@ def hold_all(pipe: Any, jobs: kvsync.Queue) -> None:
 
 
 def test_a_killed_parent_gives_its_item_back_though_its_child_lives(store: kvsync.Store) -> None:
-    """A forked child has no part in it, whether it uses the queue or not."""
+    """A forked child has no part in it."""
     jobs = store.queue(NAME)
     jobs.put("a")
-    with running(hold_and_fork, jobs) as (child, pipe):
-        orphan = expect(pipe)
+    with running(kill_a_parent, jobs) as (_, pipe):
+        orphan = psutil.Process(expect(pipe))
         try:
-            kill(child)
+            pipe.send("kill")
+            assert expect(pipe) == "killed"
             assert jobs.get(timeout=PATIENCE) == "a"
-            os.kill(orphan, 0)
+            assert orphan.is_running()
         finally:
-            os.kill(orphan, signal.SIGKILL)
+            orphan.kill()
 
 
-def hold_and_fork(pipe: Any, jobs: kvsync.Queue) -> None:
-    task = jobs.reserve()
-    child = os.fork()
-    if child == 0:
-        jobs.put_many([])
+def kill_a_parent(pipe: Any, jobs: kvsync.Queue) -> None:
+    """Start a process that has an item and a child; kill it when told, and not the child."""
+    parent = os.fork()
+    if parent == 0:
+        task = jobs.reserve()
+        child = os.fork()
+        if child:
+            pipe.send(child)
         signal.pause()
-    pipe.send(child)
-    signal.pause()
-    task.ack()
+        task.ack()
+    pipe.recv()
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    pipe.send("killed")
 
 
 def test_a_child_that_ends_takes_nothing_from_its_parent(store: kvsync.Store) -> None:
@@ -367,6 +374,7 @@ def test_a_killed_putter_puts_nothing_and_holds_up_nobody(store: kvsync.Store) -
         killed, _ = standing(store, stack, put, jobs, "b")
         call = stack.enter_context(waiting(lambda: jobs.put("c"), store))
         kill(killed)
+        eventually(lambda: len(tickets(store)) == 1)  # who was let in before that is in
         assert jobs.get() == "a"
         call.result()
         assert jobs.get() == "c"
