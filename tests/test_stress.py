@@ -37,8 +37,15 @@ TWINS = [
     if (name, twin) not in HANGS
 ]
 
-RECORDED = [each for each in TWINS if each[0] in {"counter", "dict_cas", "lock"}]
-"""Twins of the scenarios that record histories."""
+RECORDED = [
+    each
+    for each in TWINS
+    if each[0] in {"counter", "dict_cas", "lock"} and each != ("lock", "no-lock")
+]
+"""Twins of the scenarios that record histories; without any lock the first window is too late."""
+
+CHANCES = 4
+"""Runs of a twin: on a busy machine one may be over before anybody met anybody."""
 
 ALL_RECORDED = ["--seconds=60", "--histories=1200"]
 """Windows as long as their period, for longer than the goal takes."""
@@ -70,9 +77,11 @@ def test_a_short_run_of_all_scenarios_finds_no_violation(tmp_path: Path) -> None
 @pytest.mark.parametrize(("scenario", "twin"), TWINS)
 def test_a_broken_twin_is_caught(tmp_path: Path, scenario: str, twin: str) -> None:
     """A checker that says yes to a broken twin is broken itself."""
-    done = stress(
-        tmp_path, "--scenario", scenario, "--twin", twin, *LONG_ENOUGH, *FEW.get(scenario, [])
-    )
+    goals = [*LONG_ENOUGH, *FEW.get(scenario, [])]
+    for _ in range(CHANCES):
+        done = stress(tmp_path, "--scenario", scenario, "--twin", twin, *goals)
+        if done.returncode:
+            break
     if done.returncode == 2 and "1 SKIPPED" in done.stdout:
         pytest.skip(done.stdout.splitlines()[-2])
     assert done.returncode == 1, done.stdout + done.stderr

@@ -34,7 +34,8 @@ class _Stay:
 
 def flaw(history: History) -> Violation | None:
     """What is illegal about it, if anything is."""
-    stays = sorted(_stays(history), key=lambda stay: stay.began)
+    # Of two that began at one instant the shorter may have been first.
+    stays = sorted(_stays(history), key=lambda stay: (stay.began, stay.over))
     return _overlap(stays) or _token_twice(history) or _tokens_fall(history)
 
 
