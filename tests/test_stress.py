@@ -74,6 +74,7 @@ def test_a_short_run_of_all_scenarios_finds_no_violation(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.twins
 @pytest.mark.parametrize(("scenario", "twin"), TWINS)
 def test_a_broken_twin_is_caught(tmp_path: Path, scenario: str, twin: str) -> None:
     """A checker that says yes to a broken twin is broken itself."""
@@ -97,6 +98,7 @@ def test_recorded_histories_are_checked_and_counted(tmp_path: Path, scenario: st
     assert re.search(r"histories [1-9].*checked operations [1-9].*unknown outcomes", done.stdout)
 
 
+@pytest.mark.twins
 @pytest.mark.parametrize(("scenario", "twin"), RECORDED)
 def test_the_history_of_a_broken_twin_is_illegal(tmp_path: Path, scenario: str, twin: str) -> None:
     """Whatever else catches it, its history does, and shows why."""
