@@ -291,9 +291,14 @@ def test_whatever_is_lost_or_made_up_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """On a busy machine processes may happen to run one after the other: then once more."""
     monkeypatch.setattr(acts, "ACTS", (act, acts.Integrity()))
-    assert main(["demo", "--operations", "4000", "--json"]) == 1
-    report = json.loads(capsys.readouterr().out)
+    for _ in range(4):
+        status = main(["demo", "--operations", "4000", "--json"])
+        report = json.loads(capsys.readouterr().out)
+        if status:
+            break
+    assert status == 1
     assert not report["ok"]
     assert [check["what"] for check in report["checks"] if not check["ok"]] == wrong
 
