@@ -34,7 +34,7 @@ but not ended yet; doubled each time, up to the net of the head."""
 _NAP = 0.02
 """Seconds between two looks where the system has no doorbells."""
 
-_GATE_PATIENCE = 1.0
+GATE_PATIENCE = 1.0
 """Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same."""
 
 WAITING, GRANTED, PASSED, GONE = "waiting", "granted", "passed", "gone"
@@ -86,7 +86,7 @@ class Wish:
 
     def patience(self, boot: float) -> float | None:
         """Seconds for which, from now on, a call may wait for SQLite's write lock."""
-        return None if self.deadline is None else max(self.deadline - boot, _GATE_PATIENCE)
+        return None if self.deadline is None else max(self.deadline - boot, GATE_PATIENCE)
 
     def is_over(self, boot: float) -> bool:
         """Whether its time has passed."""

@@ -92,9 +92,6 @@ _FIRST = f"""
     select {_COLUMNS} from kvsync_item where queue = :queue and state = 0
     order by place, id limit :count
 """
-_TAKE = """
-    delete from kvsync_item where queue = :queue and state = 0 and (place, id) <= (:place, :id)
-"""
 _TAKEN_AWAY = """
     update kvsync_queue set size = size - :count, got = got + :count
     where name = :queue and shut < 2
@@ -104,7 +101,7 @@ _SPAN = """
     select place, id from kvsync_item where queue = :queue and state = :state
     order by place, id limit :count
 """
-_PURGE = """
+_REMOVE = """
     delete from kvsync_item
     where queue = :queue and state = :state and (place, id) <= (:place, :id)
 """
@@ -124,9 +121,12 @@ _GIVE = """
         ticket = :ticket, taken = :now, claim_by = :claim_by
     where queue = :queue and state = 0 and place = :place and id = :id
 """
-_ACKNOWLEDGE = """
-    delete from kvsync_item where queue = :queue and state = 3 and place = :receipt and id = :id
-        and claim_by is null
+IN_HAND = "queue = :queue and state = 3 and place = :receipt and id = :id and claim_by is null"
+"""An item in the hand of who names its receipt."""
+
+_ACKNOWLEDGE = f"delete from kvsync_item where {IN_HAND} returning 1"
+_ACKNOWLEDGE_IF_NOBODY_JOINS = f"""
+    delete from kvsync_item where {IN_HAND}
         and not exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)
     returning 1
 """
@@ -205,11 +205,7 @@ class Count(NamedTuple):
 
     maxsize: int
     shut: int
-    last: int
     size: int
-    got: int
-    due: float | None
-    mark: float
 
 
 class Items:
@@ -225,9 +221,7 @@ class Items:
     def count(self, transaction: Transaction) -> Count | None:
         """None if there is no such queue yet."""
         rows = transaction.execute(
-            "select maxsize, shut, last, size, got, due, mark from kvsync_queue"
-            " where name = :queue",
-            self._here,
+            "select maxsize, shut, size from kvsync_queue where name = :queue", self._here
         )
         return Count._make(rows[0]) if rows else None
 
@@ -302,10 +296,11 @@ class Items:
 
     def _put(self, transaction: Transaction, draft: Draft, number: int) -> None:
         value, priority, key, due = draft
+        state, place = _beginning(priority, due)
         row = {
             "queue": self.queue,
-            "state": READY if due is None else DELAYED,
-            "place": -priority if due is None else due,
+            "state": state,
+            "place": place,
             "id": number,
             "priority": priority,
             "value": value,
@@ -379,7 +374,8 @@ class Items:
             return []
         after = self._count_off(transaction, _TAKEN_AWAY, {"count": len(rows)})
         place, number = rows[-1][:2]
-        transaction.execute(_TAKE, {"queue": self.queue, "place": place, "id": number})
+        row = {"queue": self.queue, "state": READY, "place": place, "id": number}
+        transaction.execute(_REMOVE, row)
         self._after_taking(transaction, *after)
         return list(map(Kept._make, rows))
 
@@ -474,17 +470,13 @@ class Items:
     def acknowledge(self, number: int, receipt: int) -> bool:
         """It is done with; whether that hand-out was current. A commit of its own."""
         here = {"queue": self.queue, "id": number, "receipt": receipt}
-        return bool(self.engine.write(_ACKNOWLEDGE, here)) or self.engine.transact(
+        return bool(self.engine.write(_ACKNOWLEDGE_IF_NOBODY_JOINS, here)) or self.engine.transact(
             partial(self._acknowledge, here)
         )
 
     def _acknowledge(self, here: Params, transaction: Transaction) -> bool:
         """The same where somebody may wait until all is done."""
-        rows = transaction.execute(
-            "delete from kvsync_item where queue = :queue and state = 3 and place = :receipt"
-            " and id = :id and claim_by is null returning 1",
-            here,
-        )
+        rows = transaction.execute(_ACKNOWLEDGE, here)
         if rows:
             self.tell_joiners(transaction)
         return bool(rows)
@@ -588,14 +580,13 @@ class Items:
             _LOST, {**self._here, **now}
         ):
             kept = Kept(place, number, priority, "", None, 0, attempts, None)
-            if claim_by is not None:
-                self._skip(transaction, ticket)
-                self.move(transaction, kept, READY)
-            elif attempts >= (most or 1):
+            if claim_by is None and attempts >= (most or 1):
                 error = f"its worker died, or did not finish in time, at attempt {attempts}"
                 self.move(transaction, kept, DEAD, at=transaction.now, error=error)
-            else:
-                self.move(transaction, kept, READY)
+                continue
+            if claim_by is not None:
+                self._skip(transaction, ticket)
+            self.move(transaction, kept, READY)
 
     def _skip(self, transaction: Transaction, ticket: int) -> None:
         transaction.execute(
@@ -609,7 +600,7 @@ class Items:
             here = {"queue": self.queue, "state": state}
             if rows := transaction.execute(_SPAN, {**here, "count": count}):
                 place, number = rows[-1]
-                transaction.execute(_PURGE, {**here, "place": place, "id": number})
+                transaction.execute(_REMOVE, {**here, "place": place, "id": number})
                 transaction.execute(
                     "update kvsync_queue set size = size - :count, purged = purged + :count"
                     " where name = :queue",
@@ -660,14 +651,15 @@ class Items:
             {**self._here, "ticket": ticket},
         )
         for number, (nth, priority, due) in enumerate(asked, last - count + 1):
+            state, at = _beginning(priority, due)
             transaction.execute(
                 "update kvsync_item set state = :state, place = :at, id = :number, due = null,"
                 " session = null where queue = :queue and state = 2 and place = :ticket"
                 " and id = :nth",
                 {
                     **self._here,
-                    "state": READY if due is None else DELAYED,
-                    "at": -priority if due is None else due,
+                    "state": state,
+                    "at": at,
                     "number": number,
                     "ticket": ticket,
                     "nth": nth,
@@ -742,6 +734,11 @@ class Items:
             Tickets(self.engine, GET, self.queue).tell_all(transaction, SHUT)
         if count.shut == CLOSED:
             Tickets(self.engine, JOIN, self.queue).tell_all(transaction, SHUT)
+
+
+def _beginning(priority: float, due: float | None) -> tuple[int, float]:
+    """The state and the place of an item that has just come in."""
+    return (READY, -priority) if due is None else (DELAYED, due)
 
 
 def _storable(text: str) -> str:

@@ -61,7 +61,8 @@ _STATS = """
 """
 
 _ORDERLY = (queue.Empty, ShutDown, DecodeError)
-"""What a call that takes items raises when it has seen to everything."""
+"""What a call that takes items raises when it has seen to everything. Each of them has its own
+`try`: a function around it would be one more instant at which what was taken could be lost."""
 
 
 class Item(NamedTuple):

@@ -32,6 +32,7 @@ from kvsync.engine.process import this_process
 from kvsync.errors import BusyError, KvsyncError, TransactionError
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
+from kvsync.waiting import GATE_PATIENCE
 
 _SECOND = 1_000_000_000 << 32
 _MICROSECOND = 1_000 << 32
@@ -40,9 +41,6 @@ _NANOSECOND = 1 << 32
 
 _LONGEST = 10 * 365 * 86_400
 """Seconds, for a burst to refill: sums of some of these still fit into 64 bits of nanoseconds."""
-
-_GATE_PATIENCE = 1.0
-"""Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same."""
 
 _NAP = 1.0
 """Seconds of sleep, at most: while the machine is suspended the boot clock goes on, sleep not."""
@@ -187,7 +185,7 @@ class RateLimiter(Primitive):
         attempt = _Attempt()
         try:
             work = partial(self._take, n, deadline, attempt, self._may_sleep())
-            patience = None if seconds is None else max(seconds, _GATE_PATIENCE)
+            patience = None if seconds is None else max(seconds, GATE_PATIENCE)
             slot = self._engine.transact(work, patience=patience)
             if slot is not None:
                 self._sleep_until(slot.due)

@@ -15,13 +15,10 @@ from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import ShutDown
 from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
 from kvsync.session import Session
-from kvsync.waiting import HOLDERS, WAITING, Wait, Wish, enter
+from kvsync.waiting import GATE_PATIENCE, HOLDERS, WAITING, Wait, Wish, enter
 
 _TEND_EVERY = 0.1
 """Seconds after which who takes an item looks whether others have died with theirs."""
-
-_GATE_PATIENCE = 1.0
-"""Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same."""
 
 
 class Attempt:
@@ -211,7 +208,7 @@ class Taking:
         """
         self._session.undo_leftovers()
         self._tend()
-        patience = None if timeout is None else max(timeout, _GATE_PATIENCE)
+        patience = None if timeout is None else max(timeout, GATE_PATIENCE)
         found = self._engine.transact(attempt.take, patience=patience) or self._after_a_look(
             attempt, timeout
         )

@@ -11,7 +11,7 @@ from typing import Any
 from kvsync.engine import Transaction
 from kvsync.errors import KvsyncError, StaleReceiptError
 from kvsync.primitives.arguments import Seconds, check_delay, check_positive
-from kvsync.primitives.items import DEAD, DELAYED, READY, Items, Kept
+from kvsync.primitives.items import DEAD, DELAYED, IN_HAND, READY, Items, Kept
 
 LONGEST_DELAY = 3600.0
 """Seconds between two attempts, at most, unless the caller says otherwise."""
@@ -96,8 +96,7 @@ class Task:
         """
         until = self._items.engine.boot() + check_positive("seconds", seconds)
         if not self._items.engine.write(
-            "update kvsync_item set until = :until where queue = :queue and state = 3"
-            " and place = :receipt and id = :id and claim_by is null returning 1",
+            f"update kvsync_item set until = :until where {IN_HAND} returning 1",
             {**self._here(), "until": until},
         ):
             raise self._stale()
@@ -105,11 +104,7 @@ class Task:
     def is_current(self) -> bool:
         """Whether it is still in this worker's hand."""
         return bool(
-            self._items.engine.read(
-                "select 1 from kvsync_item where queue = :queue and state = 3"
-                " and place = :receipt and id = :id and claim_by is null",
-                self._here(),
-            )
+            self._items.engine.read(f"select 1 from kvsync_item where {IN_HAND}", self._here())
         )
 
     def __enter__(self) -> "Task":
