@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 import kvsync
+from kvsync.testing import ManualClock
 
 
 @pytest.fixture
@@ -21,6 +22,20 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[kvsync.Store]:
     """A fresh store; afterwards its file must be sound."""
     with kvsync.open(path) as store:
+        yield store
+        assert store.check().damage == ()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """What `timed_store` takes for the time."""
+    return ManualClock()
+
+
+@pytest.fixture
+def timed_store(path: Path, clock: ManualClock) -> Iterator[kvsync.Store]:
+    """A store whose time moves when the test says so; afterwards its file must be sound."""
+    with kvsync.open(path, clock=clock) as store:
         yield store
         assert store.check().damage == ()
 

@@ -1,8 +1,6 @@
 """How units pass from one to the next: by which way, by which ring, and under which token."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,16 +16,9 @@ NAME = "job"
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def store(path: Path, clock: ManualClock) -> Iterator[kvsync.Store]:
+def store(timed_store: kvsync.Store) -> kvsync.Store:
     """One whose time moves when the test says so."""
-    with kvsync.open(path, clock=clock) as store:
-        yield store
-        assert store.check().damage == ()
+    return timed_store
 
 
 @pytest.fixture

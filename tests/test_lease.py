@@ -3,7 +3,7 @@
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,9 @@ def rival_of(store: kvsync.Store, kind: str) -> Any:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def store(path: Path, clock: ManualClock) -> Iterator[kvsync.Store]:
+def store(timed_store: kvsync.Store) -> kvsync.Store:
     """One whose time moves when the test says so."""
-    with kvsync.open(path, clock=clock) as store:
-        yield store
-        assert store.check().damage == ()
+    return timed_store
 
 
 def guarded(store: kvsync.Store, guard: Any) -> None:

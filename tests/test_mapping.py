@@ -28,15 +28,9 @@ def d(store: kvsync.Store) -> kvsync.Dict:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def timed(path: Path, clock: ManualClock) -> Iterator[kvsync.Dict]:
+def timed(timed_store: kvsync.Store) -> kvsync.Dict:
     """A dict whose clock stands still."""
-    with kvsync.open(path, clock=clock) as store:
-        yield store.dict("d")
+    return timed_store.dict("d")
 
 
 # --- one key --------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Several items at a time: each of them has its own place, receipt and end."""
 
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +12,9 @@ from tests.processes import PATIENCE, eventually
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def jobs(path: Path, clock: ManualClock) -> Iterator[kvsync.Queue]:
+def jobs(timed_store: kvsync.Store) -> kvsync.Queue:
     """A queue in which time stands still."""
-    with kvsync.open(path, clock=clock) as store:
-        yield store.queue("jobs", retry_delay=0)
+    return timed_store.queue("jobs", retry_delay=0)
 
 
 def test_a_batch_is_taken_in_the_order_of_the_line(jobs: kvsync.Queue) -> None:

@@ -25,15 +25,9 @@ STATE = "select * from kvsync_rate order by name"
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def still(path: Path, clock: ManualClock) -> Any:
+def still(timed_store: kvsync.Store) -> kvsync.Store:
     """A store in which time stands still."""
-    with kvsync.open(path, clock=clock) as store:
-        yield store
+    return timed_store
 
 
 @pytest.fixture
