@@ -177,6 +177,12 @@ class Crew:
             stage.path, stage.folder, self._hired, seed, stage.way, os.getpid(), stage.windows
         )
 
+    def be_killed(self) -> None:
+        """Once all work, kill one after the other until the stage has enough."""
+        self.assemble()
+        while not self._stage.enough(self.killed):
+            self.kill_one()
+
     def kill_one(self) -> None:
         """SIGKILL a member at a random instant, now and then while it starts, and replace it."""
         chance = self._stage.chance

@@ -59,9 +59,7 @@ def _calls(worker: Worker, name: str) -> tuple[Add, Callable[[], int]]:
 def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_write, stage.processes)
-        crew.assemble()
-        while not stage.enough(crew.killed):
-            crew.kill_one()
+        crew.be_killed()
     with stage.open() as store:
         values = {name: store.counter(name).value for name in store.names("counter")}
         stage.expect_accounted(values, crew.killed)

@@ -59,9 +59,7 @@ def _add_one(worker: Worker, entries: kvsync.Dict, key: str, history: Recording)
 def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_write, stage.processes)
-        crew.assemble()
-        while not stage.enough(crew.killed):
-            crew.kill_one()
+        crew.be_killed()
     with stage.open() as store:
         stage.expect_accounted(_values(store), crew.killed)
     judge.expect_legal(stage, partial(linearizability.flaw, model=Register()))

@@ -66,9 +66,7 @@ def _begin(turn: ExitStack, lock: kvsync.Lock, way: str) -> int | None:
 def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_take_turns, stage.processes)
-        crew.assemble()
-        while not stage.enough(crew.killed):
-            crew.kill_one()
+        crew.be_killed()
     turns = acknowledged(stage.folder)
     stage.figures["turns"] = sum(map(len, turns.values()))
     with stage.open() as store:

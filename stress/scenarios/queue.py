@@ -54,9 +54,7 @@ def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(produce, stage.processes // 2)
         crew.start(_consume, stage.processes - stage.processes // 2)
-        crew.assemble()
-        while not stage.enough(crew.killed):
-            crew.kill_one()
+        crew.be_killed()
     _expect_none_twice(stage)
     if not stage.violations:
         _expect_all(stage, crew.killed)

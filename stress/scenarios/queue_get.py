@@ -44,9 +44,7 @@ def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(produce, stage.processes // 2)
         crew.start(_consume, stage.processes - stage.processes // 2)
-        crew.assemble()
-        while not stage.enough(crew.killed):
-            crew.kill_one()
+        crew.be_killed()
     left: list[int] = []
     with stage.open() as store:
         jobs = store.queue(NAME)

@@ -38,9 +38,7 @@ def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_consume)
         crew.start(_produce, stage.processes - 1)
-        crew.assemble()
-        while not stage.enough(crew.killed):
-            crew.kill_one()
+        crew.be_killed()
     consumers = acknowledged(stage.folder)
     stage.figures["got"] = sum(map(len, consumers.values()))
     for number, last in _passed_over(consumers):

@@ -52,9 +52,7 @@ def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_produce, stage.processes // 2)
         crew.start(_consume, stage.processes - stage.processes // 2)
-        crew.assemble()
-        while not stage.enough(crew.killed):
-            crew.kill_one()
+        crew.be_killed()
     with stage.open() as store:
         for task in drain(stage, store):
             _finish(store, task, SOUND)
