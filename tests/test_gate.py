@@ -386,6 +386,26 @@ def test_a_large_file_may_have_a_longer_log(path: Path, monkeypatch: pytest.Monk
     store.close()
 
 
+def test_a_purge_has_its_log_copied_in_small_portions(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the file is large: all other writers wait while a portion is copied."""
+    jobs = store.queue("jobs")
+    jobs.put_many(["x" * 4000] * 3000)
+    monkeypatch.setattr(checkpoint, "THRESHOLD", 1 << 16)
+    sizes = []
+    original = checkpoint.Checkpoint._reaches
+    monkeypatch.setattr(
+        checkpoint.Checkpoint,
+        "_reaches",
+        lambda self, size: sizes.append(size) or original(self, size),
+    )
+    assert jobs.purge() == 3000
+    assert sizes
+    assert max(sizes) < os.stat(store.path).st_size // checkpoint.SHARE
+    assert sizes[0] == checkpoint.THRESHOLD
+
+
 def fill_up(store: kvsync.Store) -> int:
     """Have SQLite refuse to let the file grow, as on a full disk; returns the log's size then."""
     settings = store.dict("settings", codec="raw")

@@ -56,6 +56,20 @@ def test_a_view_that_never_ends_in_the_place_of_a_table_is_refused(path: Path) -
         store.event("set").is_set()
 
 
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_trigger_of_kvsyncs_that_does_something_else_is_refused(path: Path, schema: int) -> None:
+    """Whatever version the file says that it is of: putting an item would set it off."""
+    tamper(
+        path,
+        f"update kvsync_meta set value = {schema} where key = 'schema'",
+        "drop trigger kvsync_item_put",
+        "create trigger kvsync_item_put instead of insert on kvsync_item_in begin\n"
+        "    insert into kvsync_item (queue) values (1); delete from kvsync_dict; end",
+    )
+    with kvsync.open(path) as store, pytest.raises(kvsync.SchemaError):
+        store.queue("jobs").put(1)
+
+
 def test_a_table_to_which_a_newer_library_has_added_is_accepted(path: Path) -> None:
     tamper(
         path,

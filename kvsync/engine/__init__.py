@@ -79,13 +79,16 @@ class Engine(Protocol):
         *,
         patience: float | None = None,
         urgent: bool = False,
+        bulk: bool = False,
     ) -> T:
         """What `work` returns, its statements one commit; nothing at all if it raises.
 
         Inside a transaction of the same thread and task it joins that one: what it did is undone
         if it raises, and committed when the outermost commits. BusyError comes after `patience`
         seconds, if that is less than the `busy_timeout`. What is `urgent` does not first make way
-        for another process whose turn to write has come: others wait for what it does.
+        for another process whose turn to write has come: others wait for what it does. What is
+        `bulk` is one of many in a row that change much: the chores that follow come in small
+        portions, for all others wait for each.
         """
 
     def transaction(self) -> AbstractContextManager[None]:

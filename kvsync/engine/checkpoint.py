@@ -42,23 +42,26 @@ class Checkpoint:
     def __init__(self, database: str) -> None:
         self._database = database
         self._log_path = database + "-wal"
-        self._due_at = THRESHOLD
+        self._left = 0  # bytes that the last one had to leave in the log
         self._frame_size = 0
 
-    def if_due(self, connection: sqlite3.Connection, *, anyway: bool = False) -> None:
+    def if_due(
+        self, connection: sqlite3.Connection, *, bulk: bool = False, anyway: bool = False
+    ) -> None:
         """Checkpoint if the log has grown past the threshold. Call only while holding the gate.
 
-        It never raises: the commit before it stands. `anyway`: however short the log is, and it
-        gives its space back.
+        It never raises: the commit before it stands. `bulk`: past the first threshold, for much is
+        being written, and all others wait while that is copied. `anyway`: however short the log
+        is, and it gives its space back.
 
         Readers that stay too long make it fail; then it is tried again only after another
         threshold of growth, so that a slow reader does not make every writer wait.
         """
         try:
-            threshold = self._threshold()
-            due = anyway or self._reaches(self._due_at)
-            if not due and not self._reaches(threshold):
-                self._due_at = threshold  # somebody else has restarted the log since
+            threshold = THRESHOLD if bulk else self._threshold()
+            due = anyway or self._reaches(self._left + threshold)
+            if not due and self._left and not self._reaches(threshold):
+                self._left = 0  # somebody else has restarted the log since
         except OSError as error:
             _log.warning("kvsync: the log could not be looked at: %s", error)
             return
@@ -66,8 +69,7 @@ class Checkpoint:
             return
         mode = "truncate" if anyway or self.size() > 2 * threshold else "restart"
         frames = checkpoint(connection, mode)
-        left = self._due_at if frames is None else frames * self._frame_size
-        self._due_at = left + threshold
+        self._left = self._left + threshold if frames is None else frames * self._frame_size
 
     def _threshold(self) -> int:
         size = os.stat(self._database).st_size

@@ -109,10 +109,10 @@ class Link:
         was_full, self._was_full, self.looks_first = self._was_full, False, False
         self.pool.checkpoint.if_due(self.connection, anyway=was_full)
 
-    def look_after_log(self) -> None:
+    def look_after_log(self, *, bulk: bool = False) -> None:
         """Every so many statements, the gate still held: keep the log short."""
         self.writes = 0
-        self.pool.checkpoint.if_due(self.connection)
+        self.pool.checkpoint.if_due(self.connection, bulk=bulk)
 
     def close(self) -> None:
         """Close the connection (what it had open is rolled back) and the descriptors."""

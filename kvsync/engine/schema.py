@@ -193,10 +193,38 @@ create table kvsync_item (
     primary key (queue, state, place, id)
 ) without rowid;
 create unique index kvsync_item_key on kvsync_item (queue, key) where key is not null and state < 3;
+
+-- What is done most is one statement each, for the queue's row counts along: to insert into the
+-- first puts an item, into the second hands one out under `receipt`, into the third takes it away.
+create view kvsync_item_in as
+    select queue, place, id, priority, value, since from kvsync_item;
+create trigger kvsync_item_put instead of insert on kvsync_item_in begin
+    insert into kvsync_item (queue, state, place, id, priority, value, since, attempts)
+    values (new.queue, 0, new.place, new.id, new.priority, new.value, new.since, 0);
+    update kvsync_queue set last = new.id, size = size + 1 where name = new.queue;
+end;
+create view kvsync_item_out as
+    select queue, place, id, priority, value, key, since, attempts, error, session, attempt,
+        max_attempts, taken, until, place as receipt
+    from kvsync_item;
+create trigger kvsync_item_hand_out instead of insert on kvsync_item_out begin
+    update kvsync_item set state = 3, place = new.receipt, attempts = new.attempts,
+        session = new.session, attempt = new.attempt, max_attempts = new.max_attempts,
+        taken = new.taken, until = new.until
+    where queue = new.queue and state = 0 and place = new.place and id = new.id;
+    update kvsync_queue set size = size - 1, receipts = new.receipt where name = new.queue;
+end;
+create view kvsync_item_got as
+    select queue, place, id, priority, value, key, since, attempts, error from kvsync_item;
+create trigger kvsync_item_get instead of insert on kvsync_item_got begin
+    delete from kvsync_item
+    where queue = new.queue and state = 0 and place = new.place and id = new.id;
+    update kvsync_queue set size = size - 1, got = got + 1 where name = new.queue;
+end;
 """
 
 
-_CREATE = r"create (?P<kind>table|view|index|unique index) (?P<rest>(?P<name>\w+)(?s:.*))"
+_CREATE = r"create (?P<kind>table|view|trigger|index|unique index) (?P<rest>(?P<name>\w+)(?s:.*));"
 
 
 class Versions(NamedTuple):
@@ -230,18 +258,19 @@ def versions(connection: sqlite3.Connection) -> Versions | None:
 def _require_ours(connection: sqlite3.Connection, versions: Versions) -> None:
     """Raises: SchemaError if a table is another's, or if writing to one would set something off.
 
-    A view could run for ever, a trigger do anything. A newer library may have added to a table.
+    A view could run for ever, a trigger do anything. A newer library may have added to a table, but
+    not changed a trigger.
     """
     rows = connection.execute(
         "select type, name, sql from sqlite_schema where tbl_name like 'kvsync\\_%' escape '\\'"
     ).fetchall()
-    found = {name: sql for type, name, sql in rows if type != "trigger"}
+    found = {name: sql for _, name, sql in rows}
     for name, sql in _declared().items():
         there = found.get(name)
         if there != sql and (versions.schema <= VERSION or not _has_same_kind(there, sql)):
             raise SchemaError(f"its {name} is not kvsync's")
-    for type, name, _ in rows:
-        if type == "trigger":
+    for type, name, sql in rows:
+        if type == "trigger" and sql != _declared().get(name):
             raise SchemaError(f"its trigger {name!r} is not kvsync's")
 
 
@@ -252,9 +281,19 @@ def _has_same_kind(there: object, sql: str) -> bool:
 @cache
 def _declared() -> dict[str, str]:
     """What SQLite's own table of tables says of ours: `create` and the kind in capitals."""
-    statements = re.findall(r"^create [^;]*", TABLES, re.MULTILINE)
-    found = [re.fullmatch(_CREATE, each) for each in statements]
+    found = [re.fullmatch(_CREATE, each) for each in _statements()]
     return {each["name"]: f"CREATE {each['kind'].upper()} {each['rest']}" for each in found if each}
+
+
+def _statements() -> list[str]:
+    """Those of `TABLES`; a trigger's has semicolons inside."""
+    statements, begun = [], ""
+    for line in TABLES.splitlines(keepends=True):
+        begun += "" if line.startswith("--") else line
+        if sqlite3.complete_statement(begun):
+            statements.append(begun.strip())
+            begun = ""
+    return statements
 
 
 def check(found: Versions, *, writing: bool) -> None:
@@ -272,7 +311,7 @@ def create(connection: sqlite3.Connection) -> None:
     """Make the tables, all or none."""
     connection.execute("begin immediate")
     try:
-        for statement in TABLES.split(";\n"):
+        for statement in _statements():
             connection.execute(statement)
         connection.executemany(
             "insert into kvsync_meta (key, value) values (?, ?)",

@@ -206,12 +206,13 @@ class SqliteEngine:
         *,
         patience: float | None = None,
         urgent: bool = False,
+        bulk: bool = False,
     ) -> T:
         place = self.place_for_writing()
         outer = self.open_transaction(place)
         if outer is not None:
             return outer.join().nested(work)
-        return run(self, place, work, patience, urgent=urgent)
+        return run(self, place, work, patience, urgent=urgent, bulk=bulk)
 
     def transaction(self) -> Block:
         return Block(self)

@@ -79,7 +79,7 @@ class SqliteTransaction:
                     unlock(link.gate, UNLOCK)
                 place.give(link)
 
-    def commit(self) -> None:
+    def commit(self, *, bulk: bool = False) -> None:
         """Raises: TransactionError, BusyError, StorageError; nothing of it is kept then."""
         assert self._link is not None
         if self._broken is not None:
@@ -90,8 +90,8 @@ class SqliteTransaction:
             self._commit_once()
         except Obstructed as obstacle:  # in a rollback journal, readers block a commit
             self._engine.wait(obstacle, self._commit_once)
-        if self._link.writes >= CHECK_EVERY:
-            self._link.look_after_log()
+        if bulk or self._link.writes >= CHECK_EVERY:
+            self._link.look_after_log(bulk=bulk)
 
     def _commit_once(self) -> None:
         assert self._link is not None
@@ -223,13 +223,14 @@ def run(
     patience: float | None,
     *,
     urgent: bool,
+    bulk: bool,
 ) -> T:
     """What `work` returns, its statements one commit; nothing at all if it raises."""
     transaction = SqliteTransaction(engine, place)
     try:
         begin(engine, transaction, patience, urgent=urgent)
         result = work(transaction)
-        transaction.commit()
+        transaction.commit(bulk=bulk)
     finally:
         try:
             transaction.end()

@@ -15,6 +15,9 @@
                    one who waits, `ticket`, and not been claimed
         DEAD       place: the wall time of its death
 
+What is done most, putting and taking a single item while there is nothing else to see to, is one
+statement each: an insert into a view, whose trigger changes the item and the queue's row.
+
 Three lines of tickets, each in the order of asking: who wants an item ("queue"), who wants to put
 one ("queue-put"), who waits until all is done ("queue-join").
 
@@ -88,6 +91,40 @@ _PUT = """
     insert into kvsync_item (queue, state, place, id, priority, value, key, since, attempts)
     values (:queue, :state, :place, :id, :priority, :value, :key, :since, 0)
 """
+_PUT_ONE = """
+    insert into kvsync_item_in (queue, place, id, priority, value, since)
+    select :queue, -:priority, last + 1, :priority, :value, :now
+    from kvsync_queue where name = :queue and shut = 0 and maxsize = :maxsize
+    and (maxsize = 0 or size < maxsize) and mark <= :now and mark > :now - :mark_every
+    and not exists (select 1 from kvsync_item where queue = :queue and state = 2)
+    and not exists (select 1 from kvsync_ticket where space = 'queue' and name = :queue)
+    returning id
+"""
+"""An item without delay and key, if there is room and nobody waits, neither for room nor for it;
+where it puts nothing, `Items.put` does the rest."""
+
+_FIRST_ONE = """
+    from kvsync_queue, (
+        select * from kvsync_item where queue = :queue and state = 0 order by place, id limit 1)
+    where name = :queue and shut < 2 and mark <= :now and mark > :now - :mark_every
+    and (kvsync_queue.due is null or kvsync_queue.due > :now)
+    and not exists (select 1 from kvsync_item where queue = :queue and state = 2)
+"""
+_HAND_OUT_ONE = f"""
+    insert into kvsync_item_out (queue, place, id, priority, value, key, since, attempts, error,
+        session, attempt, max_attempts, taken, until, receipt)
+    select queue, place, id, priority, value, key, since, attempts + 1, error, :session, :attempt,
+        :max_attempts, :now, :until, receipts + 1
+    {_FIRST_ONE} returning receipt as place, id, priority, value, key, since, attempts, error
+"""
+"""The first ready item, if there is nothing else to see to; else `Items.hand_out` does it."""
+
+_GET_ONE = f"""
+    insert into kvsync_item_got (queue, {_COLUMNS})
+    select queue, {_COLUMNS} {_FIRST_ONE} returning {_COLUMNS}
+"""
+"""The same for good; else `Items.take` goes on."""
+
 _FIRST = f"""
     select {_COLUMNS} from kvsync_item where queue = :queue and state = 0
     order by place, id limit :count
@@ -294,6 +331,18 @@ class Items:
             self.give(transaction)
         return ids
 
+    def put_one(self, draft: Draft, maxsize: int) -> list[int]:
+        """A commit of its own: its id, or nothing if there is more to it than that."""
+        if draft.due is not None or draft.key is not None:
+            return []
+        row = {
+            **self._first(self.engine.now()),
+            "maxsize": maxsize,
+            "priority": draft.priority,
+            "value": draft.value,
+        }
+        return [number for (number,) in self.engine.write(_PUT_ONE, row)]
+
     def _put(self, transaction: Transaction, draft: Draft, number: int) -> None:
         value, priority, key, due = draft
         state, place = _beginning(priority, due)
@@ -369,6 +418,8 @@ class Items:
 
     def take(self, transaction: Transaction, count: int) -> list[Kept]:
         """Take the first ready items away for good. Raises: ShutDown."""
+        if count == 1 and (rows := transaction.execute(_GET_ONE, self._first(transaction.now))):
+            return [Kept._make(rows[0])]
         rows = transaction.execute(_FIRST, {"queue": self.queue, "count": count})
         if not rows:
             return []
@@ -395,6 +446,15 @@ class Items:
         self._hand_out(transaction, first[-1], shift, hand)
         self._after_taking(transaction, *after)
         return [_handed_out(kept, shift) for kept in first]
+
+    def hand_out_one(self, hand: Hand, patience: float | None) -> list[Kept]:
+        """A commit of its own: the first ready item; nothing if there is more to it than that."""
+        row = {**hand._asdict(), **self._first(self.engine.now())}
+        rows = self.engine.write(_HAND_OUT_ONE, row, patience=patience, sure=True)
+        return list(map(Kept._make, rows))
+
+    def _first(self, now: float) -> dict[str, object]:
+        return {"queue": self.queue, "now": now, "mark_every": _MARK_EVERY}
 
     def _hand_out(self, transaction: Transaction, last: Kept, shift: int, hand: Hand) -> None:
         row = {

@@ -32,6 +32,8 @@ class Putting:
         All or none are put. Raises: queue.Full after `timeout` seconds (None: never), ShutDown,
         LimitError; TransactionError if it would have to wait in a transaction.
         """
+        if len(drafts) == 1 and (found := self._items.put_one(drafts[0], self._maxsize)):
+            return found
         ids = self._engine.transact(partial(self._try, drafts))
         if ids is None or ids:
             return ids

@@ -494,7 +494,7 @@ class Queue(Primitive):
         It does so a thousand at a time, so that others can write in between.
         """
         removed = 0
-        while chunk := self._engine.transact(self._purge_some):
+        while chunk := self._engine.transact(self._purge_some, bulk=True):
             removed += chunk
         return removed
 

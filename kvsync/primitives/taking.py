@@ -41,6 +41,10 @@ class Attempt:
         self._numbered = True
         return self.session.next_attempt()
 
+    def take_one(self, patience: float | None) -> list[Kept]:
+        """The first ready item, if one statement can take it. Raises: DecodeError."""
+        raise NotImplementedError
+
     def take(self, transaction: Transaction) -> list[Kept]:
         """What is ready, and nobody waits for. Raises: ShutDown, DecodeError."""
         raise NotImplementedError
@@ -121,6 +125,11 @@ class Reserving(Attempt):
         until = self._visibility and self.session.engine.boot() + self._visibility
         return Hand(self._session_id, self.number, self._max_attempts, until)
 
+    def take_one(self, patience: float | None) -> list[Kept]:
+        if self.count > 1:
+            return []
+        return self._read(self.items.hand_out_one(self._hand(), patience))
+
     def take(self, transaction: Transaction) -> list[Kept]:
         return self._read(self.items.hand_out(transaction, self.count, self._hand()))
 
@@ -151,6 +160,10 @@ class Getting(Attempt):
             return []
         more = self.count - 1 and self.items.take(transaction, self.count - 1)
         return self._note(transaction, [first, *(more or [])])
+
+    def take_one(self, patience: float | None) -> list[Kept]:  # noqa: ARG002
+        """None: what an interrupted statement of its own took would be lost."""
+        return []
 
     def _note(self, transaction: Transaction, kept: list[Kept]) -> list[Kept]:
         if self._read(kept):
@@ -209,8 +222,10 @@ class Taking:
         self._session.undo_leftovers()
         self._tend()
         patience = None if timeout is None else max(timeout, GATE_PATIENCE)
-        found = self._engine.transact(attempt.take, patience=patience) or self._after_a_look(
-            attempt, timeout
+        found = (
+            attempt.take_one(patience)
+            or self._engine.transact(attempt.take, patience=patience)
+            or self._after_a_look(attempt, timeout)
         )
         if not found:
             raise queue.Empty
