@@ -22,12 +22,15 @@ class Field:
     def folder(self, peer: Peer) -> str:
         return os.path.join(self._folder, peer.name.replace(" ", "-"))
 
+    def make_folder(self, peer: Peer) -> str:
+        os.makedirs(self.folder(peer))
+        return self.folder(peer)
+
     def admit(self, peer: Peer, stack: ExitStack) -> None:
         """Start the peer, or note why it cannot take part."""
         try:
             self.versions[peer.name] = peer.version()
-            os.makedirs(self.folder(peer))
-            stack.enter_context(peer.serving(self.folder(peer)))
+            stack.enter_context(peer.serving(self.make_folder(peer)))
             self.ready[peer.name] = peer
         except Unavailable as reason:
             self._report.skipped[peer.name] = str(reason)

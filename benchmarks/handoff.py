@@ -5,6 +5,7 @@ Both ends are taken from the machine's one monotonic clock, in two processes.
 
 import multiprocessing
 import os
+import random
 import signal
 import time
 from array import array
@@ -17,8 +18,8 @@ from benchmarks.crew import Stint
 from benchmarks.peers.lockers import Locker
 from benchmarks.rounds import Round
 
-_HELD = 0.05
-"""Seconds for which it is held while the other one waits."""
+_HELD = (0.02, 0.12)
+"""Seconds for which it is held while the other one waits: at random, so no side's polls meet it."""
 
 _PATIENCE = 60.0
 
@@ -49,7 +50,7 @@ def hand_over(peer: Locker, folder: str, times: int) -> list[int]:
 def _one_hand_over(holder: Any, waiter: Any) -> int:
     ask(holder, "acquire")
     waiter.send("acquire")
-    time.sleep(_HELD)
+    time.sleep(random.uniform(*_HELD))
     released, _ = ask(holder, "release")
     _, acquired = receive(waiter)
     ask(waiter, "release")
@@ -67,7 +68,7 @@ def _one_recovery(steps: Steps, waiter: Any) -> int:
     with worker(steps) as holder:
         ask(holder, "acquire")
         waiter.send("acquire")
-        time.sleep(_HELD)
+        time.sleep(random.uniform(*_HELD))
         holder.send("pid")
         pid = receive(holder)
         killed = time.monotonic_ns()

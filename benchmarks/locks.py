@@ -7,7 +7,7 @@ the p99 of the process that fared worst; both are shown.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from benchmarks import handoff
@@ -19,6 +19,7 @@ from benchmarks.peers.lockers import (
     DiskCacheLock,
     Fasteners,
     FileLocker,
+    Floor,
     KvsyncLock,
     Locker,
     Portalocker,
@@ -35,6 +36,9 @@ PEERS = (
     Fasteners(),
     Portalocker(),
 )
+FLOOR = Floor()
+"""In the table of hand-overs only: what they cost at least."""
+
 _HELD = 0.001
 
 
@@ -49,8 +53,10 @@ def run(options: Options) -> Report:
             tells=True,
             **lengths,  # type: ignore[arg-type]
         )
-        handed = _timed(field, options, handoff.hand_over, lambda _: True)
-        saved = _timed(field, options, handoff.recover, lambda peer: peer.recovers)
+        with FLOOR.serving(field.make_folder(FLOOR)):
+            handed = _timed(field, options, handoff.hand_over, [*field.ready.values(), FLOOR])
+        recovering = [peer for peer in field.ready.values() if getattr(peer, "recovers", False)]
+        saved = _timed(field, options, handoff.recover, recovering)
         report.tables += [
             _alone(alone),
             _crowd(crowd, options.contenders),
@@ -102,12 +108,12 @@ def _timed(
     field: Field,
     options: Options,
     measure: handoff.Measure,
-    takes_part: Callable[[Locker], bool],
+    peers: Iterable[Peer],
 ) -> dict[str, Measured]:
     sides = {
-        name: partial(handoff.one_round, measure, peer, field.folder(peer), options.handoffs)
-        for name, peer in field.ready.items()
-        if isinstance(peer, Locker) and takes_part(peer)
+        peer.name: partial(handoff.one_round, measure, peer, field.folder(peer), options.handoffs)
+        for peer in peers
+        if isinstance(peer, Locker)
     }
     return in_turn(sides, options.rounds)
 
@@ -166,7 +172,8 @@ def _latencies(title: str, measured: dict[str, Measured]) -> Table:
 
 def _sides(field: Field, skipped: dict[str, str]) -> Table:
     versions = field.versions | {name: f"SKIPPED: {why}" for name, why in skipped.items()}
-    rows = [[peer.name, versions[peer.name], peer.setting] for peer in PEERS]
+    versions[FLOOR.name] = FLOOR.version()
+    rows = [[peer.name, versions[peer.name], peer.setting] for peer in (*PEERS, FLOOR)]
     return Table("Lock, the sides", ["side", "version", "setting"], rows)
 
 

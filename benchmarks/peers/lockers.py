@@ -1,7 +1,9 @@
 """The sides of the lock benchmark, each at its default settings."""
 
 import os
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from benchmarks.peers import Peer
@@ -84,3 +86,54 @@ class Portalocker(Locker):
         from portalocker import Lock
 
         return Lock(os.path.join(folder, "lock"), timeout=60)
+
+
+class Floor(Locker):
+    """What nobody can go below who notes in SQLite who has it: a pipe, and a commit on each side.
+
+    No lock: whoever dies with the byte keeps it, and none is in any order.
+    """
+
+    name = "floor"
+    setting = "no lock: `release` is one `update` and a byte into a FIFO, `acquire` the reverse"
+
+    def version(self) -> str:
+        return f"SQLite {sqlite3.sqlite_version}"
+
+    @contextmanager
+    def serving(self, folder: str) -> Iterator[None]:
+        with closing(self._connect(folder)) as connection:
+            connection.execute("pragma journal_mode=wal").fetchall()
+            connection.execute("create table lock (holder integer)")
+            connection.execute("insert into lock values (0)")
+            path = os.path.join(folder, "fifo")
+            os.mkfifo(path)
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                os.write(descriptor, b".")
+                yield
+            finally:
+                os.close(descriptor)
+
+    def locker(self, folder: str) -> tuple[Callable[[], object], Callable[[], object]]:
+        execute = self._connect(folder).execute
+        descriptor = os.open(os.path.join(folder, "fifo"), os.O_RDWR)
+
+        def note(holder: int) -> None:
+            execute("update lock set holder = ? returning holder", (holder,)).fetchall()
+
+        def acquire() -> None:
+            os.read(descriptor, 1)
+            note(os.getpid())
+
+        def release() -> None:
+            note(0)
+            os.write(descriptor, b".")
+
+        return acquire, release
+
+    def _connect(self, folder: str) -> sqlite3.Connection:
+        path = os.path.join(folder, "floor.db")
+        connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+        connection.execute("pragma synchronous=normal").fetchall()
+        return connection
