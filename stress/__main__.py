@@ -1,97 +1,84 @@
 """`python -m stress`: long, hard use of kvsync by many processes.
 
 Exit status: 0 if every invariant held, 1 if one was violated, 2 if it cannot run here, nor any of
-the scenarios.
+the scenarios, 130 if it was interrupted.
 """
 
 import argparse
-import random
-import shlex
+import os
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import kvsync
 from kvsync.engine.sqlite import Health
-from stress import report
+from stress import mutants, nemeses, options, pages, report
+from stress.record import Run, ScenarioResult
 from stress.scenarios import ALL, invariant, twins
-from stress.stage import HISTORIES, SOUND, Outcome, Skipped, Stage, Terms
+from stress.stage import Skipped, Stage, Terms
 
-_HISTORIES = "windows in which each scenario records one to be checked (default: %(default)s)"
+_CLEARING = 10.0
+"""Seconds after which a second interrupt counts: a finalizer may have swallowed the first."""
 
-DEFAULT = [name for name, scenario in ALL.items() if not getattr(scenario, "SLOW", False)]
-"""Those that run when none is named."""
-
-UNITS = sorted({scenario.UNIT for scenario in ALL.values()})
+_ROOM = 64 << 20
+"""Bytes that must be free where the stores are made."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _options(given)
-    if options.list:
+class Unable(Exception):
+    """The program cannot run here; says why."""
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "python -m stress") -> int:
+    """Run the program; returns its exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if [*given[:1]] == ["mutants"]:
+        from stress.mutants import command
+
+        return command.main(given[1:], f"{program} mutants")
+    asked = options.parse(given, program)
+    if asked.list:
         print(_listing())
         return 0
-    options.seed = random.randrange(2**32) if options.seed is None else options.seed
+    mutants.break_if_told()
+    interrupt = Interrupt()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     try:
-        print(report.header(options.seed, _command(given, options.seed), _probe(options.store)))
-    except (OSError, kvsync.KvsyncError) as error:
-        print(f"stress: cannot run here: {error}", file=sys.stderr)
+        facts = report.facts(_probe(asked.store))
+        pages.require(asked.report)
+        return _run_and_tell(asked, facts)
+    except (OSError, kvsync.KvsyncError, Unable) as error:
+        print(f"stress: cannot run in {_where(asked.store)}: {error}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _run_all(options)
     except KeyboardInterrupt:
-        print("stress: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return _interrupted()
 
 
-def _options(given: Sequence[str]) -> argparse.Namespace:
-    parser = _parser()
-    options = parser.parse_args(given)
-    options.scenario = options.scenario or DEFAULT
-    for name in options.scenario:
-        if options.twin not in ALL[name].WAYS:
-            parser.error(f"{name} has no twin {options.twin!r}, but: {', '.join(twins(ALL[name]))}")
-    return options
+class Interrupt:
+    """Ends the run at the first signal; what follows shortly does not disturb its clearing away."""
+
+    def __init__(self) -> None:
+        self._raised = -_CLEARING
+
+    def __call__(self, *_: object) -> None:
+        if time.monotonic() >= self._raised + _CLEARING:
+            self._raised = time.monotonic()
+            raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m stress", description=__doc__.split("\n\n")[0])
-    add = parser.add_argument
-    add("--list", action="store_true", help="say what there is, and do nothing")
-    add(
-        "--scenario",
-        action="append",
-        choices=ALL,
-        help="only this one; may be repeated (default: all but those marked as slow)",
-    )
-    add("--seed", type=int, help="of all that is random here")
-    add("--minutes", type=_positive, default=1.0, help="for all scenarios together (default: 1)")
-    add("--seconds", type=_positive, help="for each scenario, instead of --minutes")
-    for unit in UNITS:
-        of = ", ".join(name for name, scenario in ALL.items() if unit == scenario.UNIT)
-        add(f"--{unit}", type=_count, metavar="N", help=f"go on until there were N {unit}: {of}")
-    add("--processes", type=_count, metavar="N", help="that write in each scenario")
-    add("--histories", type=_count, default=HISTORIES, metavar="N", help=_HISTORIES)
-    add("--store", metavar="PATH", help="folder in which the stores are made")
-    add("--twin", default=SOUND, help="run a broken twin (see --list), which must be caught")
-    return parser
-
-
-def _positive(text: str) -> float:
-    if (number := float(text)) <= 0:
-        raise ValueError
-    return number
-
-
-def _count(text: str) -> int:
-    return int(_positive(str(int(text))))
+def _interrupted() -> int:
+    print("stress: interrupted", file=sys.stderr)
+    return 128 + signal.SIGINT
 
 
 def _listing() -> str:
@@ -101,15 +88,13 @@ def _listing() -> str:
 def _described(scenario: ModuleType) -> str:
     broken = ", ".join(twins(scenario))
     slow = "slow; " if getattr(scenario, "SLOW", False) else ""
-    facts = f"{slow}counts {scenario.UNIT}; {scenario.PROCESSES} processes; twins: {broken}"
-    return f"{invariant(scenario)}\n    {facts}"
+    faults = ", ".join(nemeses.borne(scenario)) or "none"
+    facts = f"counts {scenario.UNIT}; {scenario.PROCESSES} processes; faults: {faults}"
+    return f"{invariant(scenario)}\n    {slow}{facts}; twins: {broken}"
 
 
-def _command(given: Sequence[str], seed: int) -> str:
-    chosen = any(each.split("=")[0] == "--seed" for each in given)
-    return shlex.join(
-        ["python", "-m", "stress", *given, *([] if chosen else ["--seed", str(seed)])]
-    )
+def _where(parent: str | None) -> str:
+    return parent or tempfile.gettempdir()
 
 
 @contextmanager
@@ -122,44 +107,85 @@ def _folder(parent: str | None) -> Iterator[str]:
 
 
 def _probe(parent: str | None) -> Health:
-    """Raises: OSError and KvsyncError where no store can be."""
+    """Raises: OSError, KvsyncError and Unable where no store can be."""
+    if not os.path.isdir(_where(parent)):
+        raise Unable("there is no such folder")
+    if not os.access(_where(parent), os.W_OK | os.X_OK):
+        raise Unable("it may not be written to")
+    if (free := shutil.disk_usage(_where(parent)).free) < _ROOM:
+        raise Unable(f"{free >> 20} MB are free there, {_ROOM >> 20} are needed")
     with _folder(parent) as folder, kvsync.open(Path(folder) / "probe.db") as store:
         return store.check()
 
 
-def _run_all(options: argparse.Namespace) -> int:
-    seconds = options.seconds or options.minutes * 60 / len(options.scenario)
-    outcomes = [_run(ALL[name], options, seconds) for name in options.scenario]
+def _run_and_tell(asked: argparse.Namespace, facts: dict[str, str]) -> int:
+    command, began = options.command(asked), time.monotonic()
+    run = Run(command, asked.seed, datetime.now(UTC).isoformat(timespec="seconds"), 0, facts, ())
+    print(report.header(run), flush=True)
+    status = 0
+    try:
+        for result in _results(asked):
+            print(report.violations(asked.seed, result), end="", flush=True)
+            run = replace(run, scenarios=(*run.scenarios, result))
+    except KeyboardInterrupt:
+        status = _interrupted()
     report.show("")
-    print(report.table(outcomes))
-    print(report.sums(outcomes))
-    print(report.remarks(outcomes), end="")
-    print(report.violations(outcomes), end="")
-    if any(outcome.violations for outcome in outcomes):
+    print(report.summary(run.scenarios))
+    if asked.report:
+        pages.write(asked.report, replace(run, seconds=time.monotonic() - began))
+    return status or _status(run.scenarios)
+
+
+def _status(results: Sequence[ScenarioResult]) -> int:
+    if any(result.violations for result in results):
         return 1
-    return 2 if all(outcome.skipped for outcome in outcomes) else 0
+    return 2 if all(result.skipped for result in results) else 0
 
 
-def _run(scenario: ModuleType, options: argparse.Namespace, seconds: float) -> Outcome:
-    goal = getattr(options, scenario.UNIT)
-    terms = Terms(options.seed, seconds, options.processes, goal, options.twin, options.histories)
-    with _folder(options.store) as folder:
-        stage = Stage(scenario, terms, folder, report.show)
-        skipped = ""
-        try:
-            scenario.run(stage)
-        except Skipped as reason:
-            skipped = str(reason)
-        except Exception:
-            stage.expect(False, traceback.format_exc())
-        return Outcome(
-            stage.name,
-            stage.elapsed,
-            stage.figures,
-            tuple(stage.remarks),
-            tuple(stage.violations),
-            skipped,
-        )
+def _results(asked: argparse.Namespace) -> Iterator[ScenarioResult]:
+    """One after the other. Raises: KeyboardInterrupt, after the one that was interrupted."""
+    for number, name in enumerate(asked.scenario, 1):
+        result = _run(name, number, asked)
+        yield result
+        if result.skipped == report.INTERRUPTED:
+            raise KeyboardInterrupt
+
+
+def _run(name: str, number: int, asked: argparse.Namespace) -> ScenarioResult:
+    scenario, seconds = ALL[name], options.seconds(asked)
+    terms = Terms(
+        asked.seed,
+        seconds,
+        asked.processes,
+        getattr(asked, scenario.UNIT),
+        asked.ops,
+        asked.nemesis,
+        asked.twin,
+        asked.histories,
+    )
+    total = len(asked.scenario)
+    show = partial(report.progress, number, total, (total - number) * seconds)
+    with _folder(asked.store) as folder:
+        stage = Stage(scenario, terms, folder, show)
+        if refused := options.not_borne(asked, name):
+            stage.remarks.append(f"it does not bear {', '.join(refused)}")
+        skipped = _perform(scenario, stage)
+        return stage.result(invariant(scenario), skipped, options.command_for(asked, name))
+
+
+def _perform(scenario: ModuleType, stage: Stage) -> str:
+    """Why it did not run, or not to its end; empty if it did."""
+    try:
+        if nemeses.borne(scenario) and not stage.nemeses:
+            raise Skipped(f"it needs the nemesis {' or '.join(nemeses.borne(scenario))}")
+        scenario.run(stage)
+    except Skipped as reason:
+        return str(reason)
+    except KeyboardInterrupt:
+        return report.INTERRUPTED
+    except Exception:
+        stage.expect(False, traceback.format_exc())
+    return ""
 
 
 if __name__ == "__main__":

@@ -1,34 +1,52 @@
-"""The processes of a scenario: spawned, killed at random, stopped, and always reaped."""
+"""The processes of a scenario: spawned, struck by what the run does to them, always reaped."""
 
 import multiprocessing
 import os
 import random
+import select
 import signal
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection
+from functools import partial
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 import kvsync
+from stress import leaks, mutants, nemeses
+from stress.history import Recording, now
 from stress.journal import Journal
+from stress.nemeses import Nemesis, fork
+from stress.record import Fault
 from stress.stage import Stage
+from stress.tally import Column, Tally
 from stress.windows import Scribe, Windows
 
-PATIENCE = 120.0
+PATIENCE = float(os.environ.get("KVSYNC_STRESS_PATIENCE", "120"))
 """Seconds after which a process is taken to hang."""
 
-_LONGEST_LIFE = 0.03
-_KILLED_UNREADY = 0.1
+_FAR_APART = 1_000_000
+"""More processes there are not."""
 
-_context = multiprocessing.get_context("spawn")
+_spawning = multiprocessing.get_context("spawn")
+_forking = multiprocessing.get_context("forkserver")
+_forking.set_forkserver_preload(["stress.scenarios"])
+"""Who takes a killed one's place is forked from a process that has done nothing but import: most of
+the time that a new interpreter takes is that of its imports, and kills would wait for it."""
 
-new_barrier = _context.Barrier
+_LONGEST_FOLDER = 60
+"""Characters of the temporary folder's path: the process that forks has a socket below it, whose
+path may have about a hundred."""
+
+new_barrier = _spawning.Barrier
 
 
 @dataclass(frozen=True)
@@ -40,8 +58,8 @@ class Orders:
     number: int
     seed: str
     way: str
-    master: int
     windows: Windows
+    forks: bool
 
 
 class Worker:
@@ -54,36 +72,59 @@ class Worker:
         self.store = store
         self.journal = journal
         self.chance = random.Random(orders.seed)
-        self.window = Scribe(orders.windows, orders.number).window
         self._orders = orders
+        self._master = select.poll()
+        self._master.register(_sentinel_of_master(), select.POLLIN)
+        self.window = self.window_of(0)
         self._is_ready = False
+        self._tally = Tally(orders.folder)
+
+    def window_of(self, thread: int) -> Callable[[], tuple[str, Recording]]:
+        """The `window` of one of its threads, where these are to be told apart."""
+        return Scribe(self._orders.windows, self.number + thread * _FAR_APART).window
 
     def going_on(self) -> bool:
         """Whether to do another round: nobody has said to stop, and the master lives."""
-        return os.getppid() == self._orders.master and not os.path.exists(
-            _stop(self._orders.folder)
-        )
+        return not self._master.poll(0) and not os.path.exists(_stop(self._orders.folder))
 
     def ready(self) -> None:
-        """Tell the master, once, that work has begun."""
-        if not self._is_ready:
+        """Work has begun, says the first of these; each other one, that an operation was done."""
+        if self._is_ready:
+            self._tally.add(self.number, Column.OPERATIONS)
+        else:
             self._is_ready = True
             self.pipe.send(None)
+
+    def may_fork(self) -> None:
+        """From now on the master may have this process fork."""
+        forked = partial(self._tally.add, self.number, Column.FORKS)
+        fork.obey(self._orders.seed, self.store, forked, self.explain)
 
     def explain(self) -> None:
         """Leave the exception that is being handled for the master to read."""
         _explain(self._orders)
 
 
+def _sentinel_of_master() -> int:
+    """A descriptor that is readable when the master is no more, whoever forked us."""
+    master = multiprocessing.parent_process()
+    assert master is not None
+    sentinel: int = master.sentinel
+    return sentinel
+
+
 Job = Callable[..., None]
 
 
 def _perform(job: Job, orders: Orders, pipe: Any, more: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the master ends us
     try:
+        mutants.break_if_told()
         journal = Journal(orders.folder, orders.number)
         with journal, kvsync.open(orders.path) as store:
-            job(Worker(orders, pipe, store, journal), *more)
+            worker = Worker(orders, pipe, store, journal)
+            if orders.forks:
+                worker.may_fork()
+            job(worker, *more)
     except BaseException:
         _explain(orders)
         sys.exit(1)
@@ -102,24 +143,43 @@ def _failure(orders: Orders) -> str:
     return os.path.join(orders.folder, f"failure-{orders.number}")
 
 
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Processes that are started here never hear of Ctrl-C: the master ends them."""
+    resource_tracker.ensure_running()  # it unblocks signals when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Member:
     """A worker as the master sees it."""
 
-    def __init__(self, job: Job, orders: Orders, more: tuple[Any, ...]) -> None:
+    def __init__(self, job: Job, orders: Orders, more: tuple[Any, ...], context: Any) -> None:
         self.job = job
         self.more = more
-        self.killed = self._working = False
+        self.number = orders.number
+        self.killed = self.hung = self._working = False
         self._failure = _failure(orders)
-        self.pipe, theirs = _context.Pipe()
-        self.process = _context.Process(target=_perform, args=(job, orders, theirs, more))
-        self.process.start()
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_perform, args=(job, orders, theirs, more))
+        with _no_interrupts():
+            self.process.start()
         theirs.close()
+
+    @property
+    def pid(self) -> int:
+        pid: int = self.process.pid
+        return pid
 
     def works(self) -> bool:
         """Wait until it says that its work has begun; False if it ends or hangs instead."""
         with suppress(EOFError):
-            if not self._working and self.pipe.poll(PATIENCE):
-                self._working = self.pipe.recv() is None
+            if not self._working and not self.hung:
+                self.hung = not self.pipe.poll(PATIENCE)
+                self._working = not self.hung and self.pipe.recv() is None
         return self._working
 
     def kill(self) -> None:
@@ -129,12 +189,12 @@ class Member:
     def join(self) -> str | None:
         """Reap it, by force after a while; what was wrong, or None."""
         self.process.join(PATIENCE)
-        hung = self.process.is_alive()
-        if hung:
+        if self.process.is_alive():
+            self.hung = True
             self.process.kill()
             self.process.join()
         self.pipe.close()
-        return "it hung" if hung else self._complaint()
+        return "it hung" if self.hung else self._complaint()
 
     def _complaint(self) -> str | None:
         if os.path.exists(self._failure):
@@ -154,50 +214,93 @@ class Crew:
     def __init__(self, stage: Stage) -> None:
         self.killed = 0
         self.members: list[Member] = []
+        self.chance = stage.chance
+        self.tally = Tally(stage.folder)
         self._stage = stage
         self._hired = 0
+        self._done_by_the_gone = 0
+        self._spared: Member | None = None
+        self._nemeses: list[Nemesis] = [
+            nemesis for name, nemesis in nemeses.STRIKERS.items() if name in stage.nemeses
+        ]
+        self._leaks = leaks.Watch(stage.path + "-wal")
+        stage.attend(self)
 
     def start(self, job: Job, how_many: int = 1, *more: Any) -> list[Member]:
         """Spawn processes that run `job(worker, *more)`."""
-        new = [Member(job, self._orders(), more) for _ in range(how_many)]
-        self.members += new
-        return new
+        return [self._start(job, more, _spawning) for _ in range(how_many)]
+
+    def _start(self, job: Job, more: tuple[Any, ...], context: Any) -> Member:
+        member = Member(job, self._orders(), more, context)
+        self.members.append(member)
+        return member
 
     def assemble(self) -> None:
-        """Return when all work, and begin the stage."""
+        """Return when all work, and begin the stage.
+
+        From now on one of them, if there are others, lives to the end, so that it shows leaks.
+        """
         for member in self.members:
-            member.works()
+            if not member.works() and member.hung:
+                break  # so may all others, and each of them takes its time
+        self._spared = self.members[-1] if len(self.members) > 1 else None
         self._stage.begin()
 
     def _orders(self) -> Orders:
         stage = self._stage
         self._hired += 1
         seed = f"{stage.seed}/{self._hired}"
-        return Orders(
-            stage.path, stage.folder, self._hired, seed, stage.way, os.getpid(), stage.windows
-        )
+        forks = any(isinstance(each, fork.Fork) for each in self._nemeses)
+        where = stage.path, stage.folder
+        return Orders(*where, self._hired, seed, stage.way, stage.windows, forks)
 
-    def be_killed(self) -> None:
-        """Once all work, kill one after the other until the stage has enough."""
+    def look(self) -> None:
+        """At what the longest-lived member needs."""
+        if self.members:
+            self._leaks.look((self._spared or self.members[0]).pid)
+
+    def operations(self) -> int:
+        """How many the workers say are done, those included that are gone."""
+        return self._done_by_the_gone + sum(map(self._operations_of, self.members))
+
+    def _operations_of(self, member: Member) -> int:
+        return self.tally.read(member.number, Column.OPERATIONS)
+
+    @property
+    def mortals(self) -> list[Member]:
+        """Those that may be killed."""
+        return [member for member in self.members if member is not self._spared]
+
+    def be_struck(self) -> None:
+        """Once all work, strike one after the other, at least one, until the stage has enough."""
         self.assemble()
+        self.strike()
         while not self._stage.enough(self.killed):
-            self.kill_one()
+            self.strike()
 
-    def kill_one(self) -> None:
-        """SIGKILL a member at a random instant, now and then while it starts, and replace it."""
-        chance = self._stage.chance
-        victim = chance.choice(self.members)
-        if chance.random() >= _KILLED_UNREADY and victim.works():
-            time.sleep(chance.uniform(0, _LONGEST_LIFE))
-        self.replace(victim)
+    def strike(self) -> None:
+        """Do one of the things that the run does to processes, to one of them."""
+        weights = [nemesis.WEIGHT for nemesis in self._nemeses]
+        (nemesis,) = self.chance.choices(self._nemeses, weights)
+        nemesis.strike(self)
+
+    def note(self, fault: Fault) -> None:
+        """It has been done."""
+        self._stage.struck(fault)
+
+    def kill(self, victim: Member) -> None:
+        """SIGKILL a member, once."""
+        if not victim.killed:
+            victim.kill()
+            self.note(Fault("kill", victim.number, now()))
+            self.killed += 1
 
     def replace(self, victim: Member) -> Member:
         """SIGKILL a member, reap it, and start another in its place; returns that one."""
-        victim.kill()
-        self.killed += 1
+        self.kill(victim)
         self._dismiss(victim)
-        (new,) = self.start(victim.job, 1, *victim.more)
-        return new
+        forks = len(tempfile.gettempdir()) <= _LONGEST_FOLDER
+        return self._start(victim.job, victim.more, _forking if forks else _spawning)
 
     def until(self, holds: Callable[[], object]) -> None:
         """Return once it holds. Raises: Broken if it never does, or if a member ends meanwhile."""
@@ -228,8 +331,16 @@ class Crew:
 
     def _dismiss(self, member: Member) -> None:
         self.members.remove(member)
+        self._spared = None if member is self._spared else self._spared
         complaint = member.join()
+        self._done_by_the_gone += self._operations_of(member)
         self._stage.expect(complaint is None, f"{member.process.name}: {complaint}")
+
+    def _expect_no_leaks(self) -> None:
+        self.look()
+        self._stage.figures |= self._leaks.figures()
+        for flaw in self._leaks.flaws():
+            self._stage.expect(False, flaw)
 
     def tell_to_stop(self) -> None:
         """From now on `going_on` says no."""
@@ -240,6 +351,8 @@ class Crew:
         self.tell_to_stop()
         for member in list(self.members):
             self._dismiss(member)
+            if member.hung:
+                return  # so may all others, and each of them takes its time
 
     def __enter__(self) -> "Crew":
         return self
@@ -252,13 +365,37 @@ class Crew:
     ) -> bool:
         try:
             if error is None:
+                self._expect_no_leaks()
                 self.stop()
         finally:
             self._end()
         return isinstance(error, Broken)
 
     def _end(self) -> None:
+        """By force, with whatever they started, unless all have stopped."""
+        theirs = _frozen({member.pid for member in self.members})
         for member in self.members:
             member.kill()
+        for process in theirs:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         for member in self.members:
             member.join()
+        psutil.wait_procs(theirs, PATIENCE)
+
+
+def _frozen(members: set[int]) -> list[psutil.Process]:
+    """What these children of ours started, all of it stopped, so that it starts nothing more."""
+    seen: set[psutil.Process] = set()
+    while members and (new := _family(members) - seen):
+        for process in new:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        seen |= new
+    return [process for process in seen if process.pid not in members]
+
+
+def _family(members: set[int]) -> set[psutil.Process]:
+    """They, and what they started; other children of ours live on."""
+    others = {each for each in psutil.Process().children() if each.pid not in members}
+    return {*psutil.Process().children(recursive=True)} - others

@@ -19,6 +19,8 @@ def expect_legal(stage: Stage, *checks: Check) -> None:
     """
     figures = Counter({"histories": 0, "checked operations": 0, "unknown outcomes": 0})
     for key, history in stage.windows.histories():
+        stage.latencies.look(history)
+        stage.spans.look(key, history)
         if violation := _violation(history, checks, figures):
             stage.violations.insert(0, f"the history of {key}: {violation}")  # it says most
             break

@@ -4,28 +4,65 @@ import os
 import platform
 import sqlite3
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import psutil
 
 import kvsync
 from kvsync.engine.sqlite import Health
-from stress.stage import Outcome
+from stress.record import Run, ScenarioResult
+from stress.stage import Stage
 
 _FEW = 5
 
 
-def header(seed: int, command: str, health: Health) -> str:
-    """All that one needs to repeat a run."""
+INTERRUPTED = "interrupted"
+"""Why a scenario has no verdict that somebody ended."""
+
+_EVERY = 0.1
+"""Seconds from one line of progress to the next."""
+
+
+def facts(health: Health) -> dict[str, str]:
+    """What the figures depend on."""
     bug = " (has the WAL-reset bug)" if health.has_wal_reset_bug else ""
-    facts = {
-        "seed": seed,
-        "Python": f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} CPUs",
+    memory = psutil.virtual_memory().total / (1 << 30)
+    return {
+        "Python": f"{platform.python_version()} on {platform.platform()}",
+        "machine": f"{os.cpu_count()} CPUs, {memory:.1f} GB of memory",
         "SQLite": f"{sqlite3.sqlite_version}{bug}",
         "kvsync": kvsync.__version__,
         "file system": health.filesystem,
-        "repeat with": command,
     }
-    return "\n".join(f"{name + ':':13}{fact}" for name, fact in facts.items())
+
+
+def header(run: Run) -> str:
+    """All that one needs to repeat a run."""
+    told = {"seed": run.seed, **run.facts, "repeat with": run.command}
+    return "\n".join(f"{name + ':':13}{fact}" for name, fact in told.items())
+
+
+class _Pace:
+    """When the line of progress was last shown."""
+
+    shown = 0.0
+
+
+def progress(number: int, total: int, rest: float, stage: Stage) -> None:
+    """How far a run is, in its scenario of that number, with `rest` seconds for those after it."""
+    if time.monotonic() >= _Pace.shown + _EVERY:
+        _Pace.shown = time.monotonic()
+        left = "" if stage.left is None else f", {stage.left + rest:.0f} s left"
+        done = f"{stage.operations:,} operations, {_struck(stage.strikes)}"
+        violated = f"{len(stage.violations)} violations"
+        show(f"{number}/{total} {stage.name}: {done}, {violated}{left}")
+
+
+def _struck(strikes: Mapping[str, int]) -> str:
+    """ "12 kills, 3 stops"."""
+    return ", ".join(f"{strikes.get(kind, 0):,} {kind}s" for kind in {"kill": 0, **strikes})
 
 
 def show(text: str) -> None:
@@ -34,45 +71,47 @@ def show(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def table(outcomes: Iterable[Outcome]) -> str:
+def summary(results: Sequence[ScenarioResult]) -> str:
+    """What is printed at the end."""
+    return f"{table(results)}\n{sums(results)}\n{remarks(results)}"
+
+
+def table(results: Iterable[ScenarioResult]) -> str:
     """A line for each scenario."""
-    rows = [("scenario", "outcome", "seconds", "figures"), *map(_row, outcomes)]
+    rows = [("scenario", "outcome", "seconds", "faults", "figures"), *map(_row, results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_aligned(row, widths) for row in rows)
 
 
-def remarks(outcomes: Iterable[Outcome]) -> str:
+def remarks(results: Iterable[ScenarioResult]) -> str:
     """What the scenarios say beside their figures."""
-    lines = [(outcome.name, remark) for outcome in outcomes for remark in outcome.remarks]
+    lines = [(result.name, remark) for result in results for remark in result.remarks]
     return "".join(f"\n{name}: {remark}" for name, remark in lines) + "\n" * bool(lines)
 
 
-def sums(outcomes: Iterable[Outcome]) -> str:
+def sums(results: Iterable[ScenarioResult]) -> str:
     """How many scenarios came to what; what was skipped proves nothing, and is counted too."""
-    counts = Counter(map(_verdict, outcomes))
+    counts = Counter(result.verdict for result in results)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("ok", "VIOLATED", "SKIPPED"))
 
 
-def violations(outcomes: Iterable[Outcome]) -> str:
-    """What was found wrong, the first few of each scenario."""
-    return "".join(
-        f"\n{outcome.name}: {violation}\n"
-        for outcome in outcomes
-        for violation in outcome.violations[:_FEW]
-    )
+def violations(seed: int, result: ScenarioResult) -> str:
+    """What was found wrong, the first of it, and how to see it again; empty if nothing was."""
+    if not result.violations:
+        return ""
+    show("")
+    found = "".join(f"\n{result.name}: {each}\n" for each in result.violations[:_FEW])
+    return f"{found}\n{result.name}: seed {seed}, repeat with: {result.repeat}\n"
 
 
-def _row(outcome: Outcome) -> tuple[str, str, str, str]:
-    figures = ", ".join(f"{name} {figure:,}" for name, figure in outcome.figures.items())
-    return outcome.name, _verdict(outcome), f"{outcome.seconds:.1f}", outcome.skipped or figures
-
-
-def _verdict(outcome: Outcome) -> str:
-    if outcome.violations:
-        return "VIOLATED"
-    return "SKIPPED" if outcome.skipped else "ok"
+def _row(result: ScenarioResult) -> tuple[str, ...]:
+    figures = ", ".join(f"{name} {figure:,}" for name, figure in result.figures.items())
+    faults = ", ".join(result.faults_used) or "none"
+    told = result.skipped or figures
+    return result.name, result.verdict, f"{result.seconds:.1f}", faults, told
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    name, verdict, seconds, figures = row
-    return f"{name:{widths[0]}}  {verdict:{widths[1]}}  {seconds:>{widths[2]}}  {figures}"
+    name, verdict, seconds, faults, figures = row
+    start = f"{name:{widths[0]}}  {verdict:{widths[1]}}  {seconds:>{widths[2]}}"
+    return f"{start}  {faults:{widths[3]}}  {figures}"

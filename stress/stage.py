@@ -3,16 +3,25 @@
 import os
 import random
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Protocol
 
 import kvsync
+from stress import nemeses
+from stress.history import now
 from stress.journal import UNKNOWN, acknowledged
+from stress.measures import Latencies, Spans, Throughput
+from stress.record import Books, Fault, ScenarioResult
 from stress.windows import Windows
 
 SOUND = "sound"
 """The way to do it that must hold; every other way in `WAYS` is a broken twin."""
+
+_KEPT_FAULTS = 2_000
+"""The latest, of those that are told one by one; all are counted."""
 
 HISTORIES = 40
 """In how many windows of a run calls are recorded, if nothing else is said."""
@@ -24,27 +33,41 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Terms:
-    """How long and how hard; `goal` in the scenario's unit ends it instead of `seconds`.
+    """How long and how hard.
 
-    The windows in which histories are recorded are spread over `seconds` in either case.
+    `goal`, in the scenario's unit, and `operations` end it instead of `seconds`; both, if both are
+    there. The windows in which histories are recorded are spread over `seconds` in either case.
     """
 
     seed: int
     seconds: float
     processes: int | None = None
     goal: int | None = None
+    operations: int | None = None
+    nemeses: tuple[str, ...] = nemeses.NAMES
     way: str = SOUND
     histories: int = HISTORIES
+
+
+class Attended(Protocol):
+    """The processes of a scenario, as far as its stage has to know."""
+
+    def look(self) -> None:
+        """What do they need?"""
+
+    def operations(self) -> int:
+        """How many they have done."""
 
 
 class Stage:
     """What a scenario's `run` is given. It collects figures and violations, and raises neither."""
 
     def __init__(
-        self, scenario: ModuleType, terms: Terms, folder: str, show: Callable[[str], None]
+        self, scenario: ModuleType, terms: Terms, folder: str, show: Callable[["Stage"], None]
     ) -> None:
         self.name = scenario.__name__.rpartition(".")[2]
         self.unit: str = scenario.UNIT
+        self.nemeses = tuple(each for each in nemeses.borne(scenario) if each in terms.nemeses)
         self.way = terms.way
         self.folder = folder
         self.path = os.path.join(folder, "store.db")
@@ -54,6 +77,12 @@ class Stage:
         self.figures: dict[str, float] = {}
         self.remarks: list[str] = []
         self.violations: list[str] = []
+        self.faults: deque[Fault] = deque(maxlen=_KEPT_FAULTS)
+        self.strikes: Counter[str] = Counter()
+        self.operations = 0
+        self.books: Books | None = None
+        self.latencies, self.spans = Latencies(self.seed), Spans()
+        self._throughput = Throughput()
         self.windows = Windows(
             os.path.join(folder, "windows"),
             int(terms.seconds * 1e9 / max(1, terms.histories)),
@@ -63,10 +92,13 @@ class Stage:
         self._terms = terms
         self._show = show
         self._made = self._began = time.monotonic()
+        self._crew: Attended | None = None
+        self._primitives = tuple(getattr(scenario, "PRIMITIVES", (self.name,)))
 
     def begin(self) -> None:
         """Its seconds are counted from now on: all its processes work."""
         self._began = time.monotonic()
+        self._throughput.add(now(), self.operations)
         self.windows.begin()
 
     @property
@@ -74,15 +106,67 @@ class Stage:
         """Seconds since it was made."""
         return time.monotonic() - self._made
 
+    @property
+    def left(self) -> float | None:
+        """Seconds; None if a goal decides."""
+        if self._terms.goal is None and self._terms.operations is None:
+            return max(0.0, self._terms.seconds - (time.monotonic() - self._began))
+        return None
+
+    def attend(self, crew: Attended) -> None:
+        """Ask that one from now on."""
+        self._crew = crew
+
+    def struck(self, fault: Fault) -> None:
+        """That was done to a process."""
+        self.faults.append(fault)
+        self.strikes[fault.kind] += 1
+
     def enough(self, done: int) -> bool:
         """Whether to stop, `done` of the unit being done: goal or time reached, or violated."""
-        self._show(f"{self.name}: {done:,} {self.unit} in {self.elapsed:.0f} s")
         self.figures[self.unit] = done
-        if self.violations:
-            return True
-        if self._terms.goal is not None:
-            return done >= self._terms.goal
-        return time.monotonic() - self._began >= self._terms.seconds
+        if self._crew is not None:
+            self._crew.look()
+            self.operations = self._crew.operations()
+        if self.unit != "kills":
+            self.operations = max(self.operations, done)
+        self._throughput.add(now(), self.operations)
+        self._show(self)
+        return bool(self.violations) or self._reached(done)
+
+    def _reached(self, done: int) -> bool:
+        goals = (self._terms.goal, done), (self._terms.operations, self.operations)
+        given = [reached >= goal for goal, reached in goals if goal is not None]
+        return all(given) if given else not self.left
+
+    def result(self, invariant: str, skipped: str, repeat: str) -> ScenarioResult:
+        """All that became of it."""
+        verdict = "VIOLATED" if self.violations else "SKIPPED" if skipped else "ok"
+        return ScenarioResult(
+            self.name,
+            invariant,
+            self._primitives,
+            tuple(each for each in self.nemeses if self._was_used(each)),
+            verdict,
+            self.elapsed,
+            self.processes,
+            figures={"operations": self.operations} | self._struck() | self.figures,
+            remarks=tuple(self.remarks),
+            violations=tuple(self.violations),
+            skipped=skipped,
+            repeat=repeat,
+            books=self.books,
+            faults=tuple(self.faults),
+            spans=self.spans.told(),
+            latencies=self.latencies.told(),
+            rate=self._throughput.rate(),
+        )
+
+    def _was_used(self, nemesis: str) -> bool:
+        return nemesis not in nemeses.STRIKERS or self.strikes[nemesis] > 0
+
+    def _struck(self) -> dict[str, float]:
+        return {f"{kind}s": count for kind, count in self.strikes.items()}
 
     def open(self) -> kvsync.Store:
         return kvsync.open(self.path)
@@ -104,6 +188,8 @@ class Stage:
             self._expect_each_once(label, values.get(label, 0), notes[label])
         total, known = sum(values.values()), sum(map(len, notes.values()))
         self.figures |= {"acknowledged": known, "unknown": total - known}
+        lost = sum(max(0, len(notes[label]) - values.get(label, 0)) for label in notes)
+        self.books = Books(known, lost, max(0, total - known), killed)
         self.expect(
             total <= known + killed,
             f"{total} were counted, but only {known} acknowledged and {killed} writers killed",
@@ -118,16 +204,3 @@ class Stage:
         self.expect(not twice, f"{twice} numbers of {label} were given to two writers")
         highest = max(told, default=0)
         self.expect(highest <= value, f"{label} is {value} after it was {highest}")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run of a scenario came to; `remarks` are lines of text for the reader."""
-
-    name: str
-    seconds: float
-    figures: Mapping[str, float] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    violations: tuple[str, ...] = ()
-    skipped: str = ""
-    """Why it did not run; empty if it did."""

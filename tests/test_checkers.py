@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from stress.checkers import Violation, fenced_mutex, fetch_and_add, total_queue
+from stress.checkers import Violation, fenced_mutex, fetch_and_add, permits, rate, total_queue
 from stress.checkers.linearizability import Undecided, flaw, is_linearizable
 from stress.checkers.models import Model
 from stress.checkers.models.counter import Counter
-from stress.checkers.models.held import FencedMutex, ReentrantMutex, Semaphore
+from stress.checkers.models.held import FencedMutex, ReadWriteLock, ReentrantMutex, Semaphore
 from stress.checkers.models.queue import FifoQueue
 from stress.checkers.models.register import Register
 from stress.history import History, Outcome
@@ -125,6 +125,71 @@ LEGAL: dict[str, tuple[Model, History]] = {
             ok(A, (6, 7), "release"),
             ok(B, (3, 9), "acquire"),
         ],
+    ),
+    "acquired again under the same token": (
+        ReentrantMutex(),
+        [
+            ok(A, (0, 1), "acquire", None, 3),
+            ok(A, (2, 3), "acquire", None, 3),
+            ok(A, (4, 5), "release"),
+            ok(A, (6, 7), "release"),
+            ok(B, (3, 9), "acquire", None, 4),
+        ],
+    ),
+    "who died deep inside frees it all": (
+        ReentrantMutex(),
+        [
+            ok(A, (0, 1), "acquire", None, 3),
+            ok(A, (2, 3), "acquire", None, 3),
+            unknown(A, 4, "release"),
+            ok(B, (3, 9), "acquire", None, 4),
+        ],
+    ),
+    "who was not told the token at first is told it later": (
+        ReentrantMutex(),
+        [
+            unknown(C, 0, "acquire"),
+            ok(A, (0, 1), "acquire"),
+            ok(A, (2, 3), "acquire", None, 7),
+            ok(A, (4, 5), "acquire", None, 7),
+        ],
+    ),
+    "several permits at once, given back in parts": (
+        Semaphore(3),
+        [
+            ok(A, (0, 1), "acquire", 2),
+            ok(B, (2, 6), "acquire", 2),
+            ok(A, (4, 5), "release", 1),
+            ok(A, (7, 8), "release", 1),
+        ],
+    ),
+    "no permit was to be had in time": (
+        Semaphore(1),
+        [ok(A, (0, 1), "acquire"), ok(B, (2, 3), "acquire", None, False)],
+    ),
+    "readers together, and a writer after them": (
+        ReadWriteLock(),
+        [
+            ok(A, (0, 1), "read"),
+            ok(B, (2, 3), "read"),
+            ok(C, (2, 8), "write"),
+            ok(A, (4, 5), "release"),
+            ok(B, (6, 7), "release"),
+            ok(C, (9, 10), "release"),
+        ],
+    ),
+    "a writer becomes a reader, beside others": (
+        ReadWriteLock(),
+        [
+            ok(A, (0, 1), "write"),
+            ok(B, (2, 5), "read"),
+            ok(A, (3, 6), "downgrade"),
+            ok(A, (7, 8), "release"),
+        ],
+    ),
+    "a writer that died while it became a reader is in nobody's way": (
+        ReadWriteLock(),
+        [ok(A, (0, 1), "write"), unknown(A, 2, "downgrade"), ok(B, (3, 5), "write")],
     ),
     "two permits for two": (
         Semaphore(2),
@@ -256,6 +321,52 @@ ILLEGAL: dict[str, tuple[Model, History]] = {
     "released once too often": (
         ReentrantMutex(),
         [ok(A, (0, 1), "acquire"), ok(A, (2, 3), "release"), ok(A, (4, 5), "release")],
+    ),
+    "another token as it is acquired again": (
+        ReentrantMutex(),
+        [ok(A, (0, 1), "acquire", None, 3), ok(A, (2, 3), "acquire", None, 4)],
+    ),
+    "the next owner has the same token": (
+        ReentrantMutex(),
+        [
+            ok(A, (0, 1), "acquire", None, 3),
+            ok(A, (2, 3), "release"),
+            ok(B, (4, 5), "acquire", None, 3),
+        ],
+    ),
+    "two permits more than there are": (
+        Semaphore(3),
+        [
+            ok(A, (0, 1), "acquire", 2),
+            ok(B, (2, 3), "acquire", 2),
+            ok(A, (4, 5), "release", 2),
+        ],
+    ),
+    "given back more than it had": (
+        Semaphore(3),
+        [ok(A, (0, 1), "acquire", 1), ok(A, (2, 3), "release", 2)],
+    ),
+    "a reader beside a writer": (
+        ReadWriteLock(),
+        [ok(A, (0, 1), "write"), ok(B, (2, 3), "read"), ok(A, (4, 5), "release")],
+    ),
+    "a writer beside a reader": (
+        ReadWriteLock(),
+        [ok(A, (0, 1), "read"), ok(B, (2, 3), "write"), ok(A, (4, 5), "release")],
+    ),
+    "another wrote before the writer was a reader": (
+        ReadWriteLock(),
+        [
+            ok(A, (0, 1), "write"),
+            ok(B, (2, 3), "write"),
+            ok(B, (4, 5), "release"),
+            ok(A, (2, 6), "downgrade"),
+            ok(A, (7, 8), "release"),
+        ],
+    ),
+    "a reader becomes a reader": (
+        ReadWriteLock(),
+        [ok(A, (0, 1), "read"), ok(A, (2, 3), "downgrade")],
     ),
     "three permits for two": (
         Semaphore(2),
@@ -404,6 +515,92 @@ def test_a_mutex_is_checked_without_a_search(reason: str, name: str) -> None:
     violation = fenced_mutex.flaw(ILLEGAL[name][1])
     assert violation is not None
     assert reason in violation.reason
+
+
+@pytest.mark.parametrize(("model", "history"), LEGAL.values(), ids=LEGAL)
+def test_legal_permits_are_accepted_without_a_search(model: Model, history: History) -> None:
+    if isinstance(model, Semaphore):
+        assert permits.flaw(history, model.limit) is None
+
+
+@pytest.mark.parametrize("name", ["three permits for two", "two permits more than there are"])
+def test_permits_are_checked_without_a_search(name: str) -> None:
+    model, history = ILLEGAL[name]
+    assert isinstance(model, Semaphore)
+    violation = permits.flaw(history, model.limit)
+    assert violation is not None
+    assert f"{model.limit + 1} permits were had of {model.limit}" in violation.reason
+    assert {each for each in history if each.function == "acquire"} <= {*violation.operations}
+
+
+def test_a_long_history_of_permits_is_legal() -> None:
+    """Three at a time, each of which is given back as the next is acquired."""
+    history = []
+    for n in range(100_000):
+        history.append(ok(n % 4, (10 * n, 10 * n + 2), "acquire"))
+        history.append(ok((n - 2) % 4, (10 * n + 5, 10 * n + 9), "release"))
+    assert permits.flaw(history, 3) is None
+    assert permits.flaw(history, 2)
+
+
+_MS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("is_legal", "history"),
+    [
+        (True, []),
+        (
+            True,
+            [
+                ok(A, (0, _MS), "acquire", 2, True),
+                ok(A, (100 * _MS, 101 * _MS), "acquire", 1, True),
+            ],
+        ),
+        (True, [ok(A, (0, _MS), "acquire", 2, True), ok(B, (0, _MS), "acquire", 2, False)]),
+        (True, [ok(A, (0, _MS), "acquire", 2, True), unknown(B, 0, "acquire", 2)]),
+        # It may have been granted at the end of its call, or the other at the beginning.
+        (True, [ok(A, (0, 200 * _MS), "acquire", 2, True), ok(B, (1, _MS), "acquire", 2, True)]),
+        (False, [ok(A, (0, _MS), "acquire", 2, True), ok(B, (0, _MS), "acquire", 1, True)]),
+        (
+            False,
+            [ok(A, (0, _MS), "acquire", 2, True), ok(A, (98 * _MS, 99 * _MS), "acquire", 1, True)],
+        ),
+        (
+            False,
+            [
+                ok(C, (0, 900 * _MS), "acquire", 1, True),
+                ok(A, (1, _MS), "acquire", 2, True),
+                ok(B, (2, 2 * _MS), "acquire", 1, True),
+            ],
+        ),
+    ],
+)
+def test_a_rate_is_checked_in_every_span_of_time(is_legal: bool, history: History) -> None:
+    """Ten units in a second, two at once."""
+    assert (rate.flaw(history, 10, 1.0, 2) is None) == is_legal
+
+
+def test_a_steady_rate_is_legal_and_one_a_little_too_high_is_not() -> None:
+    def at(gap: int) -> History:
+        return [ok(n % 3, (n * gap, n * gap + gap // 2), "acquire", 1, True) for n in range(200)]
+
+    assert rate.flaw(at(10 * _MS), 100, 1.0, 2) is None
+    assert rate.flaw(at(9 * _MS), 100, 1.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_illegal"),
+    [
+        ("acquired twice, released twice, acquired by another", False),
+        ("acquired again under the same token", False),
+        ("who died deep inside frees it all", False),
+        ("the next owner has the same token", True),
+    ],
+)
+def test_from_outside_a_reentrant_mutex_is_a_mutex(name: str, is_illegal: bool) -> None:
+    history = (LEGAL | ILLEGAL)[name][1]
+    assert (fenced_mutex.flaw(fenced_mutex.outer(history)) is not None) == is_illegal
 
 
 def test_two_stays_at_once_are_shown_from_acquire_to_release() -> None:

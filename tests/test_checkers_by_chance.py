@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stress.checkers import fenced_mutex, fetch_and_add, total_queue
+from stress.checkers import fenced_mutex, fetch_and_add, permits, total_queue
 from stress.checkers.linearizability import flaw, is_linearizable
 from stress.checkers.models import Model
 from stress.checkers.models.counter import Counter
-from stress.checkers.models.held import FencedMutex, ReentrantMutex, Semaphore
+from stress.checkers.models.held import FencedMutex, ReadWriteLock, ReentrantMutex, Semaphore
 from stress.checkers.models.queue import FifoQueue
 from stress.checkers.models.register import Register
 from stress.history import History, Operation, Outcome
@@ -60,6 +60,16 @@ def _semaphore(state: Any, process: int, _turn: int) -> list[Call]:
     return [*release, *([("acquire", None, None)] if len(state) < 2 else [])]
 
 
+def _read_write(state: Any, process: int, _turn: int) -> list[Call]:
+    writer, readers = state
+    if writer == process:
+        return [("downgrade", None, None), ("release", None, None)]
+    if process in readers:
+        return [("release", None, None)]
+    write = [("write", None, None)] if not readers else []
+    return [("read", None, None), *write] if writer is None else []
+
+
 def _queue(state: Any, _process: int, turn: int) -> list[Call]:
     return [("put", turn, None), ("get", None, state[0] if state else None)]
 
@@ -86,6 +96,12 @@ KINDS = {
     ),
     "reentrant mutex": Kind(ReentrantMutex(), _reentrant, HOLDING, 4),
     "semaphore": Kind(Semaphore(2), _semaphore, HOLDING, 4),
+    "read-write lock": Kind(
+        ReadWriteLock(),
+        _read_write,
+        [(each, None, None) for each in ("read", "write", "downgrade", "release")],
+        4,
+    ),
     "queue": Kind(
         FifoQueue(),
         _queue,
@@ -216,6 +232,16 @@ def test_what_is_wrong_with_a_mutex_without_a_search_is_wrong_with_one(data: Any
     kind = KINDS["fenced mutex"]
     history = data.draw(any_histories(kind))
     assert not (fenced_mutex.flaw(history) and is_linearizable(history, kind.model))
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_what_is_wrong_with_permits_without_a_search_is_wrong_with_one(data: Any) -> None:
+    kind = KINDS["semaphore"]
+    history = data.draw(
+        st.one_of(any_histories(kind), executions(kind).map(lambda drawn: drawn[0]))
+    )
+    assert not (permits.flaw(history, 2) and is_linearizable(history, kind.model))
 
 
 @settings(deadline=None, max_examples=300)

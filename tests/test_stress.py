@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stress.__main__ import DEFAULT
+from stress.options import DEFAULT
 from stress.scenarios import ALL, invariant, twins
 from tests.processes import PATIENCE
 
@@ -27,8 +27,8 @@ LONG_ENOUGH = """--kills=6 --rounds=200 --forks=20 --increments=8000 --stops=20 
 HANGS = {("fork", "plain-sqlite3"), ("clock", "leases-by-wall-clock")}
 """Twins whose children hang, until the program's patience is over: too long for here."""
 
-FEW = {"idle": ["--processes=4"], "queue": ["--processes=6"]}
-"""For twins that a few processes show just as well."""
+FEW = {"idle": ["--processes=4"], "queue": ["--processes=6"], "leaks": ["--rounds=1000"]}
+"""For twins that a few processes show just as well, and one that needs more rounds than others."""
 
 TWINS = [
     (name, twin)
@@ -42,7 +42,11 @@ RECORDED = [
     for each in TWINS
     if each[0] in {"counter", "dict_cas", "lock"} and each != ("lock", "no-lock")
 ]
-"""Twins of the scenarios that record histories; without any lock the first window is too late."""
+"""Twins whose histories show it; of the others somebody has ended before the first window."""
+
+WITH_HISTORIES = sorted(
+    {name for name, _ in RECORDED} | {"election", "rate_limiter", "rlock", "rwlock", "semaphore"}
+)
 
 CHANCES = 4
 """Runs of a twin: on a busy machine one may be over before anybody met anybody."""
@@ -51,7 +55,9 @@ ALL_RECORDED = ["--seconds=60", "--histories=1200"]
 """Windows as long as their period, for longer than the goal takes."""
 
 
-def stress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def stress(
+    folder: Path, *arguments: str, patience: float = 2 * PATIENCE
+) -> subprocess.CompletedProcess[str]:
     """Run `python -m stress` with all its files below `folder`."""
     return subprocess.run(
         [sys.executable, "-m", "stress", *arguments],
@@ -59,14 +65,15 @@ def stress(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"TMPDIR": str(folder)},
         capture_output=True,
         text=True,
-        timeout=2 * PATIENCE,
+        timeout=patience,
         check=False,
     )
 
 
+@pytest.mark.timeout(8 * PATIENCE)
 def test_a_short_run_of_all_scenarios_finds_no_violation(tmp_path: Path) -> None:
     """It says how to repeat it, what it found for each scenario, and leaves no file behind."""
-    done = stress(tmp_path, "--seed", "7", *SHORT)
+    done = stress(tmp_path, "--seed", "7", *SHORT, patience=7 * PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "repeat with: python -m stress --seed 7" in done.stdout
     assert all(f"\n{name} " in done.stdout for name in DEFAULT)
@@ -90,7 +97,7 @@ def test_a_broken_twin_is_caught(tmp_path: Path, scenario: str, twin: str) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("scenario", sorted({name for name, _ in RECORDED}))
+@pytest.mark.parametrize("scenario", WITH_HISTORIES)
 def test_recorded_histories_are_checked_and_counted(tmp_path: Path, scenario: str) -> None:
     """A checker that was shown nothing has nothing to say."""
     done = stress(tmp_path, "--scenario", scenario, "--kills=2", *ALL_RECORDED)
@@ -102,9 +109,12 @@ def test_recorded_histories_are_checked_and_counted(tmp_path: Path, scenario: st
 @pytest.mark.parametrize(("scenario", "twin"), RECORDED)
 def test_the_history_of_a_broken_twin_is_illegal(tmp_path: Path, scenario: str, twin: str) -> None:
     """Whatever else catches it, its history does, and shows why."""
-    done = stress(tmp_path, "--scenario", scenario, "--twin", twin, "--kills=6", *ALL_RECORDED)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"not linearizable as a \w+:\n  process \d", done.stdout)
+    for _ in range(CHANCES):  # on a busy machine it is caught otherwise, before it is recorded
+        done = stress(tmp_path, "--scenario", scenario, "--twin", twin, "--kills=6", *ALL_RECORDED)
+        assert done.returncode == 1, done.stdout + done.stderr
+        if found := re.search(r"not linearizable as a \w+:\n  process \d", done.stdout):
+            break
+    assert found, done.stdout
 
 
 def test_what_a_machine_lacks_is_skipped_aloud(
@@ -132,7 +142,16 @@ def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
         pytest.param(["--scenario", "unheard-of"], id="unknown scenario"),
         pytest.param(["--scenario", "bank", "--twin", "get-and-set"], id="unknown twin"),
         pytest.param(["--kills", "0"], id="no kills"),
+        pytest.param(["--kills", "many"], id="no number"),
+        pytest.param(["--minutes", "nan"], id="no time"),
+        pytest.param(["--nemesis", "kill,flood"], id="unknown nemesis"),
+        pytest.param(["--nemesis", "clock", "--scenario", "lock"], id="nemesis of none"),
+        pytest.param(["--nemesis", "stop", "--kills", "3"], id="kills without kill"),
+        pytest.param(["--scenario", "wal", "--nemesis", "kill"], id="no faults at all"),
         pytest.param(["--store", "/dev/null"], id="no folder"),
+        pytest.param(["--store", "/not/there"], id="no such folder"),
+        pytest.param(["--store", "/proc"], id="not writable"),
+        pytest.param(["--report", "/not/there/report.html"], id="no place for the report"),
     ],
 )
 def test_what_cannot_run_ends_with_status_2_and_says_why(
@@ -140,5 +159,4 @@ def test_what_cannot_run_ends_with_status_2_and_says_why(
 ) -> None:
     done = stress(tmp_path, *arguments)
     assert done.returncode == 2
-    assert done.stderr
-    assert "Traceback" not in done.stderr
+    assert re.fullmatch(r"stress: .+\n", done.stderr), done.stderr

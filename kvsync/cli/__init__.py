@@ -12,6 +12,7 @@
     parties             how those who hold and wait are told of
     upkeep, doctor      stats, backup, adopt; doctor
     demo/               processes that share a store, one of them killed
+    stress              the suite that breaks them by the thousand
 
 It needs the extra `cli`. Nothing is imported here that comes with it, so that a command without
 it can say so, and the demo's processes start quickly.

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import kvsync
-from kvsync.cli import INTERRUPTED, contents, doctor, locks, release, upkeep, values, why
+from kvsync.cli import INTERRUPTED, contents, doctor, locks, release, stress, upkeep, values, why
 from kvsync.cli.demo import command as demo
 from kvsync.cli.options import Verbs, explained, with_json, with_store
 from kvsync.cli.output import printable, reason
@@ -82,6 +82,7 @@ for verb in (
     upkeep.backup,
     upkeep.adopt,
     demo.demo,
+    stress.stress,
 ):
     app.add_command(verb)
 

@@ -4,9 +4,11 @@
     models/          what a register, a counter, a mutex ... does, one call after the other
     shrinking        the part of an illegal history that shows why it is illegal
     display          that part as text
-    fetch_and_add    counters, mutexes with a fence, and queues: in one pass over a sorted
-    fenced_mutex     history, for those that are too long to search
+    fetch_and_add    counters, mutexes with a fence, what there is so many of, and queues: in one
+    fenced_mutex     pass over a sorted history, for those that are too long to search
+    permits
     total_queue
+    rate             grants of a rate limiter: each span of time, for histories that are short
 
 A checker never calls a legal history illegal. What it says of an operation of unknown outcome, it
 says whether that took effect, at any time after its invocation, or not. Operations that failed have

@@ -5,6 +5,7 @@ long one was that died inside, nobody knows. No two are inside at once, and of t
 one was made before the other was asked for, the later has the larger token.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,6 +38,21 @@ def flaw(history: History) -> Violation | None:
     # Of two that began at one instant the shorter may have been first.
     stays = sorted(_stays(history), key=lambda stay: (stay.began, stay.over))
     return _overlap(stays) or _token_twice(history) or _tokens_fall(history)
+
+
+def outer(history: History) -> History:
+    """Of a mutex that its holder may take again, the calls that took it, and those that freed it.
+
+    For histories in which all calls that returned are known.
+    """
+    depths: Counter[int] = Counter()
+    return [each for each in history if _is_outer(depths, each)]
+
+
+def _is_outer(depths: Counter[int], operation: Operation) -> bool:
+    depth = depths[operation.process]
+    depths[operation.process] += 1 if operation.function == "acquire" else -1
+    return depth == (0 if operation.function == "acquire" else 1)
 
 
 def _stays(history: History) -> Iterator[_Stay]:

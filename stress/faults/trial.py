@@ -39,7 +39,9 @@ class Victim:
         self.child = 0
         """The process id of the last child that ended."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stress.faults.victim"],
+            [sys.executable, "-P", "-m", "stress.faults.victim"],
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import kvsync
+from stress import mutants
 from stress.faults.calls import WAYS
 from stress.faults.usable import use_some
 from stress.stage import SOUND
@@ -142,4 +143,5 @@ def _allow_tracers() -> None:
 
 if __name__ == "__main__":
     _allow_tracers()
+    mutants.break_if_told()
     listen()

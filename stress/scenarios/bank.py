@@ -11,6 +11,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 4
+PRIMITIVES = ("dict", "transaction")
 
 WAYS: dict[str, Callable[[kvsync.Store], AbstractContextManager[None]]] = {
     SOUND: kvsync.Store.transaction,
@@ -56,7 +57,7 @@ def run(stage: Stage) -> None:
             crew.start(_read, _READERS)
             crew.assemble()
             while not stage.enough(crew.killed):
-                crew.kill_one()
+                crew.strike()
         flaw = _flaw(store.dict("accounts"))
         stage.expect(not flaw, flaw)
     stage.expect_sound_file()

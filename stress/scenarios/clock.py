@@ -17,11 +17,14 @@ from kvsync.clock import Clock, SystemClock
 from stress.crew import Crew, Worker
 from stress.faults.wall import Moment, Steps, Wall, boot, sleep_otherwise
 from stress.journal import UNKNOWN, acknowledged
+from stress.nemeses.clock import Clock as Stepping
 from stress.stage import SOUND, Stage
 from stress.witness import alone
 
 UNIT = "steps"
 PROCESSES = 7
+PRIMITIVES = ("lock", "rate_limiter", "dict", "queue")
+NEMESES = ("clock",)
 
 _DAY = 86_400.0
 _LONG_LEASE, _SHORT_LEASE = 600.0, 0.02
@@ -169,13 +172,14 @@ _JOBS = (_hold, _abandon, _limit, _expire, _delay)
 
 def run(stage: Stage) -> None:
     wall, steps = Wall(stage.folder), 0
+    stepping = Stepping(wall)
     began = boot()
     with wall.given(), Crew(stage) as crew:
         for number in range(stage.processes):
             crew.start(_work, 1, _JOBS[number % len(_JOBS)])
         crew.assemble()
         while not stage.enough(steps):
-            wall.set(stage.chance.choice((-1, 1)) * _DAY * stage.chance.random() ** 4)
+            stepping.strike(crew)
             steps += 1
             crew.watch(stage.chance.uniform(0, 0.2))
     notes = {label: len(numbers) for label, numbers in acknowledged(stage.folder).items()}

@@ -15,6 +15,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 4
+PRIMITIVES = ("counter",)
 
 _READS = 0.1
 
@@ -59,7 +60,7 @@ def _calls(worker: Worker, name: str) -> tuple[Add, Callable[[], int]]:
 def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_write, stage.processes)
-        crew.be_killed()
+        crew.be_struck()
     with stage.open() as store:
         values = {name: store.counter(name).value for name in store.names("counter")}
         stage.expect_accounted(values, crew.killed)

@@ -11,6 +11,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 4
+PRIMITIVES = ("counter", "dict", "transaction")
 
 WAYS: dict[str, Callable[[kvsync.Store], AbstractContextManager[None]]] = {
     SOUND: kvsync.Store.transaction,
@@ -57,7 +58,7 @@ def run(stage: Stage) -> None:
             crew.start(_write, stage.processes)
             crew.assemble()
             while not stage.enough(crew.killed):
-                crew.kill_one()
+                crew.strike()
                 _look(stage, store)
         _look(stage, store)
         stage.expect_accounted({"all": max(_values(store))}, crew.killed)

@@ -1,5 +1,6 @@
-"""Compare-and-set loops of many processes on a few keys never lose an update, though some of the
-processes are killed by SIGKILL at any instant; and each key is a linearizable register.
+"""Compare-and-set loops of many processes on a few keys never lose an update, nor do increments,
+though some of the processes are killed by SIGKILL at any instant; and each key is a linearizable
+register.
 """
 
 from collections.abc import Callable
@@ -16,8 +17,10 @@ from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 4
+PRIMITIVES = ("dict",)
 
 _KEYS = ("a", "b", "c")
+_INCREMENTS = 0.3
 
 
 def _compare_then_set(entries: kvsync.Dict, key: str, expected: Any, new: Any) -> bool:
@@ -39,6 +42,8 @@ def _write(worker: Worker) -> None:
         entries = worker.store.dict(f"entries{ending}")
         key = worker.chance.choice(_KEYS)
         worker.journal.note(_label(entries, key), _add_one(worker, entries, key, history))
+        if worker.chance.random() < _INCREMENTS:
+            worker.journal.note("visits/n", worker.store.dict("visits").increment("n"))
         worker.ready()
 
 
@@ -59,7 +64,7 @@ def _add_one(worker: Worker, entries: kvsync.Dict, key: str, history: Recording)
 def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_write, stage.processes)
-        crew.be_killed()
+        crew.be_struck()
     with stage.open() as store:
         stage.expect_accounted(_values(store), crew.killed)
     judge.expect_legal(stage, partial(linearizability.flaw, model=Register()))

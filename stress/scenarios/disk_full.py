@@ -14,10 +14,13 @@ from stress.crew import PATIENCE, Crew, Worker
 from stress.faults.mounts import ballast, in_memory
 from stress.faults.usable import use
 from stress.journal import UNKNOWN, acknowledged
+from stress.record import Books
 from stress.stage import SOUND, Stage
 
 UNIT = "fillings"
 PROCESSES = 4
+PRIMITIVES = ("counter", "dict", "lock", "queue")
+NEMESES = ("io",)
 
 _SIZE = 8_000_000
 """Bytes."""
@@ -120,6 +123,8 @@ def _expect_nothing_lost(stage: Stage, path: str) -> None:
     notes = acknowledged(stage.folder)
     hits, refused = notes["hits"], len(notes["refused"])
     stage.figures |= {"acknowledged": len(hits), "refused": refused, "counted": value}
+    found = max(0, value - len(hits))
+    stage.books = Books(len(hits), max(0, len(hits) - value), found, refused)
     stage.expect(len(hits) <= value, f"{len(hits)} were acknowledged, but {value} counted")
     stage.expect(value <= len(hits) + refused, f"{value} counted, {len(hits)} acknowledged")
     told = [number for number in hits if number != UNKNOWN]

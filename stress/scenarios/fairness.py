@@ -16,6 +16,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "acquires"
 PROCESSES = 16
+PRIMITIVES = ("lock",)
 
 TOLERANCE = 0.05
 """By how much a share may differ from an equal one."""

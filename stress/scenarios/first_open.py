@@ -15,6 +15,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "rounds"
 PROCESSES = 32
+PRIMITIVES = ("store",)
 
 
 def _open_and_add(path: str, number: int) -> int:

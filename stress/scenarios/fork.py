@@ -1,5 +1,5 @@
 """A process that forks while two of its threads write loses no write, its own or its children's,
-and neither it nor any of them hangs.
+and neither it nor any of them hangs; what a child holds is free when it dies.
 """
 
 import os
@@ -13,11 +13,15 @@ import psutil
 
 import kvsync
 from stress.crew import PATIENCE, Crew, Worker
+from stress.history import now
 from stress.plain import PlainCounter
+from stress.record import Fault
 from stress.stage import SOUND, Stage
 
 UNIT = "forks"
 PROCESSES = 1
+PRIMITIVES = ("counter",)
+NEMESES = ("fork",)
 
 
 class _GetAndSet:
@@ -59,15 +63,16 @@ def _fork(worker: Worker) -> None:
 def _write(worker: Worker, counter: Any, over: threading.Event) -> None:
     while not over.is_set():
         worker.journal.note("hits", counter.add())
+        worker.ready()
 
 
 def _fork_once(worker: Worker, counter: Any) -> None:
-    child = os.fork()
+    began, child = now(), os.fork()
     if not child:
         _live_as_child(worker, counter)
     status = _reap(psutil.Process(child))
     assert status == 0, f"a forked child ended with status {status}"
-    worker.pipe.send(None)
+    worker.pipe.send(began)
 
 
 def _reap(child: psutil.Process) -> int | None:
@@ -84,6 +89,8 @@ def _live_as_child(worker: Worker, counter: Any) -> None:
     try:
         for _ in range(_OF_A_CHILD):
             worker.journal.note("hits", counter.add())
+        taken = worker.store.lock("of the child").acquire(timeout=PATIENCE / 4)
+        assert taken, "what a forked child held was not freed by its death"
         status = 0
     except BaseException:
         worker.explain()
@@ -98,7 +105,7 @@ def run(stage: Stage) -> None:
         forks = 0
         while not stage.enough(forks):
             for member in crew.members:
-                crew.receive(member)
+                crew.note(Fault("fork", member.number, crew.receive(member), now()))
                 forks += 1
     _expect_nothing_lost(stage)
 

@@ -34,6 +34,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "files"
 PROCESSES = 2
+PRIMITIVES = ("store",)
 
 WAYS = {SOUND: "json", "pickle": "pickle"}
 """The codec by which values are read."""

@@ -15,6 +15,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "samples"
 PROCESSES = 100
+PRIMITIVES = ("lock",)
 SLOW = True  # to spawn so many takes long, and who else is busy makes each look dearer
 
 LIMIT = 0.02

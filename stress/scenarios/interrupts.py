@@ -20,6 +20,17 @@ from stress.stage import SOUND, Stage
 
 UNIT = "interrupts"
 PROCESSES = 4
+PRIMITIVES = (
+    "lock",
+    "rlock",
+    "semaphore",
+    "rwlock",
+    "event",
+    "condition",
+    "barrier",
+    "once",
+    "election",
+)
 
 _LONGEST = 0.004
 """Seconds from the beginning of an attempt to its signal."""

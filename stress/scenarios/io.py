@@ -19,6 +19,8 @@ from stress.stage import Stage
 
 UNIT = "faults"
 PROCESSES = 2
+PRIMITIVES = ("store", "counter", "dict", "lock", "queue")
+NEMESES = ("io",)
 
 WAYS = calls.WAYS
 

@@ -20,6 +20,7 @@ from stress.witness import alone
 
 UNIT = "kills"
 PROCESSES = 6
+PRIMITIVES = ("lock",)
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def _begin(turn: ExitStack, lock: kvsync.Lock, way: str) -> int | None:
 def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_take_turns, stage.processes)
-        crew.be_killed()
+        crew.be_struck()
     turns = acknowledged(stage.folder)
     stage.figures["turns"] = sum(map(len, turns.values()))
     with stage.open() as store:

@@ -17,10 +17,13 @@ from stress.crew import Crew, Worker
 from stress.faults.mounts import Disk
 from stress.faults.usable import use
 from stress.journal import acknowledged
+from stress.record import Books
 from stress.stage import SOUND, Stage
 
 UNIT = "failures"
 PROCESSES = 3
+PRIMITIVES = ("counter", "dict", "transaction")
+NEMESES = ("power",)
 
 _SIZE = 64 << 20
 """Bytes."""
@@ -112,4 +115,5 @@ def _expect_recovered(stage: Stage, path: str, promise: str, told: list[int]) ->
     stage.expect(found == list(range(1, last + 1)), f"{last} commits, but the entries are {found}")
     if promise == "power":
         lost = len([number for number in told if number > last])
+        stage.books = Books(len(told), lost, max(0, last - len(told)))
         stage.expect(not lost, f"{lost} of {len(told)} acknowledged commits are lost")

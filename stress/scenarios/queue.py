@@ -1,5 +1,6 @@
-"""Every item that was put is acknowledged exactly once, though producers and consumers are killed
-by SIGKILL at any instant, and some consumers are so slow that their items are given to others.
+"""Every item that was put is acknowledged exactly once, by who was handed it last, though producers
+and consumers are killed by SIGKILL at any instant, some consumers are so slow that their items are
+given to others, and some put theirs back.
 """
 
 import time
@@ -10,13 +11,18 @@ import kvsync
 from stress.backlog import NAME, VISIBILITY, drain, produce, reserved
 from stress.crew import Crew, Worker
 from stress.journal import acknowledged
+from stress.record import Books
 from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 16
+PRIMITIVES = ("queue",)
 
 _SLOW = 0.005
 """Of the hand-outs, as many take longer than they may."""
+
+_FAILS = 0.02
+"""As many are for naught, and the item is put back."""
 
 
 def _ack_by_id(task: kvsync.Task) -> None:
@@ -35,6 +41,7 @@ WAYS: dict[str, Callable[[kvsync.Task], None]] = {
 
 def _consume(worker: Worker) -> None:
     for task in reserved(worker):
+        worker.journal.note("handed-out", _packed(task))
         if worker.chance.random() < _SLOW:
             time.sleep(1.5 * VISIBILITY)
         worker.journal.note("worked", task.id)
@@ -43,19 +50,29 @@ def _consume(worker: Worker) -> None:
 
 def _settle(worker: Worker, task: kvsync.Task) -> None:
     try:
+        if worker.chance.random() < _FAILS:
+            task.retry(delay=0)
+            return
         WAYS[worker.way](task)
     except kvsync.StaleReceiptError:
         worker.journal.note("late", task.id)
     else:
         worker.journal.note("acknowledged", task.id)
+        worker.journal.note("under", _packed(task))
+
+
+def _packed(task: kvsync.Task) -> int:
+    """The hand-out in one number."""
+    return task.id << 64 | task.receipt
 
 
 def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(produce, stage.processes // 2)
         crew.start(_consume, stage.processes - stage.processes // 2)
-        crew.be_killed()
+        crew.be_struck()
     _expect_none_twice(stage)
+    _expect_only_the_last(stage)
     if not stage.violations:
         _expect_all(stage, crew.killed)
     stage.expect_sound_file()
@@ -65,6 +82,16 @@ def _expect_none_twice(stage: Stage) -> None:
     times = Counter(acknowledged(stage.folder)["acknowledged"])
     twice = [number for number, count in times.items() if count > 1]
     stage.expect(not twice, f"{len(twice)} items were acknowledged twice: {twice[:5]}")
+
+
+def _expect_only_the_last(stage: Stage) -> None:
+    """Only who has an item now may acknowledge it: not one from whom it was taken before."""
+    last: dict[int, int] = {}
+    notes = acknowledged(stage.folder)
+    for packed in notes["handed-out"]:
+        last[packed >> 64] = max(packed, last.get(packed >> 64, 0))
+    stale = [packed >> 64 for packed in notes["under"] if packed < last[packed >> 64]]
+    stage.expect(not stale, f"{len(stale)} acks under a receipt that was over: {stale[:5]}")
 
 
 def _expect_all(stage: Stage, killed: int) -> None:
@@ -91,6 +118,7 @@ def _expect_accounted(stage: Stage, rest: list[int], killed: int) -> None:
     stage.expect(unknown <= killed, f"{unknown} acks are unknown after {killed} kills")
     unheard = len(worked - put)
     stage.expect(unheard <= killed, f"{unheard} puts are unknown after {killed} kills")
+    stage.books = Books(len(acked) + len(rest), len(lost), unheard, unknown)
     stage.figures |= {
         "put": len(put),
         "acknowledged": len(acked) + len(rest),

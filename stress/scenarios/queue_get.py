@@ -10,10 +10,12 @@ import kvsync
 from stress.backlog import NAME, SHORTLY, got, produce
 from stress.crew import Crew, Worker
 from stress.journal import acknowledged
+from stress.record import Books
 from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 8
+PRIMITIVES = ("queue",)
 
 
 def _peek_and_delete(jobs: kvsync.Queue) -> int:
@@ -44,7 +46,7 @@ def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(produce, stage.processes // 2)
         crew.start(_consume, stage.processes - stage.processes // 2)
-        crew.be_killed()
+        crew.be_struck()
     left: list[int] = []
     with stage.open() as store:
         jobs = store.queue(NAME)
@@ -63,4 +65,6 @@ def _expect_none_twice(stage: Stage, left: list[int], killed: int) -> None:
     stage.expect(len(lost) <= killed, f"{len(lost)} items are lost after {killed} kills")
     forged = times.keys() - set(notes["putting"])
     stage.expect(not forged, f"got, but never put: {sorted(forged)[:5]}")
+    unheard = len(times.keys() - set(notes["put"]))
+    stage.books = Books(len(notes["put"]), len(lost), unheard, killed)
     stage.figures |= {"put": len(notes["put"]), "got": sum(times.values()), "lost": len(lost)}

@@ -1,5 +1,6 @@
 """A consumer that is alone gets the items of each producer in the order in which that one put them,
-and so do its successors, though it and the producers are killed by SIGKILL at any instant.
+and so do its successors, though it and the producers are killed by SIGKILL at any instant; and the
+queue never holds more than it may, but for what those who died gave back.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -7,18 +8,22 @@ from contextlib import suppress
 from queue import Full
 
 import kvsync
-from stress.backlog import SHORTLY, got, jobs_of, numbers, producer_of
+from stress.backlog import MAXSIZE, SHORTLY, got, jobs_of, numbers, producer_of
 from stress.crew import Crew, Worker
 from stress.journal import acknowledged
 from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 5
+PRIMITIVES = ("queue",)
 
 WAYS: dict[str, Callable[[Worker], float]] = {
     SOUND: lambda _: 0,
     "priority-at-random": lambda worker: worker.chance.randrange(2),
 }
+
+
+_GIVEN_BACK = 10
 
 
 def _produce(worker: Worker) -> None:
@@ -30,15 +35,22 @@ def _produce(worker: Worker) -> None:
 
 
 def _consume(worker: Worker) -> None:
-    for number in got(worker, lambda jobs: jobs.get(timeout=SHORTLY)):
+    for number in got(worker, _get):
         worker.journal.note(f"{worker.number:09}", number)
+
+
+def _get(jobs: kvsync.Queue) -> int:
+    size = jobs.qsize()
+    assert size <= MAXSIZE + _GIVEN_BACK, f"{size} items wait in a queue of {MAXSIZE}"
+    number: int = jobs.get(timeout=SHORTLY)
+    return number
 
 
 def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_consume)
         crew.start(_produce, stage.processes - 1)
-        crew.be_killed()
+        crew.be_struck()
     consumers = acknowledged(stage.folder)
     stage.figures["got"] = sum(map(len, consumers.values()))
     for number, last in _passed_over(consumers):

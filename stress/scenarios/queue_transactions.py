@@ -10,10 +10,12 @@ from queue import Full
 import kvsync
 from stress.backlog import VISIBILITY, drain, jobs_of, numbers, reserved
 from stress.crew import Crew, Worker
+from stress.record import Books
 from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 8
+PRIMITIVES = ("queue", "counter", "transaction")
 
 WAYS: dict[str, Callable[[kvsync.Store], AbstractContextManager[None]]] = {
     SOUND: kvsync.Store.transaction,
@@ -52,7 +54,7 @@ def run(stage: Stage) -> None:
     with Crew(stage) as crew:
         crew.start(_produce, stage.processes // 2)
         crew.start(_consume, stage.processes - stage.processes // 2)
-        crew.be_killed()
+        crew.be_struck()
     with stage.open() as store:
         for task in drain(stage, store):
             _finish(store, task, SOUND)
@@ -66,4 +68,5 @@ def _expect_each_once(stage: Stage, store: kvsync.Store) -> None:
     more = [number for number, times in results.items() if times > 1]
     stage.expect(not more, f"{len(more)} items have more than one result: {more[:5]}")
     stage.expect(len(results) == total == put, f"{put} items, {len(results)} have {total} results")
+    stage.books = Books(put, max(0, put - len(results)))
     stage.figures |= {"put": put, "results": total}

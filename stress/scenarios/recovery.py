@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import kvsync
@@ -27,6 +28,8 @@ from stress.witness import alone
 
 UNIT = "kills"
 PROCESSES = 4
+PRIMITIVES = ("lock",)
+NEMESES = ("kill",)
 
 LIMIT = 0.15
 """Seconds."""
@@ -66,6 +69,7 @@ def _stand_by(worker: Worker) -> None:
             _POINTS[worker.pipe.recv()](worker)
         lock.release()
         worker.pipe.send(("released", time.monotonic()))
+        worker.ready()
 
 
 def _tell_instead_of_ringing(worker: Worker) -> None:
@@ -73,7 +77,7 @@ def _tell_instead_of_ringing(worker: Worker) -> None:
         worker.pipe.send(("there", time.monotonic()))
         signal.pause()
 
-    Doorbells.ring = tell  # type: ignore[method-assign]
+    Doorbells.ring = tell  # type: ignore[assignment, method-assign]
 
 
 def _tell_before_reaping(worker: Worker) -> None:
@@ -118,9 +122,12 @@ class Line:
         for number, member in enumerate(self.members):
             member.pipe.send(point_of_first_waiter if number == 1 else "go on")
             if number:
-                self._crew.until(lambda n=number: len(self._lock.stats().waiters) == n)
+                self._crew.until(partial(self._are_waiting, number))
             else:
                 self.until(member, "holds")
+
+    def _are_waiting(self, how_many: int) -> bool:
+        return len(self._lock.stats().waiters) == how_many
 
     def let(self, place: int, point: str = "go on") -> None:
         """Let the one at that place, who holds the lock, release it."""
@@ -140,7 +147,7 @@ class Line:
         """When that was."""
         self._control.restart()
         when = time.monotonic()
-        self.members[place].kill()
+        self._crew.kill(self.members[place])
         return when
 
     def case(self, freed: float, place: int) -> Case:

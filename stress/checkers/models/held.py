@@ -1,4 +1,5 @@
-"""What processes hold: a lock with a fencing token, a lock that its holder may take again, permits.
+"""What processes hold: a lock with a fencing token, one that its holder may take again, permits,
+a side of a read-write lock.
 
 A process frees what it holds with `release()`, or by its end, which is `end()`. Who is killed
 writes nothing of that, so that these models add it themselves: what a process holds may be freed at
@@ -28,7 +29,8 @@ class Held:
 
 
 def _end(process: int, moment: int) -> Operation:
-    return Operation(process, END, None, Outcome.UNKNOWN, None, moment, None)
+    after = moment + 1  # else its last call could have been made after its end
+    return Operation(process, END, None, Outcome.UNKNOWN, None, after, None)
 
 
 class FencedMutex(Held):
@@ -53,37 +55,83 @@ class FencedMutex(Held):
 
 
 class ReentrantMutex(Held):
-    """`acquire()`, `release()`; who holds it may acquire it again. The state: who, how often."""
+    """`acquire() -> token, or None where it is not told`, `release()`.
 
-    initial = (None, 0)
+    Who holds it may acquire it again, under the same token. The state: who, how often, a number
+    that every token granted later is above, and whether that is the holder's token.
+    """
+
+    initial = (None, 0, -1, False)
 
     def after(self, state: State, operation: Operation) -> Collection[State]:
-        holder, depth = state
+        holder, depth, last, _ = state
         if operation.function == "acquire":
-            free = holder in (None, operation.process)
-            return [(operation.process, depth + 1)] if free else []
+            return self._acquired(state, operation)
         if operation.function == END:
-            return [self.initial if holder == operation.process else state]
+            return [(None, 0, last, False) if holder == operation.process else state]
         if holder != operation.process:
             return []
-        return [(holder, depth - 1) if depth > 1 else self.initial]
+        return [(holder, depth - 1, *state[2:]) if depth > 1 else (None, 0, last, False)]
+
+    def _acquired(self, state: State, operation: Operation) -> Collection[State]:
+        holder, depth, last, told = state
+        who, token = operation.process, operation.result
+        if holder is None:
+            first = last + 1 if token is None else token
+            return [(who, 1, first, token is not None)] if first > last else []
+        if holder != who:
+            return []
+        if token is None:
+            return [(who, depth + 1, last, told)]
+        fits = token == last if told else token >= last
+        return [(who, depth + 1, token, True)] if fits else []
 
 
 class Semaphore(Held):
-    """`acquire()`, `release()`; a process may hold several permits. The state: who holds them."""
+    """`acquire(n) -> False where none were to be had in time`, `release(n)`; n is 1 if left out.
+
+    A process may hold several permits. The state: who holds them.
+    """
 
     initial = ()
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
 
     def after(self, state: State, operation: Operation) -> Collection[State]:
-        who = operation.process
+        who, n = operation.process, operation.argument or 1
         if operation.function == "acquire":
-            return [tuple(sorted((*state, who)))] if len(state) < self._limit else []
+            return self._acquired(state, operation, n)
         if operation.function == END:
             return [tuple(each for each in state if each != who)]
-        if who not in state:
+        if state.count(who) < n:
             return []
         at = state.index(who)
-        return [state[:at] + state[at + 1 :]]
+        return [state[:at] + state[at + n :]]
+
+    def _acquired(self, state: State, operation: Operation, n: int) -> Collection[State]:
+        if operation.result is False:  # it waited in a line, so that others need not hold them all
+            return [state]
+        fits = len(state) + n <= self.limit
+        return [tuple(sorted((*state, *[operation.process] * n)))] if fits else []
+
+
+class ReadWriteLock(Held):
+    """`read()`, `write()`, `downgrade()` of what is written, `release()`; one at a time of each.
+
+    The state: who writes, who read.
+    """
+
+    initial = (None, ())
+
+    def after(self, state: State, operation: Operation) -> Collection[State]:
+        (writer, readers), who = state, operation.process
+        match operation.function:
+            case "read":
+                return [(None, tuple(sorted((*readers, who))))] if writer is None else []
+            case "write":
+                return [(who, ())] if state == self.initial else []
+            case "downgrade":
+                return [(None, (who,))] if writer == who else []
+        left = None if writer == who else writer, tuple(each for each in readers if each != who)
+        return [left] if operation.function == END or left != state else []

@@ -1,0 +1,74 @@
+"""Permits, of which there are so many, without a search.
+
+A process has what it acquired for certain from the return of `acquire` until it invokes `release`,
+or, if it does not live to do so, until the last thing that it wrote. Never are more permits than
+the limit had in sum.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from stress.checkers import Violation
+from stress.history import History, Operation
+
+_END, _INSTANT, _BEGIN = range(3)
+"""What may have happened in this order, if it happened in one ns: what a process acquired and had
+no longer may have been given back before others began."""
+
+
+class _Change(NamedTuple):
+    """How many permits more a process has from then on; sorted as they may have happened."""
+
+    moment: int
+    order: int
+    process: int
+    fewer: int
+    operation: Operation
+
+
+def flaw(history: History, limit: int) -> Violation | None:
+    """What is illegal about it, if anything is."""
+    had: Counter[int] = Counter()
+    since: dict[int, list[Operation]] = defaultdict(list)
+    total = 0
+    for change in sorted(_changes(history), key=lambda change: change[:-1]):
+        total -= change.fewer
+        had[change.process] -= change.fewer
+        since[change.process].append(change.operation)
+        if total > limit:
+            shown = [each for operations in since.values() for each in operations]
+            return Violation(f"{total} permits were had of {limit}", tuple(shown))
+        if not had[change.process]:
+            since[change.process].clear()
+    return None
+
+
+def _changes(history: History) -> Iterator[_Change]:
+    had: Counter[int] = Counter()
+    last = {each.process: each for each in history}
+    for each in history:
+        who, n = each.process, each.argument or 1
+        if _is_granted(each):
+            had[who] += n
+            order = _INSTANT if each is last[who] else _BEGIN
+            yield _Change(each.returned or 0, order, who, -n, each)
+        elif each.function == "release":
+            n = min(n, had[who])
+            had[who] -= n
+            yield _Change(each.invoked, _END, who, n, each)
+    for who, each in last.items():
+        yield from _at_its_end(each, had[who])
+
+
+def _at_its_end(last: Operation, had: int) -> Iterator[_Change]:
+    moment = last.returned or last.invoked
+    if _is_granted(last):
+        n = last.argument or 1
+        yield _Change(moment, _INSTANT, last.process, n, last)
+        had -= n
+    yield _Change(moment, _END, last.process, had, last)
+
+
+def _is_granted(operation: Operation) -> bool:
+    return operation.function == "acquire" and operation.known and operation.result is not False

@@ -1,0 +1,105 @@
+"""What is held, broken: units, tokens, leases, the line of those who want them."""
+
+from kvsync import session, store
+from kvsync.primitives import grants
+from kvsync.primitives.units import Units
+from kvsync.waiting import Wait
+from stress.mutants.breaking import edit, edit_text
+from stress.mutants.mutant import caught_by
+
+
+@caught_by("lease")
+def release_by_name() -> None:
+    """Releasing frees the lock, whoever has it now: neither token nor session is compared."""
+    ours = "and slot = :slot and token = :token\n    and session = :session"
+    edit_text(grants, "FREE", ours, "")
+    edit_text(grants, "FREE_IF_NOBODY_WAITS", ours, "")
+
+
+@caught_by("lock")
+def token_stays() -> None:
+    """A new grant has the token of the one before it."""
+    edit_text(grants, "TAKE_ALL", "set token = token + 1", "set token = token")
+    edit_text(grants, "_GIVE", "1 + (select max(token)", "0 + (select max(token)")
+
+
+@caught_by("lock")
+def token_forgotten() -> None:
+    """The row that remembers a lock's last token goes when the lock is released."""
+    for name in ("FREE", "FREE_IF_NOBODY_WAITS"):
+        edit_text(grants, name, "update kvsync_unit set session = 0", "delete from kvsync_unit")
+
+
+@caught_by("fairness")
+def last_come_first_served() -> None:
+    """Who came last is served first."""
+    edit_text(grants, "_TICKETS", "order by id limit", "order by id desc limit")
+
+
+@caught_by("fairness")
+def line_passed_by() -> None:
+    """Who releases a lock wakes the head of the line, which takes it, if nobody who came meanwhile
+    was faster."""
+    nobody_waits = " (select 1 from kvsync_ticket where space = :space and name = :name)"
+    edit_text(grants, "TAKE_ALL", f"and not exists{nobody_waits}", "")
+    head = '{**self._here, "ticket": 0}'
+    edit(
+        Units._drop,
+        "self._serve(transaction)",
+        f"ring_next(self._engine, transaction, {head})",
+    )
+    woken = "quiet = slept = self._sleep(view, now)"
+    edit(Wait.until_served, woken, f"{woken}\n            self._engine.transact(self._mend)")
+
+
+@caught_by("lease")
+def guard_not_asked() -> None:
+    """A guarded transaction commits whether its guard is held or not."""
+    held = "guard.ensure_held()\n        yield\n        guard.ensure_held()"
+    edit(store._guarded, held, "yield")
+
+
+@caught_by("lease")
+def lost_lease_extended() -> None:
+    """Extending a lease succeeds, though the lock was lost before."""
+    edit(Units.extend, "if not rows:\n            raise self.lost(grant)", "pass")
+
+
+@caught_by("lease")
+def lease_without_end() -> None:
+    """A lease does not end."""
+    edit(Units._wish, "units, capacity, lease)", "units, capacity, None)")
+
+
+@caught_by("interrupts")
+def ticket_left_behind() -> None:
+    """Who is interrupted in the line leaves its ticket there."""
+    edit(
+        Units._undo, "delete from kvsync_ticket {_OF_ATTEMPT}", "delete from kvsync_ticket where 0"
+    )
+
+
+@caught_by("semaphore")
+def one_permit_more() -> None:
+    """Past an empty line a semaphore gives one permit more than it has."""
+    edit_text(grants, "TAKE", ") <= :capacity", ") <= :capacity + (:space = 'semaphore')")
+
+
+@caught_by("semaphore")
+def permits_of_the_dead() -> None:
+    """A semaphore's permits are a number: those of the dead do not come back."""
+    edit(session._end, "for take_away in _TAKE_AWAY:", "for take_away in _TAKE_AWAY[1:]:")
+    edit(
+        session._end,
+        "rows = transaction.execute(take_away, {",
+        'transaction.execute("update kvsync_unit set session = 0 where session = :session'
+        ' and space <> \'semaphore\'", {"session": session})\n'
+        "            rows = transaction.execute(take_away, {",
+    )
+
+
+@caught_by("rwlock")
+def writer_beside_readers() -> None:
+    """A writer at the head of the line gets in beside readers."""
+    fits = "fits = used + units <= capacity"
+    edit(grants.serve, fits, f"{fits} or used < capacity == units")

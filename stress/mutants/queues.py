@@ -1,0 +1,109 @@
+"""Queues, broken: putting, taking, settling."""
+
+from kvsync.primitives import items
+from kvsync.primitives.items import Items
+from kvsync.primitives.putting import Putting
+from kvsync.primitives.taking import Getting
+from kvsync.primitives.task import Task
+from stress.mutants.breaking import edit, edit_text
+from stress.mutants.mutant import caught_by
+
+_DELETE = "delete from kvsync_item where queue = :queue and id = :id"
+_POP = f"""
+        from kvsync.primitives.items import _FIRST
+
+        engine, here = self.items.engine, {{"queue": self.items.queue}}
+        kept = list(map(Kept._make, engine.read(_FIRST, {{**here, "count": 1}})))
+        for each in kept:
+            engine.write("{_DELETE}", {{**here, "id": each.id}})
+            engine.write("update kvsync_queue set size = size - 1 where size > 0")
+        return self._read(kept)"""
+_RESERVE = (
+    "update kvsync_queue set last = last + 1, size = size + 1 where name = :queue"
+    " and size < maxsize and not exists (select 1 from kvsync_item"
+    " where queue = :queue and state = 2) returning last"
+)
+_PUT_LATER = f"""
+        import threading
+
+        here = {{"queue": self._items.queue}}
+        for (number,) in self._engine.write("{_RESERVE}", here):
+            def put(transaction: Transaction, number: int = number) -> None:
+                self._items._put(transaction, drafts[0], number)
+                self._items.give(transaction)
+            threading.Timer(0.005, self._engine.transact, [put]).start()
+            return [number]
+"""
+
+
+@caught_by("queue_get")
+def pop_in_two_steps() -> None:
+    """`get` reads the first item, and then deletes it."""
+    edit(Getting.take_one, "\n        return []", _POP)
+
+
+@caught_by("queue")
+def put_before_the_commit() -> None:
+    """`put` returns the item's id, and the item follows in another commit."""
+    first = "        if len(drafts) == 1 and"
+    edit(Putting.put, first, f"{_PUT_LATER}{first}")
+
+
+@caught_by("queue")
+def acknowledged_by_id() -> None:
+    """`ack` takes away the item of that id, whoever has it in hand by now."""
+    for name in ("_ACKNOWLEDGE", "_ACKNOWLEDGE_IF_NOBODY_JOINS"):
+        edit_text(items, name, "and place = :receipt ", "")
+
+
+@caught_by("queue", "queue_failures")
+def retry_loses_the_item() -> None:
+    """`retry` takes the item away instead of putting it back."""
+    edit(
+        Task._again,
+        "if not seconds:",
+        "if seconds >= 0:\n            return self._items._acknowledge(self._here(), transaction)"
+        "\n        if not seconds:",
+    )
+
+
+@caught_by("queue_failures")
+def attempts_not_counted() -> None:
+    """An item that fails is handed out again for ever."""
+    edit_text(items, "_HAND_OUT", "attempts = attempts + 1", "attempts = attempts")
+    edit_text(items, "_HAND_OUT_ONE", "attempts + 1, error", "attempts, error")
+    edit(items._handed_out, "attempts + 1", "attempts")
+    edit(Items.claim, "attempts = attempts + 1", "attempts = attempts")
+
+
+@caught_by("queue_failures")
+def dead_letter_lost() -> None:
+    """An item that has failed for the last time is not among the dead letters, nor anywhere."""
+    edit(
+        Task._dead,
+        "return self._move(transaction, DEAD, at=transaction.now, error=error)",
+        "return self._items._acknowledge(self._here(), transaction)",
+    )
+
+
+@caught_by("queue_failures")
+def key_ignored() -> None:
+    """Any number of items of one key may wait."""
+    edit(Putting._try, "if key is not None and", "if False and")
+    edit(
+        Putting._try, "transaction, drafts,", "transaction, [d._replace(key=None) for d in drafts],"
+    )
+
+
+@caught_by("queue_order")
+def last_in_first_out() -> None:
+    """Of the items of one priority the last is the first."""
+    for name in ("_GET_ONE", "_HAND_OUT_ONE", "_SPAN"):
+        edit_text(items, name, "order by place, id limit", "order by place, id desc limit")
+
+
+@caught_by("queue_order")
+def maxsize_ignored() -> None:
+    """A bounded queue takes any number of items."""
+    edit_text(items, "_PUT_ONE", "size < maxsize", "true")
+    edit_text(items, "_ADMIT", "size + :count <= maxsize", "true")

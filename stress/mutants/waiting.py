@@ -1,0 +1,31 @@
+"""Waiting, broken: rings that come too early, or not at all."""
+
+from kvsync import waiting
+from kvsync.engine.doorbell import Doorbells
+from kvsync.engine.transaction import SqliteTransaction
+from stress.mutants.breaking import edit, put
+from stress.mutants.mutant import caught_by
+
+_NEVER = 1e6
+
+
+def _without_safety_net() -> None:
+    """Else a ring that is lost costs time, and nothing else: that is what the net is for."""
+    put(waiting, "HEAD_NET", _NEVER)
+    put(waiting, "_NETS", (_NEVER, _NEVER))
+
+
+@caught_by("lock")
+def no_rings() -> None:
+    """Nobody rings; and no safety net wakes who was not rung."""
+    _without_safety_net()
+    edit(Doorbells.ring, "os.write(descriptor, ring)", "pass")
+
+
+@caught_by("lock")
+def rings_before_the_commit() -> None:
+    """Who is served is rung before the commit, looks, sees nothing and sleeps on; and no safety
+    net wakes it, nor does the ring say that it was served, which would let it wait for the gate."""
+    _without_safety_net()
+    edit(SqliteTransaction.after_commit, "self._after_commit.append(call)", "call()")
+    edit(waiting.Wait._sleep, "self._served = SERVED in rings and", "self._served = False and")

@@ -1,0 +1,43 @@
+"""What is done to the processes of a scenario while they work, one file for each.
+
+    kill     SIGKILL, and another process in its place
+    stop     SIGSTOP, and SIGCONT a moment later
+    fork     the process forks in the middle of its work
+    clock    the wall clock steps, by libfaketime
+
+A scenario says in `NEMESES` which of them it bears. `kill`, `stop` and `fork` strike any crew that
+bears them; the others, and `io` and `power`, belong to the scenarios that are about them, which
+bring them about themselves: see `stress/faults/`.
+"""
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
+
+from stress.nemeses.fork import Fork
+from stress.nemeses.kill import Kill
+from stress.nemeses.stop import Stop
+
+if TYPE_CHECKING:
+    from stress.crew import Crew
+
+NAMES = ("kill", "stop", "clock", "io", "fork", "power")
+
+
+class Nemesis(Protocol):
+    """Something that is done again and again."""
+
+    WEIGHT: int
+    """How often, beside others."""
+
+    def strike(self, crew: "Crew") -> None:
+        """Do it once, to one of them, at a random instant."""
+
+
+STRIKERS: dict[str, Nemesis] = {"kill": Kill(), "stop": Stop(), "fork": Fork()}
+"""Those that strike any crew."""
+
+
+def borne(scenario: ModuleType) -> tuple[str, ...]:
+    """Those that a scenario bears: if it says nothing, all strikers where it counts kills."""
+    default = STRIKERS if scenario.UNIT == "kills" else ()
+    return tuple(getattr(scenario, "NEMESES", default))

@@ -1,0 +1,27 @@
+"""The wall clock of the children steps, forth or back by up to a day, most often by little."""
+
+from typing import TYPE_CHECKING
+
+from stress.history import now
+from stress.record import Fault
+
+if TYPE_CHECKING:
+    from stress.crew import Crew
+    from stress.faults.wall import Wall
+
+_DAY = 86_400.0
+_ALL = 0
+"""The process that is noted: it happens to each of them."""
+
+
+class Clock:
+    """Moves a wall clock that the children live by."""
+
+    WEIGHT = 1
+
+    def __init__(self, wall: "Wall") -> None:
+        self._wall = wall
+
+    def strike(self, crew: "Crew") -> None:
+        self._wall.set(crew.chance.choice((-1, 1)) * _DAY * crew.chance.random() ** 4)
+        crew.note(Fault("clock", _ALL, now()))

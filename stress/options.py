@@ -1,0 +1,154 @@
+"""What is asked for on the command line, and the command that asks for it again."""
+
+import argparse
+import math
+import random
+import shlex
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from stress import nemeses
+from stress.scenarios import ALL, twins
+from stress.stage import HISTORIES, SOUND
+
+DEFAULT = [name for name, scenario in ALL.items() if not getattr(scenario, "SLOW", False)]
+"""Those that run when none is named."""
+
+UNITS = sorted({scenario.UNIT for scenario in ALL.values()})
+
+_HISTORIES = "windows in which each scenario records one to be checked (default: %(default)s)"
+_NEMESES = f"the faults that the run uses, of {','.join(nemeses.NAMES)} (default: all)"
+_REPORT = "write a page about the run; or its data, if the name ends in .json"
+
+
+def parse(given: Sequence[str], program: str) -> argparse.Namespace:
+    """The options, `seed` and `scenario` chosen where they were left out. Raises: SystemExit."""
+    parser = _parser(program)
+    options = parser.parse_args(given)
+    options.program, options.given = program, list(given)
+    options.seed = random.randrange(2**32) if options.seed is None else options.seed
+    options.scenario = options.scenario or _default(options)
+    options.nemesis = options.nemesis or nemeses.NAMES
+    if mistake := next(_mistakes(options, [ALL[name] for name in options.scenario]), ""):
+        parser.error(mistake)
+    return options
+
+
+def command(options: argparse.Namespace) -> str:
+    """Repeats the run."""
+    chosen = any(each.split("=")[0] == "--seed" for each in options.given)
+    return _joined(options, [*options.given, *([] if chosen else ["--seed", str(options.seed)])])
+
+
+def command_for(options: argparse.Namespace, name: str) -> str:
+    """Repeats one of its scenarios."""
+    asked = {
+        "scenario": name,
+        "seed": options.seed,
+        "seconds": f"{seconds(options):g}",
+        "processes": options.processes,
+        ALL[name].UNIT: getattr(options, ALL[name].UNIT),
+        "ops": options.ops,
+        "nemesis": None if options.nemesis == nemeses.NAMES else ",".join(options.nemesis),
+        "histories": None if options.histories == HISTORIES else options.histories,
+        "store": options.store,
+        "twin": None if options.twin == SOUND else options.twin,
+    }
+    words = [word for key, value in asked.items() if value for word in (f"--{key}", str(value))]
+    return _joined(options, words)
+
+
+def seconds(options: argparse.Namespace) -> float:
+    """Those of one scenario."""
+    return float(options.seconds or options.minutes * 60 / len(options.scenario))
+
+
+def not_borne(options: argparse.Namespace, name: str) -> list[str]:
+    """The faults that were asked for by name, and that this scenario cannot have."""
+    if options.nemesis == nemeses.NAMES:
+        return []
+    return [each for each in options.nemesis if each not in nemeses.borne(ALL[name])]
+
+
+def _joined(options: argparse.Namespace, words: Sequence[str]) -> str:
+    return f"{options.program} {shlex.join(words)}"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """In one line."""
+        self.exit(2, f"stress: {message} (see --help)\n")
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    about = "Long, hard use of kvsync by many processes, on this machine and file system."
+    parser = _Parser(program, description=about, allow_abbrev=False)
+    add = parser.add_argument
+    add("--list", action="store_true", help="say what there is, and do nothing")
+    add(
+        "--scenario",
+        action="append",
+        choices=ALL,
+        metavar="NAME",
+        help="only this one (see --list); may be repeated (default: all but those marked as slow)",
+    )
+    add("--nemesis", type=_nemeses, metavar="NAMES", help=_NEMESES)
+    add("--seed", type=int, help="of all that is random here")
+    add("--minutes", type=_positive, default=1.0, help="for all scenarios together (default: 1)")
+    add("--seconds", type=_positive, help="for each scenario, instead of --minutes")
+    add("--ops", type=_count, metavar="N", help="go on until each scenario did N operations")
+    for unit in UNITS:
+        of = ", ".join(name for name, scenario in ALL.items() if unit == scenario.UNIT)
+        add(f"--{unit}", type=_count, metavar="N", help=f"go on until there were N {unit}: {of}")
+    add("--processes", type=_count, metavar="N", help="that write in each scenario")
+    add("--histories", type=_count, default=HISTORIES, metavar="N", help=_HISTORIES)
+    add("--store", metavar="PATH", help="folder in which the stores are made")
+    add("--report", metavar="FILE", help=_REPORT)
+    add("--twin", default=SOUND, help="run a broken twin (see --list), which must be caught")
+    return parser
+
+
+def _default(options: argparse.Namespace) -> list[str]:
+    """If faults are named: the scenarios that bear one of them."""
+    if options.nemesis is None:
+        return DEFAULT
+    chosen = [name for name in DEFAULT if {*nemeses.borne(ALL[name])} & {*options.nemesis}]
+    return chosen or DEFAULT
+
+
+def _mistakes(options: argparse.Namespace, scenarios: Sequence[ModuleType]) -> Iterator[str]:
+    for scenario, name in zip(scenarios, options.scenario, strict=True):
+        if options.twin not in scenario.WAYS:
+            yield f"{name} has no twin {options.twin!r}, but: {', '.join(twins(scenario))}"
+    borne = {each for scenario in scenarios for each in nemeses.borne(scenario)}
+    for nemesis in options.nemesis:
+        if options.nemesis != nemeses.NAMES and nemesis not in borne:
+            yield f"none of the scenarios bears {nemesis}: {', '.join(options.scenario)}"
+    if getattr(options, "kills", None) and "kill" not in options.nemesis:
+        yield "--kills would never be reached, for --nemesis has no kill"
+
+
+def _nemeses(text: str) -> tuple[str, ...]:
+    names = text.split(",")
+    for name in names:
+        if name not in nemeses.NAMES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(nemeses.NAMES)}")
+    return tuple(each for each in nemeses.NAMES if each in names)
+
+
+def _positive(text: str) -> float:
+    with_sense = argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    try:
+        number = float(text)
+    except ValueError:
+        raise with_sense from None
+    if not 0 < number < math.inf:
+        raise with_sense
+    return number
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)

@@ -1,0 +1,111 @@
+"""What a run of the suite came to, as data: what the page, and whoever reads JSON, is made from.
+
+Moments are ns of the boot clock, durations seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that was done to a process; a stop lasts until `ended`."""
+
+    kind: str  # kill, stop, fork, clock, io, ...
+    process: int  # its number within the scenario
+    at: int
+    ended: int | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stay inside of what a lock protects."""
+
+    key: str
+    process: int
+    token: int | None
+    began: int
+    ended: int | None  # None: killed inside
+    refused: tuple[int, ...] = ()  # moments at which a stale holder was refused
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long the calls of one operation took; `quantiles` maps 0.5, 0.99, 1.0 and so on to s."""
+
+    operation: str
+    calls: int
+    quantiles: Mapping[float, float]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Operations that were done in each slice of `width` seconds since `began`."""
+
+    began: int
+    width: float
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Books:
+    """The books kept outside of the store, against what was in it at the end."""
+
+    acknowledged: int = 0
+    lost: int = 0
+    recovered: int = 0  # not acknowledged, but found: its caller was killed before it heard
+    unknown: int = 0  # may have had an effect or not
+
+
+@dataclass(frozen=True)
+class ScenarioResult:
+    """One scenario's part of a run."""
+
+    name: str
+    invariant: str
+    primitives: tuple[str, ...]  # what of kvsync it is about: lock, queue, dict, ...
+    faults_used: tuple[str, ...]  # kinds: kill, stop, fork, clock, io, power, ...
+    verdict: str  # ok, VIOLATED, SKIPPED
+    seconds: float
+    processes: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    violations: tuple[str, ...] = ()
+    skipped: str = ""
+    repeat: str = ""  # the command that repeats it
+    books: Books | None = None
+    faults: tuple[Fault, ...] = ()
+    spans: tuple[Span, ...] = ()
+    latencies: tuple[Latency, ...] = ()
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True)
+class MutantRow:
+    """A broken twin of kvsync, and which scenarios caught it."""
+
+    name: str
+    broken: str  # one sentence
+    caught: Mapping[str, bool | None]  # by scenario; None: not tried
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Mutants by scenarios."""
+
+    scenarios: tuple[str, ...]
+    rows: tuple[MutantRow, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole run."""
+
+    command: str
+    seed: int
+    date: str  # ISO 8601, UTC
+    seconds: float
+    facts: Mapping[str, str]  # Python, SQLite, kvsync, file system, kernel, CPUs, memory, ...
+    scenarios: tuple[ScenarioResult, ...]
+    matrix: Matrix | None = None

@@ -1,0 +1,225 @@
+"""The stress program itself: its goals, its faults, how it ends, and what it writes down."""
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+import stress.__main__ as program
+from tests.processes import PATIENCE
+from tests.test_stress import ALL_RECORDED, ROOT, stress
+
+pytestmark = pytest.mark.suite
+
+
+def recorded(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+    """Run it with its data written down; returns that too."""
+    folder.joinpath("tmp").mkdir()
+    done = stress(folder / "tmp", *arguments, "--report", str(folder / "run.json"))
+    return done, json.loads((folder / "run.json").read_text())
+
+
+def figures(run: Any) -> dict[str, dict[str, float]]:
+    return {each["name"]: each["figures"] for each in run["scenarios"]}
+
+
+def test_each_scenario_goes_on_until_so_many_operations_are_done(tmp_path: Path) -> None:
+    """Whether it counts kills or something else."""
+    chosen = ["--scenario=queue", "--scenario=recovery", "--scenario=fork", "--scenario=bank"]
+    done, run = recorded(tmp_path, "--ops=500", "--processes=4", *chosen[:1], *chosen[2:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(run["scenarios"]) == 3
+    assert all(each["operations"] >= 500 for each in figures(run).values())
+
+
+def test_who_takes_a_killed_ones_place_is_forked_where_paths_are_short() -> None:
+    """Many can be killed then; no file is left, for all its processes end with the program."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        done = stress(Path(folder), "--scenario=lock", "--kills=20", "--nemesis=kill")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "kills 20" in done.stdout
+        assert list(Path(folder).iterdir()) == []
+
+
+@pytest.mark.parametrize("nemesis", ["kill", "stop", "fork"])
+def test_a_run_uses_the_faults_that_it_was_told_and_no_others(tmp_path: Path, nemesis: str) -> None:
+    """They are counted, noted with their times, and the sound way bears them."""
+    scenarios = ["--scenario=lock", "--scenario=counter"]
+    done, run = recorded(tmp_path, "--ops=1500", f"--nemesis={nemesis}", *scenarios)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for scenario in run["scenarios"]:
+        assert scenario["faults_used"] == [nemesis]
+        assert scenario["faults"]
+        assert all(fault["kind"] == nemesis for fault in scenario["faults"])
+        assert scenario["figures"][f"{nemesis}s"] == len(scenario["faults"])
+        lasts = [
+            fault["ended"] is not None and fault["ended"] >= fault["at"]
+            for fault in scenario["faults"]
+        ]
+        assert all(lasts) == (nemesis != "kill")
+
+
+def test_a_nemesis_chooses_the_scenarios_that_bear_it(tmp_path: Path) -> None:
+    done, run = recorded(tmp_path, "--nemesis=clock", "--steps=2")
+    assert done.returncode in (0, 2), done.stdout + done.stderr  # libfaketime may be missing
+    assert [each["name"] for each in run["scenarios"]] == ["clock"]
+
+
+def test_a_scenario_that_is_about_another_fault_is_skipped_aloud(tmp_path: Path) -> None:
+    chosen = ["--scenario=lease", "--scenario=counter", "--scenario=first_open"]
+    done, run = recorded(tmp_path, "--nemesis=kill", "--seconds=0.1", "--processes=2", *chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = {each["name"]: (each["verdict"], each["faults_used"]) for each in run["scenarios"]}
+    assert told == {"lease": ("SKIPPED", []), "counter": ("ok", ["kill"]), "first_open": ("ok", [])}
+    assert "it needs the nemesis stop" in done.stdout
+    assert "first_open: it does not bear kill\n" in done.stdout
+
+
+def test_a_violation_comes_with_its_seed_and_the_command_that_repeats_it(tmp_path: Path) -> None:
+    """And that command, given to the shell, finds it again."""
+    twin = ["--scenario=bank", "--twin=separate-commits", "--seed=5", "--ops=100000"]
+    done, run = recorded(tmp_path, *twin)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (bank,) = run["scenarios"]
+    assert f"bank: seed 5, repeat with: {bank['repeat']}" in done.stdout
+    assert bank["violations"]
+    words = bank["repeat"].split()
+    assert words[:3] == ["python", "-m", "stress"]
+    assert {"--seed", "5", "--ops", "100000", "--twin", "separate-commits"} <= {*words}
+    assert stress(tmp_path / "tmp", *words[3:]).returncode == 1
+
+
+def test_an_interrupt_ends_all_processes_and_tells_what_was_done_so_far(tmp_path: Path) -> None:
+    """As Ctrl-C does it: the whole group gets the signal."""
+    command = [sys.executable, "-m", "stress", "--scenario=counter", "--scenario=bank"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    child = subprocess.Popen(
+        [*command, "--seconds=600"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not list(tmp_path.glob("*/journal-*")):  # its processes are at work
+            assert child.poll() is None
+        begun = psutil.Process(child.pid).children(recursive=True)
+        os.killpg(child.pid, signal.SIGINT)
+        output, errors = child.communicate(timeout=PATIENCE)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 130
+    assert errors == "stress: interrupted\n"
+    assert "counter   SKIPPED" in output
+    assert "interrupted" in output
+    assert "bank" not in output.partition("scenario  ")[2]
+    assert not psutil.wait_procs(begun, PATIENCE)[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_file_system_is_said_to_be_full(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is made there."""
+    monkeypatch.setattr(program.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 20))
+    assert program.main(["--scenario", "bank"]) == 2
+    assert "5 MB are free there, 64 are needed" in capsys.readouterr().err
+
+
+def test_the_data_of_a_run_says_how_long_how_many_and_who_was_inside(tmp_path: Path) -> None:
+    """From the histories of a lock: the page is drawn from these."""
+    done, run = recorded(tmp_path, "--scenario=lock", "--kills=2", *ALL_RECORDED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (lock,) = run["scenarios"]
+    assert [each["operation"] for each in lock["latencies"]] == ["acquire", "release"]
+    assert all(each["calls"] and each["quantiles"]["1.0"] > 0 for each in lock["latencies"])
+    assert sum(lock["rate"]["counts"]) == lock["figures"]["operations"]
+    assert lock["spans"]
+    assert all(each["token"] and each["began"] <= each["ended"] for each in lock["spans"][:1])
+    assert run["command"].startswith("python -m stress --scenario=lock ")
+    assert run["command"].endswith(f" --seed {run['seed']}")
+    assert {"Python", "SQLite", "kvsync", "file system", "machine"} <= run["facts"].keys()
+    assert (lock["verdict"], lock["primitives"], lock["processes"]) == ("ok", ["lock"], 6)
+
+
+def test_the_data_of_a_run_has_the_books(tmp_path: Path) -> None:
+    """What was acknowledged against what was found."""
+    done, run = recorded(tmp_path, "--scenario=counter", "--kills=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (counter,) = run["scenarios"]
+    books, figures = counter["books"], counter["figures"]
+    assert (books["acknowledged"], books["lost"]) == (figures["acknowledged"], 0)
+    assert books["recovered"] == figures["unknown"] <= books["unknown"] == 3
+
+
+def test_stale_holders_are_told_of_one_by_one(tmp_path: Path) -> None:
+    """When each was stopped, and when it was refused."""
+    done, run = recorded(tmp_path, "--scenario=lease", "--stops=4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (lease,) = run["scenarios"]
+    assert len(lease["spans"]) == len(lease["faults"]) >= 4
+    assert all(len(span["refused"]) == 3 for span in lease["spans"])
+    for span in lease["spans"]:
+        (stop,) = [
+            each
+            for each in lease["faults"]
+            if span["began"] < each["at"] < span["refused"][0]
+            and each["process"] == span["process"]
+        ]
+        assert stop["ended"] < span["refused"][0]
+
+
+def test_a_terminal_is_told_how_far_the_run_is(tmp_path: Path) -> None:
+    """One line, written over again; a pipe gets none of it."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "stress", "--scenario=bank", "--scenario=counter"]
+    with open(ours, "rb", buffering=0) as screen:
+        child = subprocess.Popen(
+            [*command, "--seconds=1", "--processes=2"],
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        shown = b"".join(_until_closed(screen)).decode()
+        assert child.wait(PATIENCE) == 0
+    line = r"{}/2 {}: [\d,]+ operations, \d+ kills[^\r\n]*, 0 violations, \d+ s left"
+    for number, name in enumerate(("bank", "counter"), 1):
+        assert re.search(line.format(number, name), shown), shown
+    assert "\n" not in shown
+
+
+def _until_closed(screen: io.FileIO) -> Iterator[bytes]:
+    """A terminal whose last writer is gone gives an error on Linux, and nothing on macOS."""
+    with suppress(OSError):
+        while some := screen.read(4096):
+            yield some
+
+
+def test_a_run_can_be_written_as_a_page(tmp_path: Path) -> None:
+    """With the command that repeats it."""
+    page = tmp_path / "report.html"
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    done = stress(folder, "--scenario=lease", "--stops=2", "--seed=9", f"--report={page}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = page.read_text()
+    assert text.lower().startswith("<!doctype html>")
+    assert "--scenario=lease --stops=2 --seed=9" in text
