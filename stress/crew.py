@@ -73,8 +73,7 @@ class Worker:
         self.journal = journal
         self.chance = random.Random(orders.seed)
         self._orders = orders
-        self._master = select.poll()
-        self._master.register(_sentinel_of_master(), select.POLLIN)
+        self._master = _sentinel_of_master()
         self.window = self.window_of(0)
         self._is_ready = False
         self._tally = Tally(orders.folder)
@@ -85,7 +84,9 @@ class Worker:
 
     def going_on(self) -> bool:
         """Whether to do another round: nobody has said to stop, and the master lives."""
-        return not self._master.poll(0) and not os.path.exists(_stop(self._orders.folder))
+        master = select.poll()  # a new one: several threads may ask at once
+        master.register(self._master, select.POLLIN)
+        return not master.poll(0) and not os.path.exists(_stop(self._orders.folder))
 
     def ready(self) -> None:
         """Work has begun, says the first of these; each other one, that an operation was done."""

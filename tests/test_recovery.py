@@ -1,6 +1,8 @@
 """What a line of waiters does when its members are killed, stopped, forked or interrupted."""
 
+import ctypes
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 import kvsync
-from kvsync import waiting
+from kvsync import session, waiting
 from kvsync.session import MEND
 from tests.processes import (
     PATIENCE,
@@ -28,6 +30,9 @@ from tests.processes import (
 )
 
 NAME = "job"
+
+_EXIT = {"x86_64": 60, "aarch64": 93}
+"""The number of the system call that ends one thread, on some machines."""
 
 
 def take(pipe: Any, path: str) -> None:
@@ -96,6 +101,23 @@ def wait_and_die_while_reaping(pipe: Any, path: str) -> None:
         mend, MEND["lock"] = MEND["lock"], armed
         pipe.send("waiting")
         lock.acquire()
+
+
+def hold_on_in_another_thread(pipe: Any, path: str) -> None:
+    """Another one lives on, until told; the system already calls this process a zombie.
+
+    It has no doorbell, so that only the system's word counts.
+    """
+
+    def end_when_told() -> None:
+        pipe.recv()
+        os._exit(0)
+
+    session._Life._install = lambda _: None  # type: ignore[method-assign, assignment]
+    kvsync.open(path).lock(NAME).acquire()
+    threading.Thread(target=end_when_told).start()
+    pipe.send("held")
+    ctypes.CDLL(None).syscall(_EXIT[platform.machine()], 0)
 
 
 class Line:
@@ -271,6 +293,18 @@ def kill_a_parent(pipe: Any, path: str) -> None:
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     pipe.send("killed")
+
+
+@pytest.mark.skipif(platform.machine() not in _EXIT, reason="how to end a thread is not known")
+def test_a_process_lives_until_the_last_of_its_threads_has_ended(line: Line) -> None:
+    """Of a killed process too: until then it has its files open, and what is locked of them."""
+    holder, pipe = line.hold(hold_on_in_another_thread)
+    eventually(lambda: psutil.Process(holder.pid).status() == psutil.STATUS_ZOMBIE)
+    assert line.store.session.reap_all() == []
+    assert not line.lock.acquire(timeout=0)
+    pipe.send("end")
+    assert line.lock.acquire(timeout=PATIENCE)
+    line.lock.release()
 
 
 def test_a_killed_parent_frees_its_lock_though_its_child_lives(line: Line) -> None:

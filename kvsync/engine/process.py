@@ -48,7 +48,7 @@ def this_process() -> Process:
 
 @functools.lru_cache(maxsize=1)
 def _this_process(pid: int) -> Process:
-    start_ticks, start_stack, _ = _stat(pid) or (0, 0, "")
+    start_ticks, start_stack, _ = _stat(pid) or (0, 0, False)
     return Process(
         host=socket.gethostname(),
         boot=_boot(),
@@ -64,7 +64,8 @@ def _this_process(pid: int) -> Process:
 def lives(recorded: Process) -> bool | None:
     """Whether the very process lives that was recorded; None where that cannot be told from here.
 
-    Zombies and programs that took its place by exec count as gone.
+    Zombies and programs that took its place by exec count as gone. A process of which only the
+    first thread has ended is no zombie yet: another may be in a write, or has files locked.
     """
     try:
         return _lives(recorded, this_process())
@@ -82,8 +83,8 @@ def _lives(recorded: Process, here: Process) -> bool | None:
     found = _stat(recorded.pid)
     if found is None:
         return False if _sees_every_process() else None
-    start_ticks, start_stack, state = found
-    if state in ("Z", "X") or start_ticks != recorded.start_ticks:
+    start_ticks, start_stack, has_ended = found
+    if has_ended or start_ticks != recorded.start_ticks:
         return False
     # The address is 0 for those who may not look.
     return not (start_stack and recorded.start_stack) or start_stack == recorded.start_stack
@@ -95,13 +96,15 @@ def _lives_in_a_namespace_below(recorded: Process) -> bool | None:
         with suppress(OSError):
             if os.stat(f"/proc/{pid}/ns/pid").st_ino == recorded.pid_namespace:
                 found = _stat(pid)
-                if found and found[0] == recorded.start_ticks and found[2] not in ("Z", "X"):
+                if found and found[0] == recorded.start_ticks and not found[2]:
                     return True
     return None
 
 
-def _stat(pid: int) -> tuple[int, int, str] | None:
-    """Start ticks, start of the stack, and state; None if there is no such process."""
+def _stat(pid: int) -> tuple[int, int, bool] | None:
+    """Start ticks, start of the stack, and whether all of its threads have ended; None if there is
+    no such process.
+    """
     if not sys.platform.startswith("linux"):
         return _stat_elsewhere(pid)
     try:
@@ -111,14 +114,15 @@ def _stat(pid: int) -> tuple[int, int, str] | None:
         return None
     # 4711 (any) (name) S 1 ...: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
     fields = text[text.rindex(b")") + 2 :].split()
-    return int(fields[19]), int(fields[25]), fields[0].decode()
+    # The state is that of the first thread, and a zombie counts as a thread.
+    has_ended = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return int(fields[19]), int(fields[25]), has_ended
 
 
-def _stat_elsewhere(pid: int) -> tuple[int, int, str] | None:
+def _stat_elsewhere(pid: int) -> tuple[int, int, bool] | None:
     try:
         process = psutil.Process(pid)
-        state = "Z" if process.status() == psutil.STATUS_ZOMBIE else "R"
-        return int(process.create_time() * 100), 0, state
+        return int(process.create_time() * 100), 0, process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
 

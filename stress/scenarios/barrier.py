@@ -92,6 +92,7 @@ def _meet(worker: Worker, party: int, parties: int) -> None:
     barrier, arrivals = WAYS[worker.way](worker.store, parties), Arrivals(worker.path, parties)
     times = 0
     worker.ready()
+    _begin(worker)
     while worker.going_on():
         _wait_if_held_back(worker, party)
         times += 1
@@ -99,7 +100,9 @@ def _meet(worker: Worker, party: int, parties: int) -> None:
         try:
             place = barrier.wait()
         except kvsync.BrokenBarrierError:
-            times = _begin_again(worker)
+            worker.journal.note("broken", UNKNOWN)
+            times = 0
+            _begin(worker)
             continue
         came = arrivals.all()
         assert all(times <= each <= times + 1 for each in came), f"passed {times}, came {came}"
@@ -118,12 +121,10 @@ def _mark(path: str, party: int) -> str:
     return f"{path}-held-back-{party}"
 
 
-def _begin_again(worker: Worker) -> int:
-    """Once the barrier is reset."""
-    worker.pipe.send("broken")
-    worker.journal.note("broken", UNKNOWN)
+def _begin(worker: Worker) -> None:
+    """Once all are here and the barrier is reset; nobody counts before."""
+    worker.pipe.send("is here")
     worker.pipe.recv()
-    return 0
 
 
 class Meeting:
@@ -134,7 +135,6 @@ class Meeting:
         self._stage, self._crew = stage, crew
         self._barrier = store.barrier("meeting", stage.processes)
         self._arrivals = Arrivals(stage.path, stage.processes)
-        self._arrivals.begin()
         for party in range(stage.processes):
             crew.start(_meet, 1, party, stage.processes)
 
@@ -147,7 +147,7 @@ class Meeting:
             victim = self._stage.chance.choice(self._crew.mortals)
             self._crew.kill(victim)
             self._barrier.abort()
-            self._begin_again(victim)
+            self._replace(victim)
 
     def _kill_a_waiting_one(self) -> None:
         victim = self._stage.chance.choice(self._crew.mortals)
@@ -160,7 +160,7 @@ class Meeting:
         self._crew.kill(victim)
         self._expect_broken()
         late.pipe.send("come")
-        self._begin_again(victim)
+        self._replace(victim)
 
     def _expect_broken(self) -> None:
         deadline = time.monotonic() + _SOON
@@ -171,10 +171,14 @@ class Meeting:
                 raise Broken
         self.broken_by_death += 1
 
-    def _begin_again(self, victim: Member) -> None:
+    def _replace(self, victim: Member) -> None:
         self._crew.replace(victim)
+        self.begin()
+
+    def begin(self) -> None:
+        """Let all go on, once the last of them says that it is here."""
         for member in self._crew.members:
-            self._until(member, "broken")
+            self._until(member, "is here")
         self._arrivals.begin()
         self._barrier.reset()
         for member in self._crew.members:
@@ -195,7 +199,7 @@ class Meeting:
             while member.process.is_alive() and time.monotonic() < deadline:
                 self._barrier.abort()
                 with suppress(EOFError):
-                    if member.pipe.poll(0.01) and member.pipe.recv() == "broken":
+                    if member.pipe.poll(0.01) and member.pipe.recv() == "is here":
                         member.pipe.send("go on")
 
 
@@ -204,6 +208,7 @@ def run(stage: Stage) -> None:
     with stage.open() as store, Crew(stage) as crew:
         meeting = Meeting(stage, crew, store)
         crew.assemble()
+        meeting.begin()
         while not stage.enough(crew.killed):
             meeting.kill_one()
         meeting.end()
