@@ -120,7 +120,8 @@ def _probe(parent: str | None) -> Health:
 
 def _run_and_tell(asked: argparse.Namespace, facts: dict[str, str]) -> int:
     command, began = options.command(asked), time.monotonic()
-    run = Run(command, asked.seed, datetime.now(UTC).isoformat(timespec="seconds"), 0, facts, ())
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    run = Run(command, asked.seed, date, 0, facts, (), asked.mutants)
     print(report.header(run), flush=True)
     status = 0
     try:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from stress import nemeses
+from stress import nemeses, pages
+from stress.record import Matrix
 from stress.scenarios import ALL, twins
 from stress.stage import HISTORIES, SOUND
 
@@ -19,6 +20,7 @@ UNITS = sorted({scenario.UNIT for scenario in ALL.values()})
 
 _HISTORIES = "windows in which each scenario records one to be checked (default: %(default)s)"
 _NEMESES = f"the faults that the run uses, of {','.join(nemeses.NAMES)} (default: all)"
+_MUTANTS = "for the page: the matrix that `mutants --json FILE` wrote"
 _REPORT = "write a page about the run; or its data, if the name ends in .json"
 
 
@@ -105,8 +107,16 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--histories", type=_count, default=HISTORIES, metavar="N", help=_HISTORIES)
     add("--store", metavar="PATH", help="folder in which the stores are made")
     add("--report", metavar="FILE", help=_REPORT)
+    add("--mutants", type=_matrix, metavar="FILE", help=_MUTANTS)
     add("--twin", default=SOUND, help="run a broken twin (see --list), which must be caught")
     return parser
+
+
+def _matrix(path: str) -> Matrix:
+    try:
+        return pages.matrix(path)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _default(options: argparse.Namespace) -> list[str]:
@@ -127,6 +137,8 @@ def _mistakes(options: argparse.Namespace, scenarios: Sequence[ModuleType]) -> I
             yield f"none of the scenarios bears {nemesis}: {', '.join(options.scenario)}"
     if getattr(options, "kills", None) and "kill" not in options.nemesis:
         yield "--kills would never be reached, for --nemesis has no kill"
+    if options.mutants and not options.report:
+        yield "--mutants is for the page, and no --report is asked for"
 
 
 def _nemeses(text: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import psutil
 import pytest
 
 import stress.__main__ as program
+from stress.record import Matrix, MutantRow
 from tests.processes import PATIENCE
 from tests.test_stress import ALL_RECORDED, ROOT, stress
 
@@ -214,12 +216,26 @@ def _until_closed(screen: io.FileIO) -> Iterator[bytes]:
 
 
 def test_a_run_can_be_written_as_a_page(tmp_path: Path) -> None:
-    """With the command that repeats it."""
-    page = tmp_path / "report.html"
+    """With the command that repeats it, and what the mutants came to."""
+    page, mutants = tmp_path / "report.html", tmp_path / "mutants.json"
+    row = MutantRow("fairness-off", "The last who comes is served first.", {"lease": True}, 1.5)
+    mutants.write_text(json.dumps(asdict(Matrix(("lease",), (row,)))))
     folder = tmp_path / "tmp"
     folder.mkdir()
-    done = stress(folder, "--scenario=lease", "--stops=2", "--seed=9", f"--report={page}")
+    run = ["--scenario=lease", "--stops=2", "--seed=9"]
+    done = stress(folder, *run, f"--report={page}", f"--mutants={mutants}")
     assert done.returncode == 0, done.stdout + done.stderr
     text = page.read_text()
     assert text.lower().startswith("<!doctype html>")
     assert "--scenario=lease --stops=2 --seed=9" in text
+    assert "fairness-off" in text
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"scenarios": [], "rows": [{"name": "a"}]}'])
+def test_what_is_no_matrix_of_mutants_is_refused_before_the_run(tmp_path: Path, text: str) -> None:
+    mutants = tmp_path / "mutants.json"
+    mutants.write_text(text)
+    done = stress(tmp_path, "--scenario=lease", "--report=page.html", f"--mutants={mutants}")
+    assert done.returncode == 2
+    assert "is not what `mutants --json` writes" in done.stderr
+    assert done.stdout == ""
