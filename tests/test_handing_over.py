@@ -1,18 +1,23 @@
 """How units pass from one to the next: by which way, by which ring, and under which token."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
 
 import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbells
 from kvsync.primitives.units import Units
+from kvsync.session import EPOCH
 from kvsync.testing import ManualClock
 from tests.lines import queued
 from tests.processes import eventually
 
 NAME = "job"
+HOUR = 3600.0
 
 
 @pytest.fixture
@@ -66,6 +71,149 @@ def test_what_was_taken_away_is_lost_however_long_it_was_held(
     with pytest.raises(kvsync.LeaseLostError):
         lock.release()
     assert other.owned()
+
+
+@dataclass
+class Held:
+    """A row of `kvsync_unit`; ours, if its session is."""
+
+    slot: int
+    token: int
+    units: int
+    capacity: int
+    session: int
+    expires: float | None
+
+
+@dataclass
+class Ticket:
+    """A row of `kvsync_ticket`."""
+
+    units: int
+    capacity: int
+    lease: float | None
+    deadline: float | None
+    state: str
+
+
+_MINE, _OTHER = 7, 8
+_OURS = EPOCH + 5
+_HOURS = st.sampled_from([None, None, None, HOUR, -HOUR])
+_UNITS = st.sampled_from([2, 2, 1])
+_HELD = st.builds(
+    Held,
+    slot=st.just(1),
+    token=st.sampled_from([_OURS] * 6 + [_OURS + 1]),
+    units=_UNITS,
+    capacity=st.just(2),
+    session=st.sampled_from([_MINE] * 6 + [_OTHER, 0]),
+    expires=_HOURS,
+)
+_OTHERS = st.lists(
+    st.builds(
+        Held,
+        slot=st.sampled_from([0, 2]),
+        token=st.sampled_from([_OURS - 2, _OURS - 1, _OURS + 2]),
+        units=st.just(1),
+        capacity=st.just(2),
+        session=st.sampled_from([0, 0, 0, _OTHER, _MINE]),
+        expires=st.none(),
+    ),
+    max_size=1,
+)
+_LINE = st.lists(
+    st.builds(
+        Ticket,
+        units=_UNITS,
+        capacity=st.just(2),
+        lease=st.sampled_from([None, 1.5]),
+        deadline=_HOURS,
+        state=st.sampled_from(["waiting"] * 6 + ["granted", "passed"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+class Moment:
+    """What is held and who waits at one moment; it can be had again and again."""
+
+    def __init__(self, store: kvsync.Store, held: list[Held], line: list[Ticket]) -> None:
+        self._store, self._held, self._line = store, held, line
+
+    def again(self) -> None:
+        now = {"boot": self._store.engine.boot(), "name": NAME}
+        for table in ("kvsync_unit", "kvsync_ticket"):
+            self._store.engine.write(f"delete from {table}")
+        for unit in self._held:
+            self._store.engine.write(
+                "insert or replace into kvsync_unit (space, name, slot, token, kind, units,"
+                " capacity, session, attempt, thread, since, expires) values ('lock', :name, :slot,"
+                " :token, 'lock', :units, :capacity, :session, 1, 'one', 1.0, :boot + :expires)",
+                {**now, **vars(unit)},
+            )
+        for id, ticket in enumerate(self._line, 1):
+            self._store.engine.write(
+                "insert into kvsync_ticket (id, space, name, kind, units, capacity, session,"
+                " attempt, thread, doorbell, since, lease, deadline, state) values (:id, 'lock',"
+                " :name, 'lock', :units, :capacity, :id, :id, 'one', 'bell ' || :id, 1.0, :lease,"
+                " :boot + :deadline, :state)",
+                {**now, **vars(ticket), "id": id},
+            )
+
+    def found(self) -> list[Any]:
+        """Where units have their slots is nobody's business."""
+        grants = "select * from kvsync_grant order by id, units, session"
+        tickets = "select * from kvsync_ticket order by id"
+        return [self._store.engine.read(sql) for sql in (grants, tickets)]
+
+
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(held=_HELD, others=_OTHERS, line=_LINE)
+def test_handing_over_is_what_freeing_and_serving_come_to(
+    store: kvsync.Store,
+    rings: list[tuple[str, bytes]],
+    held: Held,
+    others: list[Held],
+    line: list[Ticket],
+) -> None:
+    """Or it does nothing at all."""
+    assert store.session.id  # it has begun, and with it this boot's epoch
+    units = Units(store.session, "lock", NAME, 2)
+    mine = {"space": "lock", "name": NAME, "slot": 1, "token": _OURS, "session": _MINE}
+    moment = Moment(store, [*others, held], line)
+    moment.again()
+    before = moment.found()
+    rings.clear()
+    handed = units._hand_over(mine, store.engine.boot())
+    after, rung = moment.found(), rings[:]
+    event(f"handed over: {bool(handed)}")
+    if not handed:
+        assert after == before
+        assert rung == []
+        return
+    moment.again()
+    rings.clear()
+    ((expires,),) = units._drop(mine, store.engine.boot())
+    assert expires is None or expires > store.engine.boot()
+    assert (moment.found(), rings) == (after, rung)
+
+
+def test_a_lock_that_is_waited_for_changes_hands_in_one_statement(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is claimed in one."""
+    monkeypatch.setattr(Units, "_drop", None)
+    lock = store.lock(NAME)
+    lock.acquire()
+    with ExitStack() as stack:
+        calls = [stack.enter_context(queued(store.lock(NAME).acquire, lock)) for _ in range(2)]
+        monkeypatch.setattr(Units, "_claim", None)
+        lock.release()
+        assert calls[0].result()
+        monkeypatch.undo()
+        lock.force_release()
+        assert calls[1].result()
 
 
 def test_a_ring_alone_gives_nothing(store: kvsync.Store, monkeypatch: pytest.MonkeyPatch) -> None:

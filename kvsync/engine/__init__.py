@@ -64,13 +64,19 @@ class Engine(Protocol):
         """One reading statement, on the last committed state or inside the open transaction."""
 
     def write(
-        self, sql: str, params: Params = ..., *, patience: float | None = None, sure: bool = False
+        self,
+        sql: str,
+        params: Params = ...,
+        *,
+        patience: float | None = None,
+        sure: bool = False,
+        urgent: bool = False,
     ) -> list[Row]:
         """One writing statement: a transaction of its own, or part of the open one.
 
         BusyError comes after `patience` seconds, if that is less than the `busy_timeout`. `sure`
         looks right before whether the database is still the one that was opened; without, that
-        was seen a moment ago.
+        was seen a moment ago. `urgent` is as in `transact`.
         """
 
     def transact(

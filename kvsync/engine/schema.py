@@ -113,6 +113,34 @@ create table kvsync_ticket (
 );
 create index kvsync_ticket_name on kvsync_ticket (space, name, id);
 
+-- A lock changes hands in one statement, and is claimed in one: what is held, beside each ticket of
+-- its line; and what was given to a ticket.
+create view kvsync_turn as
+    select held.space, held.name, held.slot, held.token, held.session, held.since, held.expires,
+        held.claim_by, line.id as ticket, line.units as wanted, line.capacity as limit_wanted,
+        line.lease, line.deadline, line.doorbell
+    from kvsync_unit as held join kvsync_ticket as line
+    on line.space = held.space and line.name = held.name;
+create trigger kvsync_hand_over instead of update on kvsync_turn begin
+    update kvsync_unit set (kind, units, capacity, session, attempt, thread) = (
+            select kind, units, capacity, session, attempt, thread
+            from kvsync_ticket where id = new.ticket),
+        token = new.token, since = new.since, expires = new.expires, claim_by = new.claim_by,
+        ticket = new.ticket
+    where space = new.space and name = new.name and slot = new.slot;
+    update kvsync_ticket set state = 'granted', token = new.token where id = new.ticket;
+end;
+create view kvsync_given as
+    select held.space, held.name, held.slot, held.token, held.session, held.units, held.capacity,
+        held.expires, line.id as ticket, line.lease
+    from kvsync_ticket as line join kvsync_unit as held
+    on held.space = line.space and held.name = line.name and held.ticket = line.id;
+create trigger kvsync_claim instead of update on kvsync_given begin
+    update kvsync_unit set claim_by = null, ticket = null, expires = new.expires
+    where space = new.space and name = new.name and slot = new.slot;
+    delete from kvsync_ticket where id = new.ticket;
+end;
+
 -- What a rate limiter has granted, as the moment when it would all have gone through at the steady
 -- rate: see primitives/rate.py. `tat` and `reserved` are nanoseconds of the boot clock named by
 -- `clock`, `fraction` is the rest of `tat` in 2**-32 nanoseconds, `wall` is `tat` in wall time.

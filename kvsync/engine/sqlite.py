@@ -147,6 +147,7 @@ class SqliteEngine:
         *,
         patience: float | None = None,
         sure: bool = False,
+        urgent: bool = False,
     ) -> list[Row]:
         if not self._writable:
             self.place_for_writing()
@@ -154,17 +155,18 @@ class SqliteEngine:
         if place.transaction is not None and (joined := self.open_transaction(place)):
             return joined.join().execute(sql, params)
         try:
-            return self._write_once(place, sql, params, sure=sure)
+            return self._write_once(place, sql, params, polite=not urgent, sure=sure)
         except Obstructed as obstacle:
             return self.wait(
                 obstacle,
                 lambda: self._write_once(place, sql, params, polite=False, sure=sure),
                 patience=patience,
+                urgent=urgent,
             )
 
     @takes_link
     def _write_once(
-        self, place: Place, sql: str, params: Params, *, polite: bool = True, sure: bool
+        self, place: Place, sql: str, params: Params, *, polite: bool, sure: bool
     ) -> list[Row]:
         link = place.take()
         try:

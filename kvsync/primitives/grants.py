@@ -122,6 +122,38 @@ FREE_IF_NOBODY_WAITS = f"""
     {_FREE} and not exists (select 1 from kvsync_ticket where space = :space and name = :name)
     returning expires
 """
+HAND_OVER = f"""
+    update kvsync_turn set token = token + 1, since = :since, expires = :boot + lease,
+        claim_by = :boot + {CLAIM_TIME}, ticket = ticket, doorbell = doorbell
+    where space = :space and name = :name and slot = :slot and token = :token
+    and session = :session and (expires is null or expires > :boot)
+    and ticket = (
+        select min(id) from kvsync_ticket
+        where space = :space and name = :name and state = 'waiting')
+    and wanted = limit_wanted and (deadline is null or deadline > :boot)
+    and token >= (select max(epoch) * {EPOCH} from kvsync_boot)
+    and not exists (
+        select 1 from kvsync_unit as other
+        where other.space = :space and other.name = :name and other.slot <> :slot
+        and (other.session <> 0 or other.token > :token))
+    returning doorbell, (
+        select doorbell from kvsync_ticket
+        where space = :space and name = :name and state = 'waiting' and id > ticket
+        order by id limit 1)
+"""
+"""What the only holder has, to the head of the line, which wants all there is. It is what freeing
+it and `serve` come to, in less work; where it finds nothing, these do it. Says whom to ring: the
+next one, who was served, and the one behind, who has another to watch now. (Of a view's columns
+SQLite returns those that are set.)"""
+
+CLAIM = """
+    update kvsync_given set expires = :boot + lease, token = token, slot = slot
+    where space = :space and name = :name and ticket = :ticket and session <> 0
+    and units = capacity
+    returning token, slot
+"""
+"""All units, by whom they were given to."""
+
 _GRANTS = """
     select id, units, expires, claim_by, case when expires is not null or claim_by is not null
         then (select clock from kvsync_session where kvsync_session.id = session) end

@@ -5,12 +5,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kvsync.engine import Transaction
-from kvsync.engine.doorbell import Doorbell
+from kvsync.engine import Row, Transaction
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbell
 from kvsync.errors import KvsyncError, LeaseLostError, LimitError, NotOwnedError
 from kvsync.primitives.grants import (
+    CLAIM,
     FREE,
     FREE_IF_NOBODY_WAITS,
+    HAND_OVER,
     JOIN,
     TAKE,
     TAKE_ALL,
@@ -26,8 +28,8 @@ from kvsync.session import Session
 from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter
 
 _MOMENT = 0.001
-"""Seconds. Who has held something for longer is likely to be waited for. Then `release` does not
-first try the one statement that does where nobody waits: what it saves is little against that."""
+"""Seconds. Who has held something for longer is likely to be waited for: `release` tries that
+first."""
 
 _Given = tuple[int, int]
 """The token and the slot of a grant."""
@@ -124,9 +126,7 @@ class Units:
                     return self._grant(given, wish)
                 with Wait(self.session, wish, ticket, doorbell) as wait:
                     while (state := wait.until_served()) == GRANTED:
-                        if given := self._engine.transact(
-                            partial(self._claim, ticket), urgent=True
-                        ):
+                        if given := self._claim_at_once(ticket):
                             return self._grant(given, wish)
                 if state == WAITING:
                     given = self._engine.transact(partial(self._withdraw, ticket))
@@ -145,6 +145,14 @@ class Units:
         ticket = enter(self.session, transaction, wish, doorbell)
         serve(self.space, self._engine, transaction, self.name, news=False, mine=ticket)
         return ticket, self._claim(ticket, transaction)
+
+    def _claim_at_once(self, ticket: int) -> _Given | None:
+        """`_claim`, in a transaction of its own."""
+        place = {**self._here, "ticket": ticket, "boot": self._engine.boot()}
+        rows = self._engine.write(CLAIM, place, sure=True, urgent=True)
+        if rows:
+            return rows[0][0], rows[0][1]
+        return self._engine.transact(partial(self._claim, ticket), urgent=True)
 
     def _claim(self, ticket: int, transaction: Transaction) -> _Given | None:
         """The grant given to that ticket; None if it has passed on."""
@@ -270,7 +278,7 @@ class Units:
 
     def _release(self, grant: Grant) -> bool:
         """Whether it was still ours. A lease that is over is not, taken by others or not."""
-        boot, rows = self._engine.boot(), []
+        boot = self._engine.boot()
         mine = {
             "space": self.space,
             "name": self.name,
@@ -278,16 +286,33 @@ class Units:
             "token": grant.token,
             "session": grant.session,
         }
-        if boot - grant.since <= _MOMENT:
-            rows = self._engine.write(FREE_IF_NOBODY_WAITS, mine)
-        if not rows:
-            rows = self._engine.transact(partial(self._drop, mine), urgent=True)
+        ways = [self._free_if_nobody_waits, self._hand_over, self._drop]
+        if boot - grant.since > _MOMENT:
+            ways[:2] = reversed(ways[:2])
+        for way in ways:
+            if rows := way(mine, boot):
+                break
         return any(expires is None or expires > boot for (expires,) in rows)
 
-    def _drop(self, mine: dict[str, Any], transaction: Transaction) -> list[Any]:
-        rows = transaction.execute(FREE, mine)
-        self._serve(transaction)
-        return rows
+    def _free_if_nobody_waits(self, mine: dict[str, Any], _boot: float) -> list[Row]:
+        return self._engine.write(FREE_IF_NOBODY_WAITS, mine)
+
+    def _hand_over(self, mine: dict[str, Any], boot: float) -> list[Row]:
+        row = {**mine, "boot": boot, "since": self._engine.now()}
+        rows = self._engine.write(HAND_OVER, row, sure=True, urgent=True)
+        for next, behind in rows:
+            for doorbell, ring in ((next, SERVED), (behind, LOOK)):
+                if doorbell is not None:
+                    self._engine.doorbells.ring(doorbell, ring)
+        return [(None,) for _ in rows]
+
+    def _drop(self, mine: dict[str, Any], _boot: float) -> list[Row]:
+        def work(transaction: Transaction) -> list[Row]:
+            rows = transaction.execute(FREE, mine)
+            self._serve(transaction)
+            return rows
+
+        return self._engine.transact(work, urgent=True)
 
     def _forget(self, grant: Grant) -> None:
         grant.depth = 0

@@ -20,6 +20,7 @@ def release_by_name() -> None:
 def token_stays() -> None:
     """A new grant has the token of the one before it."""
     edit_text(grants, "TAKE_ALL", "set token = token + 1", "set token = token")
+    edit_text(grants, "HAND_OVER", "set token = token + 1", "set token = token")
     edit_text(grants, "_GIVE", "1 + (select max(token)", "0 + (select max(token)")
 
 
@@ -33,6 +34,7 @@ def token_forgotten() -> None:
 @caught_by("fairness")
 def last_come_first_served() -> None:
     """Who came last is served first."""
+    edit_text(grants, "HAND_OVER", "select min(id)", "select max(id)")
     edit_text(grants, "_TICKETS", "order by id limit", "order by id desc limit")
 
 
@@ -42,6 +44,7 @@ def line_passed_by() -> None:
     was faster."""
     nobody_waits = " (select 1 from kvsync_ticket where space = :space and name = :name)"
     edit_text(grants, "TAKE_ALL", f"and not exists{nobody_waits}", "")
+    edit_text(grants, "HAND_OVER", "state = 'waiting')", "state = 'nobody')")
     head = '{**self._here, "ticket": 0}'
     edit(
         Units._drop,

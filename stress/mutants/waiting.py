@@ -3,7 +3,8 @@
 from kvsync import waiting
 from kvsync.engine.doorbell import Doorbells
 from kvsync.engine.transaction import SqliteTransaction
-from stress.mutants.breaking import edit, put
+from kvsync.primitives import grants
+from stress.mutants.breaking import edit, edit_text, put
 from stress.mutants.mutant import caught_by
 
 _NEVER = 1e6
@@ -27,5 +28,6 @@ def rings_before_the_commit() -> None:
     """Who is served is rung before the commit, looks, sees nothing and sleeps on; and no safety
     net wakes it, nor does the ring say that it was served, which would let it wait for the gate."""
     _without_safety_net()
+    edit_text(grants, "HAND_OVER", "state = 'waiting')", "state = 'nobody')")
     edit(SqliteTransaction.after_commit, "self._after_commit.append(call)", "call()")
     edit(waiting.Wait._sleep, "self._served = SERVED in rings and", "self._served = False and")
