@@ -3,6 +3,7 @@
 import os
 import queue
 import re
+import sqlite3
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -146,6 +147,47 @@ def test_once_settled_leaving_the_block_does_nothing_more(store: kvsync.Store, s
         assert store.engine.read("select state, id, attempts, error from kvsync_item") == before
         jobs.purge()
         jobs.dead.purge()
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("of ours"), KeyboardInterrupt()])
+def test_what_could_not_be_settled_is_put_back_by_the_next_call(
+    path: Path, error: BaseException | None
+) -> None:
+    """The store was busy as the block ended."""
+    with kvsync.open(path, busy_timeout=0.01) as store:
+        jobs = store.queue(NAME, retry_delay=0)
+        jobs.put("a")
+        foreign = sqlite3.connect(path, isolation_level=None)
+        with pytest.raises(kvsync.BusyError), jobs.reserve():
+            foreign.execute("begin immediate")
+            if error is not None:
+                raise error
+        foreign.execute("rollback")
+        foreign.close()
+        with jobs.reserve(timeout=0) as task:
+            assert task.attempts == (1 if isinstance(error, KeyboardInterrupt) else 2)
+            expected = {None: "BusyError", ZeroDivisionError: "of ours"}
+            assert expected.get(error and type(error), "") in (task.error or "")
+        assert jobs.stats().depth == 0
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_was_settled_by_hand_after_all_is_left_alone(path: Path, again: bool) -> None:
+    with kvsync.open(path, busy_timeout=0.01) as store:
+        jobs = store.queue(NAME, retry_delay=0)
+        jobs.put("a")
+        foreign = sqlite3.connect(path, isolation_level=None)
+        task = jobs.reserve()
+        with pytest.raises(kvsync.BusyError), task:
+            foreign.execute("begin immediate")
+        foreign.execute("rollback")
+        foreign.close()
+        task.ack()
+        if again:
+            jobs.put("b")
+            assert jobs.get(timeout=0) == "b"
+        with pytest.raises(queue.Empty):
+            jobs.get(timeout=0)
 
 
 @pytest.mark.parametrize("first", ["ack", "retry", "bury", "give_back"])

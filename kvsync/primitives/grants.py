@@ -17,8 +17,9 @@ Invariants, each true after every commit:
 - The units of a name's grants never exceed its capacity, leases that are over included.
 - A ticket is granted only if no waiting one of that name is before it. Nobody is served past the
   line, so the fast way in is open only while there is no ticket.
-- Whatever frees units, or takes a ticket away, serves the line in the same transaction (`serve`),
-  so a line whose head fits never rests. What time alone frees, the head of the line sees to.
+- Whatever frees units, or takes a ticket away, serves the line in the same transaction (`serve`, or
+  `HAND_OVER`, which comes to the same), so a line whose head fits never rests. What time alone
+  frees, the head of the line sees to.
 - A token is larger than every earlier one of its name, and than all of earlier boots. A grant is
   released by its token and its session.
 """

@@ -305,7 +305,7 @@ class Queue(Primitive):
 
     def _tasks(self, attempt: Attempt, timeout: float | None) -> list[Task]:
         return [
-            Task(self._items, kept, item, self._max_attempts, self._retry_delay)
+            Task(self._session, self._items, kept, item, self._max_attempts, self._retry_delay)
             for kept, item in self._take(attempt, timeout)
         ]
 

@@ -12,6 +12,7 @@ from kvsync.engine import Transaction
 from kvsync.errors import KvsyncError, StaleReceiptError
 from kvsync.primitives.arguments import Seconds, check_delay, check_positive
 from kvsync.primitives.items import DEAD, DELAYED, IN_HAND, READY, Items, Kept
+from kvsync.session import Session
 
 LONGEST_DELAY = 3600.0
 """Seconds between two attempts, at most, unless the caller says otherwise."""
@@ -23,6 +24,8 @@ class Task:
     Leaving the block cleanly acknowledges it. An exception puts it back for another attempt after
     a while, with its traceback, or among the dead letters after the last one, and goes on its way;
     KeyboardInterrupt, SystemExit and their kin put it back as if it had never been handed out.
+    Where that fails itself (the store is busy, the disk is full), its error comes out, and is what
+    the attempt failed of; the item goes back before this store's next call that takes something.
     After `ack`, `retry` or `bury` leaving the block does nothing more, unless that was rolled back
     with a transaction: then it is settled as if they had not been called.
 
@@ -32,7 +35,13 @@ class Task:
     """
 
     def __init__(
-        self, items: Items, kept: Kept, item: Any, max_attempts: int, retry_delay: float
+        self,
+        session: Session,
+        items: Items,
+        kept: Kept,
+        item: Any,
+        max_attempts: int,
+        retry_delay: float,
     ) -> None:
         self.item = item
         self.id = kept.id
@@ -47,6 +56,7 @@ class Task:
         self.key = kept.key
         self.error = kept.error
         """What went wrong at the last attempt, or None."""
+        self._session = session
         self._items = items
         self._kept = kept
         self._max_attempts = max_attempts
@@ -118,7 +128,10 @@ class Task:
     ) -> None:
         try:
             self._leave(error)
-        except KvsyncError:
+        except StaleReceiptError:
+            raise
+        except KvsyncError as failure:
+            self._session.undo_later(partial(self._leave, error or failure))
             raise
         except BaseException:
             if self.is_current():
