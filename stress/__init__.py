@@ -18,6 +18,7 @@
     checkers/    whether a history is legal
     judge        puts the histories of a run before the checkers
     witness      files that so many processes at a time can have, for all that is held
+    model        what the objects of a store do, for one call after the other
     backlog      the queue of the scenarios of queues
     plain        a counter by `sqlite3` alone, for the broken twins
     faults/      what breaks under a program, and how to bring it about

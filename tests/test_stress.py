@@ -18,10 +18,10 @@ ROOT = Path(__file__).parent.parent
 
 SHORT = """--processes=4 --kills=4 --rounds=2 --forks=5 --increments=2000 --stops=5 --acquires=200
     --interrupts=100 --samples=2 --faults=12 --fillings=2 --failures=2 --steps=5
-    --files=20""".split()
+    --files=20 --examples=20""".split()
 LONG_ENOUGH = """--kills=6 --rounds=200 --forks=20 --increments=8000 --stops=20 --acquires=1700
     --interrupts=2000 --samples=2 --faults=200 --fillings=40 --failures=4 --steps=300
-    --files=60""".split()
+    --files=60 --examples=2000""".split()
 """Goals within which a twin is caught; most runs end sooner, at the first violation."""
 
 HANGS = {("fork", "plain-sqlite3"), ("clock", "leases-by-wall-clock")}
