@@ -1,5 +1,6 @@
 """The processes of a scenario: spawned, struck by what the run does to them, always reaped."""
 
+import logging
 import multiprocessing
 import os
 import random
@@ -118,6 +119,7 @@ Job = Callable[..., None]
 
 
 def _perform(job: Job, orders: Orders, pipe: Any, more: tuple[Any, ...]) -> None:
+    logging.getLogger("kvsync").addHandler(logging.NullHandler())  # of disks that we filled
     try:
         mutants.break_if_told()
         journal = Journal(orders.folder, orders.number)

@@ -1,5 +1,7 @@
 """Tasks: items that somebody has in hand, until they are settled."""
 
+import errno
+import math
 import os
 import random
 import traceback
@@ -9,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from kvsync.engine import Transaction
-from kvsync.errors import KvsyncError, StaleReceiptError
+from kvsync.errors import CorruptError, KvsyncError, StaleReceiptError
 from kvsync.primitives.arguments import Seconds, check_delay, check_positive
 from kvsync.primitives.items import DEAD, DELAYED, IN_HAND, READY, Items, Kept
 from kvsync.session import Session
@@ -50,7 +52,7 @@ class Task:
         """Which attempt this is, from 1 on."""
         self.enqueued_at = kept.since
         """Wall time of its `put`."""
-        self.receipt = int(kept.place)
+        self.receipt = _receipt(items, kept)
         """Of this hand-out, and of no other."""
         self.priority = kept.priority
         self.key = kept.key
@@ -192,3 +194,11 @@ class Task:
             f"{self!r} is not in hand any more: it was settled, or its time ran out and it was"
             " given to another"
         )
+
+
+def _receipt(items: Items, kept: Kept) -> int:
+    """Raises: CorruptError for one that kvsync cannot have given."""
+    if math.isfinite(kept.place):
+        return int(kept.place)
+    what = f"a receipt of {items.queue!r} is {kept.place}"
+    raise CorruptError(errno.EUCLEAN, f"{items.engine.url} is damaged: {what}")

@@ -7,6 +7,7 @@ in the tables.
 """
 
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -194,12 +195,19 @@ def _uses(store: kvsync.Store) -> dict[str, Use]:
     }
 
 
+def _tell_of_others(unraisable: "sys.UnraisableHookArgs") -> None:
+    """In a finalizer an exception goes nowhere; Python reports each."""
+    if not isinstance(unraisable.exc_value, Interrupt):
+        sys.__unraisablehook__(unraisable)
+
+
 class Alarm:
     """Raises once, in the main thread, at an instant to come."""
 
     def __init__(self) -> None:
         self.rang = False
         signal.signal(signal.SIGALRM, self._ring)
+        sys.unraisablehook = _tell_of_others
 
     def set(self, seconds: float) -> None:
         self.rang = False
