@@ -1,5 +1,6 @@
 """What all tests share: a store in a folder of its own, closed and checked at the end."""
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
@@ -10,6 +11,16 @@ import pytest
 
 import kvsync
 from kvsync.testing import ManualClock
+
+
+def pytest_configure() -> None:
+    """Started in the background they would ignore signals, and so would their children."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

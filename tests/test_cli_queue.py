@@ -28,9 +28,8 @@ ECHO = 'read -r item; echo "$KVSYNC_ITEM_ID $KVSYNC_ATTEMPT $item"'
 def worker(path: object, *words: str) -> Iterator[subprocess.Popen[str]]:
     """`kvsync queue work jobs`, with pipes, in a process group of its own; ended on leaving.
 
-    Signals are sent to the group, as a terminal does. It hears hang-ups, even if the tests do not.
+    Signals are sent to the group, as a terminal does.
     """
-    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     child = subprocess.Popen(
         [KVSYNC, "queue", "work", "jobs", *words],
         env=os.environ | {"KVSYNC_STORE": str(path), "PYTHONWARNINGS": "error"},
@@ -40,7 +39,6 @@ def worker(path: object, *words: str) -> Iterator[subprocess.Popen[str]]:
         text=True,
         start_new_session=True,
     )
-    signal.signal(signal.SIGHUP, hang_up)
     with child:
         try:
             yield child
