@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import kvsync
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, eventually
 
 REQUESTS = 2_200
 CLIENTS = 8
@@ -222,6 +222,7 @@ def kill_workers(server: Server, load: Load, chance: random.Random) -> None:
     """SIGKILL workers, picked at random, at random points of the load."""
     for point in sorted(chance.sample(range(REQUESTS * 9 // 10), KILLS)):
         load.await_answers(point)
+        eventually(server.workers)  # none are there yet, or gunicorn has not replaced them
         victim = chance.choice(server.workers())
         victim.kill()
         victim.wait(PATIENCE)
