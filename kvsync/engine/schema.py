@@ -131,8 +131,8 @@ create trigger kvsync_hand_over instead of update on kvsync_turn begin
     update kvsync_ticket set state = 'granted', token = new.token where id = new.ticket;
 end;
 create view kvsync_given as
-    select held.space, held.name, held.slot, held.token, held.session, held.units, held.capacity,
-        held.expires, line.id as ticket, line.lease
+    select held.space, held.name, held.slot, held.token, held.session, held.units, held.expires,
+        line.id as ticket, line.lease
     from kvsync_ticket as line join kvsync_unit as held
     on held.space = line.space and held.name = line.name and held.ticket = line.id;
 create trigger kvsync_claim instead of update on kvsync_given begin

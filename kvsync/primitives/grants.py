@@ -148,12 +148,11 @@ next one, who was served, and the one behind, who has another to watch now. (Of 
 SQLite returns those that are set.)"""
 
 CLAIM = """
-    update kvsync_given set expires = :boot + lease, token = token, slot = slot
+    update kvsync_given set expires = :boot + lease, token = token, slot = slot, units = units
     where space = :space and name = :name and ticket = :ticket and session <> 0
-    and units = capacity
-    returning token, slot
+    returning token, slot, units
 """
-"""All units, by whom they were given to."""
+"""What was given to a ticket, by its owner; the ticket goes."""
 
 _GRANTS = """
     select id, units, expires, claim_by, case when expires is not null or claim_by is not null

@@ -126,7 +126,7 @@ class Units:
                     return self._grant(given, wish)
                 with Wait(self.session, wish, ticket, doorbell) as wait:
                     while (state := wait.until_served()) == GRANTED:
-                        if given := self._claim_at_once(ticket):
+                        if given := self._claim_at_once(ticket, wish):
                             return self._grant(given, wish)
                 if state == WAITING:
                     given = self._engine.transact(partial(self._withdraw, ticket))
@@ -146,32 +146,28 @@ class Units:
         serve(self.space, self._engine, transaction, self.name, news=False, mine=ticket)
         return ticket, self._claim(ticket, transaction)
 
-    def _claim_at_once(self, ticket: int) -> _Given | None:
-        """`_claim`, in a transaction of its own."""
-        place = {**self._here, "ticket": ticket, "boot": self._engine.boot()}
-        rows = self._engine.write(CLAIM, place, sure=True, urgent=True)
-        if rows:
-            return rows[0][0], rows[0][1]
+    def _claim_at_once(self, ticket: int, wish: Wish) -> _Given | None:
+        """`_claim`, in a transaction of its own; all units are claimed by one statement."""
+        if wish.units == self.capacity:
+            rows = self._engine.write(CLAIM, self._claiming(ticket), sure=True, urgent=True)
+            if rows:
+                return rows[0][:2]
         return self._engine.transact(partial(self._claim, ticket), urgent=True)
 
     def _claim(self, ticket: int, transaction: Transaction) -> _Given | None:
         """The grant given to that ticket; None if it has passed on."""
-        rows = transaction.execute(
-            "update kvsync_unit set claim_by = null, ticket = null, expires = :boot + ("
-            " select lease from kvsync_ticket where id = :ticket)"
-            " where space = :space and name = :name and ticket = :ticket and session <> 0"
-            " returning token, slot, units",
-            {**self._here, "ticket": ticket, "boot": self._engine.boot()},
-        )
+        rows = transaction.execute(CLAIM, self._claiming(ticket))
         if not rows:
             self._return(ticket, transaction)
             return None
-        transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
         token, slot, units = rows[0]
         if units < self.capacity:  # else nobody else can have been given any
             place = {**self._here, "ticket": ticket}
             ring_next(self._engine, transaction, place, if_granted=True)
         return token, slot
+
+    def _claiming(self, ticket: int) -> dict[str, Any]:
+        return {**self._here, "ticket": ticket, "boot": self._engine.boot()}
 
     def _return(self, ticket: int, transaction: Transaction) -> None:
         """What was given is gone already (by force, or by its lease): back to the old place."""
@@ -289,6 +285,8 @@ class Units:
         ways = [self._free_if_nobody_waits, self._hand_over, self._drop]
         if boot - grant.since > _MOMENT:
             ways[:2] = reversed(ways[:2])
+        if grant.units < self.capacity:
+            ways.remove(self._hand_over)  # there may be other holders
         for way in ways:
             if rows := way(mine, boot):
                 break
