@@ -46,7 +46,7 @@ _TAKE_AWAY = (
     "delete from kvsync_ticket where session = :session returning space, name",
     # Who mends the queue sees that its taker is no more.
     "select distinct 'queue', queue from kvsync_item where session = :session"
-    " and (queue, state) in (select name, 3 from kvsync_queue)",
+    " and (queue, state) in (select name, -1 from kvsync_queue)",
 )
 EPOCH = 1 << 40
 """Tokens in one epoch."""

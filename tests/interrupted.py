@@ -72,3 +72,38 @@ def _is_cut_off(
 
 def _is_try(frame: FrameType) -> bool:
     return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() == "try:"
+
+
+def at_each_instruction(call: Callable[[], Any], code: CodeType, text: str) -> Iterator[int]:
+    """Interrupt `call` before each instruction of those lines of a function that have `text`."""
+    point = 0
+    while _is_cut_off_in(call, code, text, point):
+        yield point
+        point += 1
+    assert point, "no point was met"
+
+
+def _is_cut_off_in(call: Callable[[], Any], code: CodeType, text: str, point: int) -> bool:
+    left = point
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code is not code:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and text in linecache.getline(code.co_filename, frame.f_lineno):
+            left -= 1
+            if left < 0:
+                raise Interrupt
+        return trace
+
+    before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 traces none where nobody asked before
+    sys.settrace(trace)
+    try:
+        call()
+    except Interrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False

@@ -23,7 +23,7 @@ def items(store: kvsync.Store) -> list[Any]:
 
 def taken(store: kvsync.Store) -> list[Any]:
     """The ids of all items that somebody has in hand, or is about to."""
-    return store.engine.read("select id from kvsync_item where state = 3 order by id")
+    return store.engine.read("select id from kvsync_item where state = -1 order by id")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 Of what a call that was cut short was to do, all is done or nothing.
 """
 
+import itertools
 import queue
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +13,8 @@ import pytest
 
 import kvsync
 from kvsync import waiting as wait_loop
-from tests.interrupted import Interrupt, at_each_point
+from kvsync.engine.sqlite import SqliteEngine
+from tests.interrupted import Interrupt, at_each_instruction, at_each_point
 from tests.lines import calling
 from tests.queues import NAME, items, taken, tickets
 from tests.undone import undone
@@ -49,6 +51,23 @@ def test_an_interrupted_taking_puts_it_back(store: kvsync.Store, take: Callable[
     before = state(jobs)
     for _ in at_each_point(lambda: take(jobs)):
         assert state(jobs) == before
+
+
+def test_a_statement_has_its_row_if_and_only_if_it_was_committed(store: kvsync.Store) -> None:
+    """So who takes an item knows, even if a signal comes between the commit and the return."""
+    engine, numbers, rows = store.engine, itertools.count(1), []
+    engine.write("create table made (id integer primary key)")
+
+    def make() -> None:
+        rows.clear()
+        made = {"id": next(numbers)}
+        engine.write("insert into made (id) values (:id) returning id", made, into=rows)
+
+    outcomes = set()
+    for point in at_each_instruction(make, SqliteEngine._write_once.__code__, "into.extend("):
+        assert rows == engine.read("select id from made where id = :id", {"id": point + 1})
+        outcomes.add(bool(rows))
+    assert outcomes == {True, False}
 
 
 def put_in_time(

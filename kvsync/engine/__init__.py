@@ -71,8 +71,13 @@ class Engine(Protocol):
         patience: float | None = None,
         sure: bool = False,
         urgent: bool = False,
+        into: list[Row] | None = None,
     ) -> list[Row]:
         """One writing statement: a transaction of its own, or part of the open one.
+
+        For who must know whether it was committed, even if a signal's exception comes right then:
+        its one row is in the list `into` if and only if it was. So nothing is done, and nothing
+        returned, inside an open transaction, which commits later.
 
         BusyError comes after `patience` seconds, if that is less than the `busy_timeout`. `sure`
         looks right before whether the database is still the one that was opened; without, that

@@ -220,7 +220,8 @@ create table kvsync_item (
     claim_by real,
     primary key (queue, state, place, id)
 ) without rowid;
-create unique index kvsync_item_key on kvsync_item (queue, key) where key is not null and state < 3;
+create unique index kvsync_item_key on kvsync_item (queue, key)
+    where key is not null and state between 0 and 2;
 
 -- What is done most is one statement each, for the queue's row counts along: to insert into the
 -- first puts an item, into the second hands one out under `receipt`, into the third takes it away.
@@ -236,7 +237,7 @@ create view kvsync_item_out as
         max_attempts, taken, until, place as receipt
     from kvsync_item;
 create trigger kvsync_item_hand_out instead of insert on kvsync_item_out begin
-    update kvsync_item set state = 3, place = new.receipt, attempts = new.attempts,
+    update kvsync_item set state = -1, place = new.receipt, attempts = new.attempts,
         session = new.session, attempt = new.attempt, max_attempts = new.max_attempts,
         taken = new.taken, until = new.until
     where queue = new.queue and state = 0 and place = new.place and id = new.id;

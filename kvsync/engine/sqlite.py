@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import chain
 from types import CodeType
 from typing import TypeVar
 
@@ -148,25 +149,33 @@ class SqliteEngine:
         patience: float | None = None,
         sure: bool = False,
         urgent: bool = False,
+        into: list[Row] | None = None,
     ) -> list[Row]:
         if not self._writable:
             self.place_for_writing()
         place = self._pool.place()
         if place.transaction is not None and (joined := self.open_transaction(place)):
-            return joined.join().execute(sql, params)
+            return joined.join().execute(sql, params) if into is None else []
         try:
-            return self._write_once(place, sql, params, polite=not urgent, sure=sure)
+            return self._write_once(place, sql, params, polite=not urgent, sure=sure, into=into)
         except Obstructed as obstacle:
             return self.wait(
                 obstacle,
-                lambda: self._write_once(place, sql, params, polite=False, sure=sure),
+                lambda: self._write_once(place, sql, params, polite=False, sure=sure, into=into),
                 patience=patience,
                 urgent=urgent,
             )
 
     @takes_link
     def _write_once(
-        self, place: Place, sql: str, params: Params, *, polite: bool, sure: bool
+        self,
+        place: Place,
+        sql: str,
+        params: Params,
+        *,
+        polite: bool,
+        sure: bool,
+        into: list[Row] | None,
     ) -> list[Row]:
         link = place.take()
         try:
@@ -177,7 +186,13 @@ class SqliteEngine:
             flock(link.gate, TRY)
             if link.looks_first:
                 link.make_room()
-            rows = link.cursor.execute(sql, params).fetchall()
+            if into is None:
+                rows = link.cursor.execute(sql, params).fetchall()
+            else:
+                # One call into C, in which SQLite commits before it lets go of the only row: no
+                # exception of a signal can come in between.
+                into.extend(chain.from_iterable(map(link.cursor.execute, (sql,), (params,))))
+                rows = into
             require_shapes(link.cursor, sql, rows, self.path)
             link.writes += 1
             if link.writes >= CHECK_EVERY:

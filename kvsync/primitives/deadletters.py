@@ -13,7 +13,7 @@ from kvsync.primitives.items import DEAD, READY, Items, Kept
 _CHUNK = 500
 _SELECT = """
     select place, id, priority, value, key, since, attempts, error from kvsync_item
-    where queue = :queue and state = 4 and (place, id) > (:place, :id)
+    where queue = :queue and state = 3 and (place, id) > (:place, :id)
     order by place, id limit :count
 """
 
@@ -45,7 +45,7 @@ class DeadLetters:
 
     def __len__(self) -> int:
         ((number,),) = self._engine.read(
-            "select count(*) from kvsync_item where queue = :queue and state = 4",
+            "select count(*) from kvsync_item where queue = :queue and state = 3",
             {"queue": self._items.queue},
         )
         return int(number)
@@ -123,7 +123,7 @@ def _redrive(items: Items, transaction: Transaction, kept: Kept) -> bool:
 def _remove(items: Items, transaction: Transaction, kept: Kept) -> bool:
     return bool(
         transaction.execute(
-            "delete from kvsync_item where queue = :queue and state = 4 and place = :place"
+            "delete from kvsync_item where queue = :queue and state = 3 and place = :place"
             " and id = :id returning 1",
             {"queue": items.queue, "place": kept.place, "id": kept.id},
         )

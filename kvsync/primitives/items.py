@@ -8,12 +8,15 @@
     kvsync_item      one row for each item. Its `state` and `place` say where it is, and are part of
                      the key, so an item is moved by one statement and found by a seek:
 
+        TAKEN      place: the receipt of this hand-out; `claim_by` is set while it has been given to
+                   one who waits, `ticket`, and not been claimed
         READY      place: minus its priority; then the order is that of the ids
         DELAYED    place: the wall time when it becomes ready; the queue's `due` is the first
         ASKING     place: the ticket of who waits to put it into a full queue
-        TAKEN      place: the receipt of this hand-out; `claim_by` is set while it has been given to
-                   one who waits, `ticket`, and not been claimed
         DEAD       place: the wall time of its death
+
+                     The first that is ready so lies beside what is in hand, mostly on one page of
+                     the file, and a commit costs by the page.
 
 What is done most, putting and taking a single item while there is nothing else to see to, is one
 statement each: an insert into a view, whose trigger changes the item and the queue's row.
@@ -45,9 +48,12 @@ from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND
 from kvsync.waiting import HOLDERS, ring
 
-READY, DELAYED, ASKING, TAKEN, DEAD = range(5)
+TAKEN, READY, DELAYED, ASKING, DEAD = range(-1, 4)
 GET, PUT, JOIN = "queue", "queue-put", "queue-join"
 """The spaces of the three lines."""
+
+_COUNTED = READY, DELAYED
+"""What a queue's `size` counts."""
 
 GRANTED, SERVED, SHUT = "granted", "served", "shut"
 """How a wait in them ends well; and that the queue was shut down."""
@@ -65,7 +71,7 @@ _COLUMNS = "place, id, priority, value, key, since, attempts, error"
 
 _DONE = """
     last - size - purged
-        - (select count(*) from kvsync_item where queue = :queue and state = 3)
+        - (select count(*) from kvsync_item where queue = :queue and state = -1)
 """
 _NEW = """
     insert into kvsync_queue (name, maxsize, shut, last, size, got, purged, receipts, mark,
@@ -148,17 +154,17 @@ _HANDED_OUT = """
     returning maxsize, due, mark, receipts
 """
 _HAND_OUT = """
-    update kvsync_item set state = 3, place = id + :shift, attempts = attempts + 1,
+    update kvsync_item set state = -1, place = id + :shift, attempts = attempts + 1,
         session = :session, attempt = :attempt, max_attempts = :max_attempts, taken = :now,
         until = :until
     where queue = :queue and state = 0 and (place, id) <= (:place, :id)
 """
 _GIVE = """
-    update kvsync_item set state = 3, place = :receipt, session = :session, attempt = :attempt,
+    update kvsync_item set state = -1, place = :receipt, session = :session, attempt = :attempt,
         ticket = :ticket, taken = :now, claim_by = :claim_by
     where queue = :queue and state = 0 and place = :place and id = :id
 """
-IN_HAND = "queue = :queue and state = 3 and place = :receipt and id = :id and claim_by is null"
+IN_HAND = "queue = :queue and state = -1 and place = :receipt and id = :id and claim_by is null"
 """An item in the hand of who names its receipt."""
 
 _ACKNOWLEDGE = f"delete from kvsync_item where {IN_HAND} returning 1"
@@ -171,16 +177,16 @@ _MOVE = """
     update kvsync_item set state = :state, place = :at, attempts = :attempts,
         error = coalesce(:error, error), session = null, attempt = null, ticket = null,
         max_attempts = null, until = null, claim_by = null, due = null, taken = null,
-        key = case when :state < 3 and exists (
+        key = case when :state between 0 and 2 and exists (
             select 1 from kvsync_item as other where other.queue = :queue
-            and other.key = kvsync_item.key and other.state < 3) then null else key end
+            and other.key = kvsync_item.key and other.state between 0 and 2) then null else key end
     where queue = :queue and state = :was and place = :place and id = :id
     returning id
 """
 _LOST = """
     select place, kvsync_item.id, priority, attempts, max_attempts, claim_by, ticket
     from kvsync_item left join kvsync_session on kvsync_session.id = kvsync_item.session
-    where queue = :queue and state = 3 and (kvsync_session.id is null
+    where queue = :queue and state = -1 and (kvsync_session.id is null
         or (clock = :clock and (until <= :boot or claim_by <= :boot)))
     limit :count
 """
@@ -200,7 +206,7 @@ _WANTING = """
 _HOLDERS = """
     select 'holder', kvsync_item.session, clock, min(until), min(claim_by)
     from kvsync_item left join kvsync_session on kvsync_session.id = kvsync_item.session
-    where queue = :name and state = 3 group by kvsync_item.session, clock
+    where queue = :name and state = -1 group by kvsync_item.session, clock
     union all
     select 'due', null, null, due, null from kvsync_queue where name = :name and due is not null
 """
@@ -286,7 +292,8 @@ class Items:
     def _resize(self, transaction: Transaction, old: int, new: int) -> None:
         if transaction.execute(
             "select 1 from kvsync_ticket where space in ('queue', 'queue-put') and name = :queue"
-            " union all select 1 from kvsync_item where queue = :queue and state in (2, 3) limit 1",
+            " union all select 1 from kvsync_item where queue = :queue and state in (-1, 2)"
+            " limit 1",
             self._here,
         ):
             raise LimitError(
@@ -392,8 +399,8 @@ class Items:
         """Whether an item of that key is in the queue, or asks to be."""
         return bool(
             transaction.execute(
-                "select 1 from kvsync_item where queue = :queue and key = :key and state < 3"
-                " and key is not null",
+                "select 1 from kvsync_item where queue = :queue and key = :key"
+                " and key is not null and state between 0 and 2",
                 {**self._here, "key": key},
             )
         )
@@ -418,8 +425,6 @@ class Items:
 
     def take(self, transaction: Transaction, count: int) -> list[Kept]:
         """Take the first ready items away for good. Raises: ShutDown."""
-        if count == 1 and (rows := transaction.execute(_GET_ONE, self._first(transaction.now))):
-            return [Kept._make(rows[0])]
         rows = transaction.execute(_FIRST, {"queue": self.queue, "count": count})
         if not rows:
             return []
@@ -428,6 +433,15 @@ class Items:
         row = {"queue": self.queue, "state": READY, "place": place, "id": number}
         transaction.execute(_REMOVE, row)
         self._after_taking(transaction, *after)
+        return list(map(Kept._make, rows))
+
+    def take_one(self, row: list[Row], patience: float | None) -> list[Kept]:
+        """A commit of its own: the first ready item; nothing if there is more to it than that.
+
+        It is in `row` if and only if that is committed, whatever interrupts this.
+        """
+        here = self._first(self.engine.now())
+        rows = self.engine.write(_GET_ONE, here, patience=patience, into=row)
         return list(map(Kept._make, rows))
 
     def hand_out(self, transaction: Transaction, count: int, hand: Hand) -> list[Kept]:
@@ -493,7 +507,7 @@ class Items:
         """
         given = {**self._here, "ticket": ticket, **(hand._asdict() if hand else {})}
         where = (
-            "where queue = :queue and state = 3 and ticket = :ticket and claim_by is not null"
+            "where queue = :queue and state = -1 and ticket = :ticket and claim_by is not null"
             " and place = (select token from kvsync_ticket where id = :ticket)"
         )
         if hand is None:
@@ -578,7 +592,7 @@ class Items:
             },
         ):
             return False
-        if change := (state < ASKING) - (was < ASKING):
+        if change := (state in _COUNTED) - (was in _COUNTED):
             transaction.execute(
                 "update kvsync_queue set size = size + :change where name = :queue",
                 {**self._here, "change": change},
@@ -588,7 +602,7 @@ class Items:
         return True
 
     def restore(self, transaction: Transaction, kept: Kept) -> None:
-        """Put back what was taken for good, into its old place."""
+        """Put back what was taken for good, in its old place. The lines are still to be served."""
         key = kept.key
         if key is not None and self.has_key(transaction, key):
             key = None
@@ -599,7 +613,6 @@ class Items:
             "update kvsync_queue set size = size + 1, got = got - 1 where name = :queue",
             self._here,
         )
-        self.serve(transaction)
 
     def is_ready(self, transaction: Transaction, kept: Kept) -> bool:
         """Whether it stands in its old place."""
@@ -614,7 +627,7 @@ class Items:
     def give_back(self, transaction: Transaction, session: int, attempt: int) -> None:
         """All that this attempt has got, as if it had never been handed out."""
         for *row, claim_by in transaction.execute(
-            f"select {_COLUMNS}, claim_by from kvsync_item where queue = :queue and state = 3"
+            f"select {_COLUMNS}, claim_by from kvsync_item where queue = :queue and state = -1"
             " and session = :session and attempt = :attempt",
             {**self._here, "session": session, "attempt": attempt},
         ):
@@ -774,7 +787,7 @@ class Items:
         """Items that were put and are not done with: neither got, acknowledged nor dead."""
         ((number,),) = self.engine.read(
             "select coalesce((select size + got from kvsync_queue where name = :queue), 0)"
-            " + (select count(*) from kvsync_item where queue = :queue and state = 3) as size",
+            " + (select count(*) from kvsync_item where queue = :queue and state = -1) as size",
             self._here,
         )
         return int(number)

@@ -36,7 +36,7 @@ _KINDS = {
 _DELETE_ITEMS = """
     delete from kvsync_item where queue = :name and (state, place, id) in (
         select state, place, id from kvsync_item
-        where queue = :name and state in (0, 1, 3, 4) and id <= :last limit :chunk)
+        where queue = :name and state <> 2 and id <= :last limit :chunk)
     returning state in (0, 1)
 """
 _FORGET_QUEUE = """

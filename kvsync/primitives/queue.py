@@ -48,10 +48,10 @@ _STATS = """
         coalesce(last - older_last, 0), coalesce(last - size - purged - older_done, 0),
         (select count(*) from kvsync_item
             where queue = :queue and state = 1 and place > :now) as delayed,
-        (select count(*) from kvsync_item where queue = :queue and state = 3) as taken,
-        (select count(*) from kvsync_item where queue = :queue and state = 4) as dead,
+        (select count(*) from kvsync_item where queue = :queue and state = -1) as taken,
+        (select count(*) from kvsync_item where queue = :queue and state = 3) as dead,
         (select min(since) from (
-            select min(since) as since from kvsync_item where queue = :queue and state = 3
+            select min(since) as since from kvsync_item where queue = :queue and state = -1
             union all select since from (
                 select since from kvsync_item where queue = :queue and state = 0
                 order by place, id limit 1) as first) as oldest) as since,

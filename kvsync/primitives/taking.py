@@ -6,11 +6,12 @@ what was taken for good only this process knows, and whether that was committed:
 
 import queue
 import time
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
 from kvsync.codec import Codec, decode
-from kvsync.engine import Engine, Transaction
+from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import ShutDown
 from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
@@ -81,7 +82,7 @@ class Attempt:
         kept = self.unreadable
         assert kept is not None
         if self._numbered and transaction.execute(
-            "select 1 from kvsync_item where queue = :queue and state = 3 and place = :receipt"
+            "select 1 from kvsync_item where queue = :queue and state = -1 and place = :receipt"
             " and id = :id and session = :session and attempt = :attempt",
             {
                 "queue": self.items.queue,
@@ -151,6 +152,13 @@ class Getting(Attempt):
         super().__init__(session, items, count, codec)
         self._taken: list[_Taken] = []
 
+    def take_one(self, patience: float | None) -> list[Kept]:
+        if self.count > 1:
+            return []
+        row: list[Row] = []
+        self._taken.append(_Taken(self.items, None, row))
+        return self._read(self.items.take_one(row, patience))
+
     def take(self, transaction: Transaction) -> list[Kept]:
         return self._note(transaction, self.items.take(transaction, self.count))
 
@@ -161,14 +169,15 @@ class Getting(Attempt):
         more = self.count - 1 and self.items.take(transaction, self.count - 1)
         return self._note(transaction, [first, *(more or [])])
 
-    def take_one(self, patience: float | None) -> list[Kept]:  # noqa: ARG002
-        """None: what an interrupted statement of its own took would be lost."""
-        return []
-
     def _note(self, transaction: Transaction, kept: list[Kept]) -> list[Kept]:
         if self._read(kept):
             self._taken.append(_Taken(self.items, transaction, kept))
         return kept
+
+    def _where_it_was(self, transaction: Transaction) -> tuple[Kept, int]:
+        for taken in self._taken:
+            taken.put_back_in(transaction)
+        return super()._where_it_was(transaction)
 
     def undo(self) -> None:
         for taken in self._taken:
@@ -177,29 +186,40 @@ class Getting(Attempt):
 
 
 class _Taken:
-    """What a transaction took for good; if it is gone, that goes back, and only once."""
+    """What a transaction took for good; if it is gone, that goes back, and only once.
 
-    def __init__(self, items: Items, transaction: Transaction, kept: list[Kept]) -> None:
+    Without a transaction it is a statement of its own, whose row comes with its commit.
+    """
+
+    def __init__(self, items: Items, transaction: Transaction | None, rows: Sequence[Row]) -> None:
         self._items = items
-        self._kept = kept
+        self._rows = rows
         self._transaction = transaction
         self._back: Transaction | None = None
 
     def put_back(self) -> None:
         is_back = self._back is not None and self._back.committed
-        if not is_back:
+        if self._rows and not is_back:
             self._items.engine.transact(self._restore)
 
     def _restore(self, transaction: Transaction) -> None:
-        if self._transaction.committed or self._is_gone_in(transaction):
+        self.put_back_in(transaction)
+        self._items.serve(transaction)
+
+    def put_back_in(self, transaction: Transaction) -> None:
+        """The lines are still to be served."""
+        if self._is_committed() or self._is_gone_in(transaction):
             self._back = transaction
-            for kept in self._kept:
-                self._items.restore(transaction, kept)
+            for row in self._rows:
+                self._items.restore(transaction, Kept._make(row))
+
+    def _is_committed(self) -> bool:
+        return self._transaction is None or self._transaction.committed
 
     def _is_gone_in(self, transaction: Transaction) -> bool:
         """Whether it was taken within this very transaction, and that was not undone yet."""
         return transaction is self._transaction and not self._items.is_ready(
-            transaction, self._kept[0]
+            transaction, Kept._make(self._rows[0])
         )
 
 

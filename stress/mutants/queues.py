@@ -3,21 +3,18 @@
 from kvsync.primitives import items
 from kvsync.primitives.items import Items
 from kvsync.primitives.putting import Putting
-from kvsync.primitives.taking import Getting
 from kvsync.primitives.task import Task
 from stress.mutants.breaking import edit, edit_text
 from stress.mutants.mutant import caught_by
 
 _DELETE = "delete from kvsync_item where queue = :queue and id = :id"
 _POP = f"""
-        from kvsync.primitives.items import _FIRST
-
-        engine, here = self.items.engine, {{"queue": self.items.queue}}
-        kept = list(map(Kept._make, engine.read(_FIRST, {{**here, "count": 1}})))
-        for each in kept:
-            engine.write("{_DELETE}", {{**here, "id": each.id}})
-            engine.write("update kvsync_queue set size = size - 1 where size > 0")
-        return self._read(kept)"""
+        row += self.engine.read(_FIRST, {{**self._here, "count": 1}})
+        for each in map(Kept._make, row):
+            self.engine.write("{_DELETE}", {{**self._here, "id": each.id}})
+            self.engine.write("update kvsync_queue set size = size - 1 where size > 0")
+        return list(map(Kept._make, row))
+        here = self"""
 _RESERVE = (
     "update kvsync_queue set last = last + 1, size = size + 1 where name = :queue"
     " and size < maxsize and not exists (select 1 from kvsync_item"
@@ -39,7 +36,7 @@ _PUT_LATER = f"""
 @caught_by("queue_get")
 def pop_in_two_steps() -> None:
     """`get` reads the first item, and then deletes it."""
-    edit(Getting.take_one, "\n        return []", _POP)
+    edit(Items.take_one, "\n        here = self", _POP)
 
 
 @caught_by("queue")
