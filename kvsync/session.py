@@ -15,6 +15,7 @@ and what they held up moves on.
 
 import itertools
 import os
+import sys
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,8 +25,9 @@ from typing import Any
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell, Mark, Watch
 from kvsync.engine.process import Process, lives, this_process
-from kvsync.errors import KvsyncError, StoreReplacedError
+from kvsync.errors import BusyError, KvsyncError, StoreReplacedError
 from kvsync.exits import at_exit
+from kvsync.leftovers import Leftovers, Step
 from kvsync.threads import Thread, this_thread
 
 _INSERT = """
@@ -51,6 +53,10 @@ _TAKE_AWAY = (
 EPOCH = 1 << 40
 """Tokens in one epoch."""
 
+GATE_PATIENCE = 1.0
+"""Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same, so
+that one try has its turn among many writers; and a call that is cut short, to undo its part."""
+
 _LOOKED_AT = 8
 """Sessions that a new one looks at, so that what the dead left behind does not pile up."""
 
@@ -61,6 +67,11 @@ MEND: dict[str, Mend] = {}
 """By the space of the names; the primitives enter theirs."""
 
 
+def patience_of(timeout: float | None) -> float | None:
+    """Seconds for which a call with that timeout waits for SQLite's write lock; None: as always."""
+    return None if timeout is None else max(timeout, GATE_PATIENCE)
+
+
 class Session:
     """What one store handle is to other processes. Begun by its first use in each process."""
 
@@ -69,8 +80,8 @@ class Session:
         self.detects_deadlocks = detect_deadlocks
         self._lives: dict[int, _Life] = {}
         self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, pid and thread
-        self._leftovers: list[tuple[int, Callable[[], object]]] = []
-        _sessions[id(self)] = weakref.ref(self)
+        self._leftovers = Leftovers()
+        _register(self)
 
     @property
     def id(self) -> int:
@@ -112,42 +123,41 @@ class Session:
         """A number that no other attempt of this session has."""
         return next(self._life().attempts)
 
-    def undo(self, step: Callable[[], object]) -> None:
-        """Take back what an interrupted call left in the store; `step` may be repeated.
+    def undo(self, step: Step) -> None:
+        """Take back what a call left in the store whose exception is being handled.
 
-        What cannot be done now is done before this session's next attempt.
+        What cannot be done now is done as soon as it can be; where the store was just found busy,
+        nothing else is tried.
         """
+        if isinstance(sys.exception(), BusyError):
+            self.undo_later(step)
+            return
         try:
             try:
-                step()
+                step(GATE_PATIENCE)
             except KvsyncError:
                 raise
             except BaseException:
-                step()
+                step(GATE_PATIENCE)
                 raise
         except KvsyncError:
             self.undo_later(step)
 
-    def undo_later(self, step: Callable[[], object]) -> None:
-        """The same, but not before this session's next attempt."""
-        self._leftovers.append((os.getpid(), step))
+    def undo_later(self, step: Step) -> None:
+        """The same, but without waiting for it."""
+        self._leftovers.add(step)
 
-    def undo_leftovers(self) -> None:
-        """Raises: what a write raises."""
-        while self._leftovers:
-            try:
-                pid, step = self._leftovers.pop()  # atomic: threads share them out
-            except IndexError:
-                return
-            if pid == os.getpid():
-                self._finish(step)
+    def undo_before_next(self, step: Step) -> None:
+        """The same, but not before this session's next attempt: it may be settled by hand."""
+        self._leftovers.note(step)
 
-    def _finish(self, step: Callable[[], object]) -> None:
-        try:
-            step()
-        except BaseException:
-            self._leftovers.append((os.getpid(), step))
-            raise
+    def undo_leftovers(self, patience: float | None = None) -> None:
+        """Wait until what earlier calls have left is taken back.
+
+        Raises: BusyError after `patience` seconds, and never after more than the `busy_timeout`.
+        """
+        longest = self.engine.busy_timeout
+        self._leftovers.settle(longest if patience is None else min(patience, longest))
 
     @contextmanager
     def doorbell(self) -> Iterator[Doorbell | None]:
@@ -168,6 +178,7 @@ class Session:
                 life.end()
             life.silence()
             self._lives.pop(os.getpid(), None)
+            self._leftovers.forget()  # all that it had is gone
 
     # --- the others ---------------------------------------------------------------------------
 
@@ -308,6 +319,14 @@ def _thread_name(pid: int, thread: Thread) -> str:
 
 
 _sessions: dict[int, weakref.ref[Session]] = {}
+"""By their ids. No callback takes a dead one out: it would swallow a signal's exception."""
+
+
+def _register(session: Session) -> None:
+    for key, each in list(_sessions.items()):
+        if each() is None:
+            _sessions.pop(key, None)
+    _sessions[id(session)] = weakref.ref(session)
 
 
 def _all() -> list[Session]:
@@ -323,6 +342,7 @@ def _close_all() -> None:
 def _after_fork_in_child() -> None:
     for session in _all():
         session._lives.clear()  # the parent's; and its pid may come again
+        session._leftovers = Leftovers()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

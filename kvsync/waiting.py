@@ -19,7 +19,7 @@ from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch
 from kvsync.engine.process import this_process
 from kvsync.errors import DeadlockError
-from kvsync.session import MEND, Session
+from kvsync.session import MEND, Session, patience_of
 
 HEAD_NET = 0.1
 """Seconds after which the head of a line looks again though nothing woke it."""
@@ -33,9 +33,6 @@ but not ended yet; doubled each time, up to the net of the head."""
 
 _NAP = 0.02
 """Seconds between two looks where the system has no doorbells."""
-
-GATE_PATIENCE = 1.0
-"""Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same."""
 
 WAITING, GRANTED, PASSED, GONE = "waiting", "granted", "passed", "gone"
 """A ticket that waits; that was given what it waits for; that did not claim it, and is skipped;
@@ -86,7 +83,7 @@ class Wish:
 
     def patience(self, boot: float) -> float | None:
         """Seconds for which, from now on, a call may wait for SQLite's write lock."""
-        return None if self.deadline is None else max(self.deadline - boot, GATE_PATIENCE)
+        return patience_of(None if self.deadline is None else self.deadline - boot)
 
     def is_over(self, boot: float) -> bool:
         """Whether its time has passed."""

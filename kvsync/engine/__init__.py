@@ -50,6 +50,10 @@ class Engine(Protocol):
     def url(self) -> str:
         """What `kvsync.open` takes to open this database again, in this or another process."""
 
+    @property
+    def busy_timeout(self) -> float:
+        """Seconds for which a call waits for other writers, at most."""
+
     def now(self) -> float:
         """Wall time in seconds since 1970; inside a transaction of this thread, the same always."""
 

@@ -32,6 +32,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from kvsync.engine.gate import Sidecar
+from kvsync.errors import ForkError
 
 _OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
 # Writing too, so that it is never at its end, as a FIFO without a writer would be.
@@ -90,7 +91,8 @@ class Doorbell(_End):
     ) -> tuple[bytes, list["Watch"]]:
         """Sleep until it rings, a watched process is gone, or `timeout` seconds are over.
 
-        Returns the rings so far, and the watches whose process is gone.
+        Returns the rings so far, and the watches whose process is gone. Raises: ForkError in a
+        child that a signal handler forked during the wait.
         """
         poll = select.poll()  # looked up each time: gevent puts its own in its place
         poll.register(self.descriptor, select.POLLIN)
@@ -99,6 +101,8 @@ class Doorbell(_End):
             poll.register(watch.descriptor, 0)
             watched[watch.descriptor] = watch
         found = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        if self._pid != os.getpid():
+            raise ForkError("this process was forked during a wait, which is its parent's")
         gone = [watched[descriptor] for descriptor, _ in found if descriptor in watched]
         return self._take_rings(), gone
 

@@ -114,7 +114,7 @@ class Barrier(Primitive):
         try:
             place = self._wait(wish)
         except BaseException:
-            self._session.undo(partial(self._engine.transact, partial(self._forsake, wish)))
+            self._session.undo(partial(self._break_off, wish))
             raise
         if place.state != _THROUGH or place.number is None:
             raise BrokenBarrierError(f"barrier {self._name!r} is broken")
@@ -127,11 +127,13 @@ class Barrier(Primitive):
             )
             if place.state == WAITING:
                 self._tickets.until_told(self._session, wish, place.ticket, doorbell)
-                place = self._engine.transact(partial(self._settle, wish, place.ticket))
+                settle = partial(self._settle, wish, place.ticket)
+                place = self._engine.transact(settle, patience=self._tickets.patience(wish))
         if place.state == _ACT:
             if self._action is not None:
                 self._action()
-            place = self._engine.transact(partial(self._finish, wish, place.ticket))
+            finish = partial(self._finish, wish, place.ticket)
+            place = self._engine.transact(finish, patience=self._tickets.patience(wish))
         return place
 
     def _enter(self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction) -> _Place:
@@ -190,6 +192,9 @@ class Barrier(Primitive):
         self._choose(transaction)
         tickets.ring_first(transaction)
         return _Place(state, ticket, self._parties - 1)
+
+    def _break_off(self, wish: Wish, patience: float | None) -> None:
+        self._engine.transact(partial(self._forsake, wish), patience=patience)
 
     def _forsake(self, wish: Wish, transaction: Transaction) -> None:
         """Leave; who was not told that it is through breaks the barrier."""

@@ -123,13 +123,13 @@ class Condition(Enterable, Primitive):
             notified = self._wait(wish, held)
             self._take_back(held)
             if notified:
-                self._tickets.depart(self._session, wish)
+                self._tickets.depart_in_time(self._session, wish)
             return notified
         except LeaseLostError:
             raise  # it was not ours to give back
         except BaseException:
             try:
-                self._session.undo(partial(self._engine.transact, partial(self._pass_on, wish)))
+                self._session.undo(partial(self._leave, wish))
             finally:
                 self._insist_to_take_back(held)
             raise
@@ -160,7 +160,8 @@ class Condition(Enterable, Primitive):
             self._forget(held)
             state = self._tickets.until_told(self._session, wish, ticket, doorbell)
         if state == WAITING:
-            state = self._engine.transact(partial(self._give_up, wish, ticket))
+            give_up = partial(self._give_up, wish, ticket)
+            state = self._engine.transact(give_up, patience=self._tickets.patience(wish))
         # Gone before its time, by the end of the session: let the caller look for itself.
         return state == _NOTIFIED or (state == GONE and not self._tickets.is_over(wish))
 
@@ -186,6 +187,9 @@ class Condition(Enterable, Primitive):
         if state == WAITING:
             self._tickets.leave(transaction, self._session, wish)
         return state
+
+    def _leave(self, wish: Wish, patience: float | None) -> None:
+        self._engine.transact(partial(self._pass_on, wish), patience=patience)
 
     def _pass_on(self, wish: Wish, transaction: Transaction) -> None:
         """Leave the line, whatever came of it; somebody else has what we were notified of."""

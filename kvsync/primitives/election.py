@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 
 from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError
@@ -52,13 +51,8 @@ class Election(Lockable):
         try:
             return self._units.is_current(grant)
         except KvsyncError:
-            self._forget(grant)
-            self._units.session.undo_later(partial(self._give_up, grant))
+            self._units.give_up(grant)
             raise
-
-    def _give_up(self, grant: Grant) -> None:
-        with suppress(LeaseLostError):
-            self._units.release(grant)
 
     def _forget(self, grant: Grant) -> None:
         with suppress(ValueError):  # another thread was faster
@@ -72,10 +66,9 @@ class Election(Lockable):
         """Whether this object leads now; where that cannot be told it steps down.
 
         Once the lead was lost this is False until the next campaign is won. A leader that has
-        stepped down gives its place up at the first of these calls that reaches the store.
+        stepped down gives its place up as soon as the store can be reached.
         """
         try:
-            self._units.session.undo_leftovers()
             return any(self._is_current(grant) for grant in self._ours())
         except KvsyncError:
             return False

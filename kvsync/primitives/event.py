@@ -94,8 +94,8 @@ class Event(Primitive):
                     return True
                 state = self._tickets.until_told(self._session, wish, ticket, doorbell)
                 if state != GONE:
-                    left = self._tickets.depart(self._session, wish)
-                    return left is not None and left[1] == _SERVED
+                    left = self._tickets.depart_in_time(self._session, wish)
+                    return state == _SERVED or (left is not None and left[1] == _SERVED)
                 if self._tickets.is_over(wish):
                     return False
 

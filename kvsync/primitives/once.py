@@ -10,7 +10,6 @@ still, so:
 """
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from kvsync.codec import JSON, decode, encode
 from kvsync.engine import Transaction
 from kvsync.errors import (
     AcquireTimeout,
-    BusyError,
     KvsyncError,
     NotDoneError,
     NotOwnedError,
@@ -194,20 +192,12 @@ class Once(Primitive):
 
 
 def _let_go(units: Units) -> None:
-    """Release what this process holds of them."""
+    """Release what this process holds of them.
+
+    Errors say that it is lost, which the writing of the mark has told; that the store is closed; or
+    that it is busy, and then it goes later.
+    """
     for grant in units.held[:]:
         if grant.pid == os.getpid():
-            _release(units, grant)
-
-
-def _release(units: Units, grant: Grant) -> None:
-    """While the store is busy it tries again: nobody else could, and all would wait for ever.
-
-    Other errors say that it is lost, which the writing of the mark has told, or the store closed.
-    """
-    with suppress(KvsyncError):
-        while True:
-            try:
-                return units.release(grant)
-            except BusyError:
-                time.sleep(_NAP)
+            with suppress(KvsyncError):
+                units.release(grant)

@@ -66,7 +66,9 @@ class Putting:
                 if done:
                     return ids
                 self._tickets.until_told(self._session, wish, ticket, doorbell)
-                left = self._engine.transact(partial(self._leave, wish))
+                left = self._engine.transact(
+                    partial(self._leave, wish), patience=self._tickets.patience(wish)
+                )
                 if left is None and not self._tickets.is_over(wish):
                     continue
                 state, last = left or ("", 0)
@@ -98,5 +100,5 @@ class Putting:
             self._items.withdraw(transaction, ticket)
         return state, last or 0
 
-    def _withdraw(self, wish: Wish) -> None:
-        self._engine.transact(partial(self._leave, wish))
+    def _withdraw(self, wish: Wish, patience: float | None) -> None:
+        self._engine.transact(partial(self._leave, wish), patience=patience)

@@ -393,7 +393,7 @@ class Queue(Primitive):
                 if ticket is None:
                     return True
                 state = self._joiners.until_told(self._session, wish, ticket, doorbell)
-                self._joiners.depart(self._session, wish)
+                self._joiners.depart_in_time(self._session, wish)
                 if state not in (WAITING, GONE):
                     return True
                 if self._joiners.is_over(wish):

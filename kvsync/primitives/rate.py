@@ -32,7 +32,7 @@ from kvsync.engine.process import this_process
 from kvsync.errors import BusyError, KvsyncError, TransactionError
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
-from kvsync.waiting import GATE_PATIENCE
+from kvsync.session import patience_of
 
 _SECOND = 1_000_000_000 << 32
 _MICROSECOND = 1_000 << 32
@@ -185,8 +185,7 @@ class RateLimiter(Primitive):
         attempt = _Attempt()
         try:
             work = partial(self._take, n, deadline, attempt, self._may_sleep())
-            patience = None if seconds is None else max(seconds, GATE_PATIENCE)
-            slot = self._engine.transact(work, patience=patience)
+            slot = self._engine.transact(work, patience=patience_of(seconds))
             if slot is not None:
                 self._sleep_until(slot.due)
             return slot is not None

@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from kvsync.errors import KvsyncError, LeaseLostError, OverReleaseError
+from kvsync.errors import KvsyncError, OverReleaseError
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, check_whole
 from kvsync.primitives.grants import Grant, Holder, Waiter
 from kvsync.primitives.lock import Lockable
@@ -129,14 +129,14 @@ class Semaphore(Lockable):
 
     def _give_back(self, plan: list[tuple[Grant, int]]) -> None:
         """Goes on where it was interrupted, if called again."""
-        lost: LeaseLostError | None = None
+        failure: KvsyncError | None = None
         for grant, left in plan:
             try:
                 self._leave(grant, left)
-            except LeaseLostError as error:
-                lost = error
-        if lost is not None:
-            raise lost
+            except KvsyncError as error:  # of that grant alone
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _leave(self, grant: Grant, left: int) -> None:
         if left == 0 and grant in self._units.held:

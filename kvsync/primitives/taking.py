@@ -15,8 +15,8 @@ from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import ShutDown
 from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
-from kvsync.session import Session
-from kvsync.waiting import GATE_PATIENCE, HOLDERS, WAITING, Wait, Wish, enter
+from kvsync.session import Session, patience_of
+from kvsync.waiting import HOLDERS, WAITING, Wait, Wish, enter
 
 _TEND_EVERY = 0.1
 """Seconds after which who takes an item looks whether others have died with theirs."""
@@ -54,10 +54,10 @@ class Attempt:
         """What was given to that ticket, and some more; nothing if it has passed on."""
         raise NotImplementedError
 
-    def undo(self) -> None:
+    def undo(self, patience: float | None) -> None:
         """Put back whatever it has got, and leave the line; may be repeated."""
         if self._numbered:
-            self.session.engine.transact(self._leave)
+            self.session.engine.transact(self._leave, patience=patience)
 
     def _leave(self, transaction: Transaction) -> None:
         session = self.session.id
@@ -179,10 +179,10 @@ class Getting(Attempt):
             taken.put_back_in(transaction)
         return super()._where_it_was(transaction)
 
-    def undo(self) -> None:
+    def undo(self, patience: float | None) -> None:
         for taken in self._taken:
-            taken.put_back()
-        super().undo()
+            taken.put_back(patience)
+        super().undo(patience)
 
 
 class _Taken:
@@ -197,10 +197,10 @@ class _Taken:
         self._transaction = transaction
         self._back: Transaction | None = None
 
-    def put_back(self) -> None:
+    def put_back(self, patience: float | None) -> None:
         is_back = self._back is not None and self._back.committed
         if self._rows and not is_back:
-            self._items.engine.transact(self._restore)
+            self._items.engine.transact(self._restore, patience=patience)
 
     def _restore(self, transaction: Transaction) -> None:
         self.put_back_in(transaction)
@@ -239,9 +239,9 @@ class Taking:
         TransactionError if it would have to wait in a transaction. After any other exception, or
         when the caller is interrupted before it returns, `undo` puts back what was taken.
         """
-        self._session.undo_leftovers()
+        patience = patience_of(timeout)
+        self._session.undo_leftovers(patience)
         self._tend()
-        patience = None if timeout is None else max(timeout, GATE_PATIENCE)
         found = (
             attempt.take_one(patience)
             or self._engine.transact(attempt.take, patience=patience)
@@ -252,7 +252,7 @@ class Taking:
         return found
 
     def undo(self, attempt: Attempt) -> None:
-        """Put back what it has got; what cannot be done now is done before the next attempt."""
+        """Put back what it has got; what cannot be done now is done as soon as it can be."""
         self._session.undo(attempt.undo)
 
     def _tend(self) -> None:
@@ -304,10 +304,12 @@ class Taking:
                 while (state := wait.until_served()) == GRANTED:
                     if found := self._engine.transact(partial(attempt.claim, ticket)):
                         return found
+            patience = wish.patience(self._engine.boot())
             if state == WAITING:
-                return self._engine.transact(partial(self._withdraw, attempt, ticket))
+                withdraw = partial(self._withdraw, attempt, ticket)
+                return self._engine.transact(withdraw, patience=patience)
             if state == SHUT:
-                self._engine.transact(partial(self._withdraw, attempt, ticket))
+                self._engine.transact(partial(self._withdraw, attempt, ticket), patience=patience)
                 raise self._shut_down()
             if wish.is_over(self._engine.boot()):
                 return []

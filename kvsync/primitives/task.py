@@ -133,7 +133,8 @@ class Task:
         except StaleReceiptError:
             raise
         except KvsyncError as failure:
-            self._session.undo_later(partial(self._leave, error or failure))
+            left = error or failure
+            self._session.undo_before_next(lambda _: self._leave(left))
             raise
         except BaseException:
             if self.is_current():

@@ -24,7 +24,8 @@ from functools import partial
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.engine.process import this_process
-from kvsync.session import Session
+from kvsync.errors import BusyError
+from kvsync.session import GATE_PATIENCE, Session, patience_of
 from kvsync.waiting import GONE, WAITING, Wait, Wish, ring
 
 _TELL = """
@@ -82,7 +83,7 @@ class Tickets:
 
     def wish(self, session: Session, timeout: float | None, capacity: int = 0) -> Wish:
         """What a caller waits for that waits up to `timeout` seconds, or for ever."""
-        session.undo_leftovers()
+        session.undo_leftovers(patience_of(timeout))
         deadline = None if timeout is None else self.engine.boot() + timeout
         attempt = session.next_attempt()
         return Wish(self.space, self.name, self.space, attempt, deadline, capacity=capacity)
@@ -117,9 +118,18 @@ class Tickets:
                 self.ring_first(transaction, behind=left[0])
         return left
 
-    def depart(self, session: Session, wish: Wish) -> Row | None:
+    def depart(self, session: Session, wish: Wish, patience: float | None = None) -> Row | None:
         """`leave`, in a transaction of its own; it may be repeated."""
-        return self.engine.transact(partial(self.leave, session=session, wish=wish))
+        work = partial(self.leave, session=session, wish=wish)
+        return self.engine.transact(work, patience=patience)
+
+    def depart_in_time(self, session: Session, wish: Wish) -> Row | None:
+        """The same at the end of a wait: while the store is busy, None, and it is done later."""
+        try:
+            return self.depart(session, wish, GATE_PATIENCE)
+        except BusyError:
+            session.undo_later(partial(self.depart, session, wish))
+            return None
 
     # --- the others ---------------------------------------------------------------------------
 

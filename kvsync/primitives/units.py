@@ -1,13 +1,15 @@
 """Units of a named thing, as one object acquires and releases them: see `grants.py`."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from kvsync.engine import Row, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbell
-from kvsync.errors import KvsyncError, LeaseLostError, LimitError, NotOwnedError
+from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
+from kvsync.leftovers import may_succeed_later
 from kvsync.primitives.grants import (
     CLAIM,
     FREE,
@@ -24,7 +26,7 @@ from kvsync.primitives.grants import (
     serve,
     waiters,
 )
-from kvsync.session import Session
+from kvsync.session import GATE_PATIENCE, Session, patience_of
 from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter
 
 _MOMENT = 0.001
@@ -66,17 +68,24 @@ class Units:
         handler too, nothing of the attempt stays.
         """
         self._engine.forbid_in_transaction("acquire")
-        self.session.undo_leftovers()
+        self.session.undo_leftovers(patience_of(timeout))
         deadline = None if timeout is None else self._engine.boot() + timeout
         wish = self._wish(kind, deadline, units, lease)
         try:
             grant = self._take(wish) or self._after_a_look(wish, timeout)
             if grant is not None:
-                self.held.append(grant)
+                self._note(grant)
             return grant
         except BaseException:
             self.session.undo(partial(self._undo, wish.attempt))
             raise
+
+    def _note(self, grant: Grant) -> None:
+        """Ours from now on. What another object of this name has released is not."""
+        for over in [each for each in self.held if not each.depth]:
+            with suppress(ValueError):  # another thread was faster
+                self.held.remove(over)
+        self.held.append(grant)
 
     def _wish(self, kind: str, deadline: float | None, units: int, lease: float | None) -> Wish:
         attempt, capacity = self.session.next_attempt(), self.capacity
@@ -129,7 +138,7 @@ class Units:
                         if given := self._claim_at_once(ticket, wish):
                             return self._grant(given, wish)
                 if state == WAITING:
-                    given = self._engine.transact(partial(self._withdraw, ticket))
+                    given = self._withdraw_in_time(ticket, wish)
                     return None if given is None else self._grant(given, wish)
                 assert state == GONE
                 if wish.is_over(self._engine.boot()):
@@ -178,6 +187,14 @@ class Units:
         ):
             self._serve(transaction)
 
+    def _withdraw_in_time(self, ticket: int, wish: Wish) -> _Given | None:
+        """At the end of its time: while the store is busy it is as good as gone, and goes later."""
+        try:
+            return self._engine.transact(partial(self._withdraw, ticket), patience=GATE_PATIENCE)
+        except BusyError:
+            self.session.undo_later(partial(self._undo, wish.attempt))
+            return None
+
     def _withdraw(self, ticket: int, transaction: Transaction) -> _Given | None:
         """Leave the line; what was given in this very instant is kept."""
         given = self._claim(ticket, transaction)
@@ -192,7 +209,7 @@ class Units:
             self._serve(transaction)
         return given
 
-    def _undo(self, attempt: int) -> None:
+    def _undo(self, attempt: int, patience: float | None) -> None:
         """Nothing of this attempt stays, whatever it had come to."""
 
         def work(transaction: Transaction) -> None:
@@ -205,7 +222,7 @@ class Units:
             self._serve(transaction)
 
         self.held[:] = [grant for grant in self.held if grant.attempt != attempt]
-        self._engine.transact(work)
+        self._engine.transact(work, patience=patience)
 
     def _check_limit(self, transaction: Transaction) -> None:
         found = self._other_limit(transaction)
@@ -243,8 +260,9 @@ class Units:
             given = self._engine.transact(work)
             if given is None:
                 raise self.lost(within)
-            self.held.append(self._grant(given, wish))
-            return self.held[-1]
+            grant = self._grant(given, wish)
+            self._note(grant)
+            return grant
         except BaseException:
             self.session.undo(partial(self._undo, wish.attempt))
             raise
@@ -253,6 +271,10 @@ class Units:
 
     def release(self, grant: Grant) -> None:
         """Give it back; who is next in line has it when this returns.
+
+        It is not ours any more after this, whatever it raises but TransactionError and
+        NotOwnedError: what the store cannot do now is done as soon as it can, for nobody else
+        could, and all would wait for ever.
 
         Raises: LeaseLostError if it was lost before; TransactionError. A signal's exception comes
         when it is done.
@@ -263,7 +285,10 @@ class Units:
         try:
             current = self._release(grant)
             self._forget(grant)
-        except KvsyncError:
+        except KvsyncError as error:
+            if may_succeed_later(error):
+                self.give_up(grant)
+                error.add_note(f"{self.space} {self.name!r} is released as soon as that is over")
             raise
         except BaseException:
             self._release(grant)  # it may have come to its end before
@@ -272,7 +297,12 @@ class Units:
         if not current:
             raise self.lost(grant)
 
-    def _release(self, grant: Grant) -> bool:
+    def give_up(self, grant: Grant) -> None:
+        """It is not ours any more from now on, and free as soon as the store can be written."""
+        self._forget(grant)
+        self.session.undo_later(partial(self._release, grant))
+
+    def _release(self, grant: Grant, patience: float | None = None) -> bool:
         """Whether it was still ours. A lease that is over is not, taken by others or not."""
         boot = self._engine.boot()
         mine = {
@@ -288,29 +318,31 @@ class Units:
         if grant.units < self.capacity:
             ways.remove(self._hand_over)  # there may be other holders
         for way in ways:
-            if rows := way(mine, boot):
+            if rows := way(mine, boot, patience):
                 break
         return any(expires is None or expires > boot for (expires,) in rows)
 
-    def _free_if_nobody_waits(self, mine: dict[str, Any], _boot: float) -> list[Row]:
-        return self._engine.write(FREE_IF_NOBODY_WAITS, mine)
+    def _free_if_nobody_waits(
+        self, mine: dict[str, Any], _boot: float, patience: float | None
+    ) -> list[Row]:
+        return self._engine.write(FREE_IF_NOBODY_WAITS, mine, patience=patience)
 
-    def _hand_over(self, mine: dict[str, Any], boot: float) -> list[Row]:
+    def _hand_over(self, mine: dict[str, Any], boot: float, patience: float | None) -> list[Row]:
         row = {**mine, "boot": boot, "since": self._engine.now()}
-        rows = self._engine.write(HAND_OVER, row, sure=True, urgent=True)
+        rows = self._engine.write(HAND_OVER, row, patience=patience, sure=True, urgent=True)
         for next, behind in rows:
             for doorbell, ring in ((next, SERVED), (behind, LOOK)):
                 if doorbell is not None:
                     self._engine.doorbells.ring(doorbell, ring)
         return [(None,) for _ in rows]
 
-    def _drop(self, mine: dict[str, Any], _boot: float) -> list[Row]:
+    def _drop(self, mine: dict[str, Any], _boot: float, patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:
             rows = transaction.execute(FREE, mine)
             self._serve(transaction)
             return rows
 
-        return self._engine.transact(work, urgent=True)
+        return self._engine.transact(work, patience=patience, urgent=True)
 
     def _forget(self, grant: Grant) -> None:
         grant.depth = 0
@@ -318,14 +350,14 @@ class Units:
             self.held.remove(grant)
 
     def shrink(self, grant: Grant, units: int) -> None:
-        """Give back some of its units, fewer than all. Raises: LeaseLostError."""
+        """Give back some of its units, fewer than all; as `release`. Raises: LeaseLostError."""
         self._engine.forbid_in_transaction("release")
         left = grant.units - units
 
         def work(transaction: Transaction) -> bool:
             rows = transaction.execute(
                 "update kvsync_unit set units = :left where space = :space and name = :name"
-                " and token = :token and session = :session"
+                " and token = :token and session = :session and units > :left"
                 " and (expires is null or expires > :boot) returning token",
                 {
                     **self._here,
@@ -338,10 +370,16 @@ class Units:
             self._serve(transaction)
             return bool(rows)
 
-        # Setting what is left, not taking away: repeating it after a signal does no harm.
+        # Setting what is left, and never more than there is: repeating it, or late, does no harm.
         try:
             current = self._engine.transact(work)
-        except KvsyncError:
+        except KvsyncError as error:
+            if may_succeed_later(error):
+                grant.units = left
+                self.session.undo_later(
+                    lambda patience: self._engine.transact(work, patience=patience)
+                )
+                error.add_note("they are released as soon as that is over")
             raise
         except BaseException:
             self._engine.transact(work)

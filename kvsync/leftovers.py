@@ -1,0 +1,106 @@
+"""What calls left behind that were cut short, or for which the store was busy for too long.
+
+Nobody else can take it back: what a living process holds is never taken from it. So a thread goes
+on trying until it is done, or the store is gone.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from kvsync.errors import BusyError, CorruptError, KvsyncError, StorageError
+
+Step = Callable[[float], object]
+"""Takes something back; may be repeated. It is given the seconds for which it may wait for the
+store, and says by a BusyError or StorageError that it is to be tried again; by any other error,
+that there is nothing to take back."""
+
+_PATIENCE = 1.0
+"""What it is given: who waits until all is done must not wait much longer than its own patience."""
+
+_NAP, _LONGEST_NAP = 0.005, 0.2
+"""Seconds between two attempts, at first and at last; the shorter also between two looks of who
+waits until all is done."""
+
+_log = logging.getLogger("kvsync")
+
+
+class Leftovers:
+    """Those of one session, in one process."""
+
+    def __init__(self) -> None:
+        # Without a lock, for a signal handler may call anything in the middle of anything. A step
+        # stays in the list until it is done, so an empty list means that nothing is left.
+        self._steps: list[Step] = []
+        self._is_at_work = False
+        self._failures = 0
+
+    def add(self, step: Step) -> None:
+        """It is tried from now on; this does not wait."""
+        self.note(step)
+        self._begin()
+
+    def note(self, step: Step) -> None:
+        """The same, but from the next `settle` on: until then somebody may see to it by hand."""
+        self._steps.append(step)
+
+    def settle(self, patience: float) -> None:
+        """Wait until all of it is done. Raises: BusyError if it is not after `patience` seconds.
+
+        It was tried in vain meanwhile: the attempt that is under way now may be an old one.
+        """
+        deadline, enough = time.monotonic() + patience, self._failures + 2
+        while self._steps:
+            self._begin()
+            if time.monotonic() >= deadline and self._failures >= enough:
+                raise BusyError("what an earlier call has left cannot be taken back yet")
+            time.sleep(_NAP)
+
+    def forget(self) -> None:
+        """There is nothing to take back any more."""
+        self._steps.clear()
+
+    def _begin(self) -> None:
+        if self._is_at_work:
+            return
+        self._is_at_work = True
+        try:
+            threading.Thread(target=self._work, name="kvsync-leftovers", daemon=True).start()
+        except RuntimeError:  # no thread is to be had: the process is at its limit, or ends
+            self._is_at_work = False
+
+    def _work(self) -> None:
+        while self._is_at_work:
+            self._do_all()
+            self._is_at_work = False
+            # One may have been added since the last look, by who saw us at work still.
+            self._is_at_work = bool(self._steps)
+
+    def _do_all(self) -> None:
+        nap = _NAP
+        while steps := self._steps[:]:
+            done = [step for step in steps if _is_done(step)]
+            for step in done:
+                with suppress(ValueError):  # forgotten meanwhile
+                    self._steps.remove(step)
+            if not done:
+                self._failures += 1
+                time.sleep(nap)
+                nap = min(2 * nap, _LONGEST_NAP)
+
+
+def may_succeed_later(error: KvsyncError) -> bool:
+    """Whether the store may be able to do it another time."""
+    return isinstance(error, BusyError | StorageError) and not isinstance(error, CorruptError)
+
+
+def _is_done(step: Step) -> bool:
+    try:
+        step(_PATIENCE)
+    except KvsyncError as error:
+        return not may_succeed_later(error)
+    except Exception:
+        _log.exception("kvsync: what a call has left could not be taken back")
+    return True

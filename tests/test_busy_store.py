@@ -1,0 +1,227 @@
+"""A store that is busy for longer than anybody's patience: errors come in time, and nothing stays.
+
+What cannot be given back or withdrawn then goes as soon as the store is free again, without anybody
+asking for it: the process lives, so nobody else may take it away.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvsync
+from kvsync.waiting import Wait
+from tests.lines import queued
+from tests.processes import PATIENCE, eventually
+
+NAME = "line"
+
+
+class Hog:
+    """Another program that has the write lock from `begin` to `end`."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    def begin(self) -> None:
+        self._connection.execute("pragma busy_timeout=60000")
+        self._connection.execute("begin immediate")
+
+    def end(self) -> None:
+        self._connection.execute("rollback")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def impatient(path: Path) -> Iterator[kvsync.Store]:
+    with kvsync.open(path, busy_timeout=0.01) as store:
+        store.lock("first").acquire()  # the session begins
+        store.lock("first").force_release()
+        yield store
+
+
+@pytest.fixture
+def hog(impatient: kvsync.Store, path: Path) -> Iterator[Hog]:  # noqa: ARG001  # made before
+    hog = Hog(path)
+    yield hog
+    hog.close()
+
+
+def rows(store: kvsync.Store) -> list[tuple[Any, ...]]:
+    """Who holds, or waits for, what."""
+    return store.engine.read(
+        "select space, name, 'holds' from kvsync_grant"
+        " union all select space, name, state from kvsync_ticket"
+    )
+
+
+THINGS: dict[str, Callable[[kvsync.Store], Any]] = {
+    "lock": lambda store: store.lock(NAME),
+    "rlock": lambda store: store.rlock(NAME),
+    "semaphore": lambda store: store.semaphore(NAME, 2),
+    "read": lambda store: store.rwlock(NAME).read(),
+    "write": lambda store: store.rwlock(NAME).write(),
+    "condition": lambda store: store.condition(NAME),
+}
+things = pytest.mark.parametrize("make", THINGS.values(), ids=THINGS)
+
+
+@things
+def test_what_a_block_held_is_free_once_the_store_is(
+    impatient: kvsync.Store, hog: Hog, make: Callable[[kvsync.Store], Any]
+) -> None:
+    with pytest.raises(kvsync.BusyError), make(impatient):
+        hog.begin()
+    assert rows(impatient)
+    hog.end()
+    eventually(lambda: rows(impatient) == [])
+
+
+def test_what_a_run_held_is_free_once_the_store_is(impatient: kvsync.Store, hog: Hog) -> None:
+    with pytest.raises(kvsync.BusyError):
+        impatient.election(NAME).run(hog.begin)
+    hog.end()
+    eventually(lambda: rows(impatient) == [])
+    with pytest.raises(kvsync.BusyError):
+        impatient.once(NAME).run(hog.begin)
+    hog.end()
+    eventually(lambda: rows(impatient) == [])
+
+
+def test_permits_are_given_back_in_part_once_the_store_is_free(
+    impatient: kvsync.Store, hog: Hog
+) -> None:
+    permits = impatient.semaphore(NAME, 5)
+    permits.acquire(n=3)
+    permits.acquire()
+    hog.begin()
+    with pytest.raises(kvsync.BusyError):
+        permits.release(3)
+    hog.end()
+    eventually(lambda: permits.free() == 4)
+    permits.release()
+    assert permits.free() == 5
+
+
+@things
+def test_after_a_release_that_met_a_busy_store_it_is_not_ours(
+    impatient: kvsync.Store, hog: Hog, make: Callable[[kvsync.Store], Any]
+) -> None:
+    """It is about to be free: it can be had again, and is not taken for held by this thread."""
+    thing = make(impatient)
+    thing.acquire()
+    hog.begin()
+    with pytest.raises(kvsync.BusyError) as caught:
+        thing.release()
+    assert "released as soon as" in "".join(caught.value.__notes__)
+    with pytest.raises(kvsync.NotOwnedError):
+        thing.release()
+    hog.end()
+    assert thing.acquire()
+    thing.release()
+    assert rows(impatient) == []
+
+
+def test_a_party_that_meets_a_busy_store_breaks_its_barrier(
+    impatient: kvsync.Store, path: Path, hog: Hog
+) -> None:
+    """Those who wait with it are not left waiting."""
+    with kvsync.open(path) as patient:
+        barrier = patient.barrier(NAME, 2)
+        with queued(barrier.wait, barrier) as other:
+            with pytest.raises(kvsync.BusyError):
+                impatient.barrier(NAME, 2, action=hog.begin).wait()
+            hog.end()
+            with pytest.raises(kvsync.BrokenBarrierError):
+                other.result()
+
+
+def test_who_is_interrupted_while_the_store_is_busy_leaves_the_line(
+    impatient: kvsync.Store, path: Path, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: Wait) -> str:
+        hog.begin()
+        raise KeyboardInterrupt
+
+    with kvsync.open(path) as patient, patient.lock(NAME):
+        monkeypatch.setattr(Wait, "until_served", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            impatient.lock(NAME).acquire()
+        assert len(rows(impatient)) == 2
+        hog.end()
+        eventually(lambda: len(rows(impatient)) == 1)
+
+
+def test_whose_time_is_over_while_the_store_is_busy_has_not_got_it(
+    impatient: kvsync.Store, path: Path, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timeout is a timeout; and its place in the line goes later."""
+
+    def until_the_end(wait: Wait) -> str:
+        hog.begin()
+        return until_served(wait)
+
+    until_served = Wait.until_served
+    with kvsync.open(path) as patient, patient.lock(NAME):
+        monkeypatch.setattr(Wait, "until_served", until_the_end)
+        assert impatient.lock(NAME).acquire(timeout=0.01) is False
+        hog.end()
+        eventually(lambda: len(rows(impatient)) == 1)
+        assert impatient.event(NAME).wait(0.01) is False
+        hog.end()
+        eventually(lambda: len(rows(impatient)) == 1)
+
+
+BRIEF: dict[str, Callable[[kvsync.Store], Any]] = {
+    "a try": lambda store: store.lock(NAME).acquire(blocking=False),
+    "lock": lambda store: store.lock(NAME).acquire(timeout=0.01),
+    "semaphore": lambda store: store.semaphore(NAME, 1).acquire(timeout=0.01),
+    "event": lambda store: store.event(NAME).wait(0.01),
+    "barrier": lambda store: store.barrier(NAME, 2).wait(0.01),
+    "election": lambda store: store.election(NAME).campaign(timeout=0.01),
+    "get": lambda store: store.queue(NAME).get(timeout=0.01),
+    "reserve": lambda store: store.queue(NAME).reserve(0.01),
+}
+
+
+@pytest.mark.parametrize("call", BRIEF.values(), ids=BRIEF)
+def test_a_brief_call_does_not_wait_for_the_whole_busy_timeout(
+    path: Path, call: Callable[[kvsync.Store], Any]
+) -> None:
+    """Nor does the next one wait for what the first has left."""
+    with kvsync.open(path, busy_timeout=PATIENCE) as store:
+        store.lock("first").acquire()
+        hog = Hog(path)
+        hog.begin()
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(kvsync.BusyError):
+                call(store)
+        assert time.monotonic() - began < PATIENCE / 2
+        hog.end()
+        hog.close()
+
+
+def test_what_was_left_in_a_parent_is_not_its_childs(impatient: kvsync.Store, hog: Hog) -> None:
+    lock = impatient.lock(NAME)
+    lock.acquire()
+    hog.begin()
+    with pytest.raises(kvsync.BusyError):
+        lock.release()
+    hog.end()
+    child = os.fork()
+    if not child:
+        try:
+            with impatient.lock(NAME):
+                pass
+            os._exit(0)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    eventually(lambda: rows(impatient) == [])
