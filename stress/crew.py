@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -185,6 +187,10 @@ class Member:
                 self._working = not self.hung and self.pipe.recv() is None
         return self._working
 
+    def has_begun(self) -> bool:
+        """Whether its work has, or it has ended, or hangs: `works` would say so at once."""
+        return self._working or self.hung or self.pipe.poll()
+
     def kill(self) -> None:
         self.killed = True
         self.process.kill()
@@ -207,12 +213,33 @@ class Member:
         return None if expected else f"exit status {status}"
 
 
+@dataclass(frozen=True)
+class _Succession:
+    """Who was killed, what was wrong with it, and who works in its place."""
+
+    victim: Member
+    complaint: str | None
+    new: Member
+
+
+def _succeed(victim: Member, orders: Orders) -> _Succession:
+    complaint = victim.join()
+    forks = len(tempfile.gettempdir()) <= _LONGEST_FOLDER
+    context = _forking if forks else _spawning
+    return _Succession(victim, complaint, Member(victim.job, orders, victim.more, context))
+
+
 class Broken(Exception):
     """A violation, already noted, after which the crew cannot go on."""
 
 
 class Crew:
-    """All workers of a stage; leaving the block stops them, and notes what was wrong with them."""
+    """All workers of a stage; leaving the block stops them, and notes what was wrong with them.
+
+    A thread reaps who was killed and starts another in its place, so who strikes does not wait for
+    it. The new one is a member as soon as it is met. Until all are met, nobody else may reap or
+    start: of two threads that ask `multiprocessing` for the same exit status one gets none.
+    """
 
     def __init__(self, stage: Stage) -> None:
         self.killed = 0
@@ -223,6 +250,8 @@ class Crew:
         self._hired = 0
         self._done_by_the_gone = 0
         self._spared: Member | None = None
+        self._successions: deque[Future[_Succession]] = deque()
+        self._starter = ThreadPoolExecutor(1)
         self._nemeses: list[Nemesis] = [
             nemesis for name, nemesis in nemeses.STRIKERS.items() if name in stage.nemeses
         ]
@@ -231,10 +260,10 @@ class Crew:
 
     def start(self, job: Job, how_many: int = 1, *more: Any) -> list[Member]:
         """Spawn processes that run `job(worker, *more)`."""
-        return [self._start(job, more, _spawning) for _ in range(how_many)]
+        return [self._start(job, more) for _ in range(how_many)]
 
-    def _start(self, job: Job, more: tuple[Any, ...], context: Any) -> Member:
-        member = Member(job, self._orders(), more, context)
+    def _start(self, job: Job, more: tuple[Any, ...]) -> Member:
+        member = Member(job, self._orders(), more, _spawning)
         self.members.append(member)
         return member
 
@@ -274,15 +303,24 @@ class Crew:
         """Those that may be killed."""
         return [member for member in self.members if member is not self._spared]
 
+    def at_work(self, members: list[Member]) -> list[Member]:
+        """Those of them whose work has begun; if there are none, the one that was waited for."""
+        begun = [member for member in members if member.has_begun()]
+        if not begun:
+            begun = [self.chance.choice(members)]
+            begun[0].works()
+        return begun
+
     def be_struck(self) -> None:
-        """Once all work, strike one after the other, at least one, until the stage has enough."""
+        """Once all work, strike again and again, at least once, until the stage has enough."""
         self.assemble()
         self.strike()
         while not self._stage.enough(self.killed):
             self.strike()
 
     def strike(self) -> None:
-        """Do one of the things that the run does to processes, to one of them."""
+        """Do one of the things that the run does to processes, to one or a few of them."""
+        self._meet_successors()
         weights = [nemesis.WEIGHT for nemesis in self._nemeses]
         (nemesis,) = self.chance.choices(self._nemeses, weights)
         nemesis.strike(self)
@@ -300,10 +338,28 @@ class Crew:
 
     def replace(self, victim: Member) -> Member:
         """SIGKILL a member, reap it, and start another in its place; returns that one."""
-        self.kill(victim)
-        self._dismiss(victim)
-        forks = len(tempfile.gettempdir()) <= _LONGEST_FOLDER
-        return self._start(victim.job, victim.more, _forking if forks else _spawning)
+        self.replace_soon([victim])
+        self._meet_all_successors()
+        return self.members[-1]
+
+    def replace_soon(self, victims: list[Member]) -> None:
+        """SIGKILL members; others come in their places, and are met before a later strike."""
+        for victim in victims:
+            self.kill(victim)
+            self._part_with(victim)
+            self._successions.append(self._starter.submit(_succeed, victim, self._orders()))
+
+    def _meet_successors(self) -> None:
+        """Those who are started by now; at least one, if there is nobody else to be killed."""
+        while self._successions and (self._successions[0].done() or not self.mortals):
+            succession = self._successions[0].result()
+            self.members.append(succession.new)
+            self._successions.popleft()  # only now, for an interrupt must not make us forget it
+            self._account(succession.victim, succession.complaint)
+
+    def _meet_all_successors(self) -> None:
+        wait(self._successions)
+        self._meet_successors()
 
     def until(self, holds: Callable[[], object]) -> None:
         """Return once it holds. Raises: Broken if it never does, or if a member ends meanwhile."""
@@ -333,9 +389,15 @@ class Crew:
         raise Broken
 
     def _dismiss(self, member: Member) -> None:
+        self._part_with(member)
+        self._account(member, member.join())
+
+    def _part_with(self, member: Member) -> None:
         self.members.remove(member)
         self._spared = None if member is self._spared else self._spared
-        complaint = member.join()
+
+    def _account(self, member: Member, complaint: str | None) -> None:
+        """It is gone; what it did, and what was wrong with it."""
         self._done_by_the_gone += self._operations_of(member)
         self._stage.expect(complaint is None, f"{member.process.name}: {complaint}")
 
@@ -351,6 +413,7 @@ class Crew:
 
     def stop(self) -> None:
         """Let all finish what they do."""
+        self._meet_all_successors()
         self.tell_to_stop()
         for member in list(self.members):
             self._dismiss(member)
@@ -376,6 +439,9 @@ class Crew:
 
     def _end(self) -> None:
         """By force, with whatever they started, unless all have stopped."""
+        self._starter.shutdown()
+        started = [each.result() for each in self._successions if not each.exception()]
+        self.members += [each.new for each in started if each.new not in self.members]
         theirs = _frozen({member.pid for member in self.members})
         for member in self.members:
             member.kill()

@@ -1,6 +1,6 @@
 """What is done to the processes of a scenario while they work, one file for each.
 
-    kill     SIGKILL, and another process in its place
+    kill     SIGKILL to one or a few, and other processes in their places
     stop     SIGSTOP, and SIGCONT a moment later
     fork     the process forks in the middle of its work
     clock    the wall clock steps, by libfaketime
@@ -30,7 +30,7 @@ class Nemesis(Protocol):
     """How often, beside others."""
 
     def strike(self, crew: "Crew") -> None:
-        """Do it once, to one of them, at a random instant."""
+        """Do it to one of them, or to a few, at random instants."""
 
 
 STRIKERS: dict[str, Nemesis] = {"kill": Kill(), "stop": Stop(), "fork": Fork()}

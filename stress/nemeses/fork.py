@@ -31,7 +31,7 @@ class Fork:
     WEIGHT = 1
 
     def strike(self, crew: "Crew") -> None:
-        victim = crew.chance.choice(crew.members)
+        victim = crew.chance.choice(crew.at_work(crew.members))
         if not victim.works():
             return  # it ended of itself, which the crew will notice
         before, began = crew.tally.read(victim.number, Column.FORKS), now()

@@ -22,8 +22,7 @@ class Stop:
     WEIGHT = 1
 
     def strike(self, crew: "Crew") -> None:
-        victim = crew.chance.choice(crew.members)
-        victim.works()
+        victim = crew.chance.choice(crew.at_work(crew.members))
         began = now()
         with suppress(psutil.NoSuchProcess):  # it ended of itself, which the crew will notice
             process = psutil.Process(victim.pid)
