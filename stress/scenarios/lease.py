@@ -2,13 +2,14 @@
 has the lock, is refused every guarded transaction, release and extension.
 
 `--stops N` counts these holders. Each of them first writes under its guard, which must succeed
-while its lease lasts; so what is written shows tokens that never fall.
+while its lease lasts; so what is written shows tokens that never fall. There are several locks,
+each with a few processes of its own, so that leases run out beside each other.
 """
 
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from typing import Any, NamedTuple
 
@@ -19,9 +20,12 @@ from stress.record import Fault, Span
 from stress.stage import SOUND, Stage
 
 UNIT = "stops"
-PROCESSES = 4
+PROCESSES = 12
 PRIMITIVES = ("lock", "transaction")
 NEMESES = ("stop",)
+
+_AT_ONE_LOCK = 3
+"""Processes, about: one that is stopped, one that has the lock next, and one behind it."""
 
 _LEASE = 0.05
 _LEASE_NS = 50_000_000
@@ -47,11 +51,15 @@ class Stale(NamedTuple):
     span: Span
 
 
-def _take_turns(worker: Worker) -> None:
-    lock = worker.store.lock("turn", lease=_LEASE)
+def _take_turns(worker: Worker, name: str) -> None:
+    lock, register = worker.store.lock(name, lease=_LEASE), worker.store.dict("register")
+    worker.ready()
     while worker.going_on():
+        last = register.get(name, 0)
         lock.acquire()
         began, token = now(), lock.token
+        assert token is not None
+        assert last < token, f"token {token} of {name} was given after {last}"
         worker.pipe.send(("holds", token))
         with suppress(kvsync.LeaseLostError):  # we were slow
             _write(worker, lock)
@@ -67,10 +75,10 @@ def _take_turns(worker: Worker) -> None:
 def _write(worker: Worker, lock: kvsync.Lock) -> None:
     token, register = lock.token, worker.store.dict("register")
     with WAYS[worker.way](worker.store, lock):
-        last = register.get("token", 0)
+        last = register.get(lock.name, 0)
         assert token is not None
-        assert last <= token, f"a holder with token {token} wrote after {last}"
-        register["token"] = token
+        assert last <= token, f"a holder of {lock.name} with token {token} wrote after {last}"
+        register[lock.name] = token
         register.increment("writes")
 
 
@@ -95,15 +103,22 @@ def _is_refused(attempt: Callable[[], object]) -> bool:
     return False
 
 
-class Holders:
-    """Those who stop as they hold the lock; each goes on when the next one has it."""
+class Turn(NamedTuple):
+    """With which token who has a lock, since when; it has stopped, or is about to."""
 
-    def __init__(self, stage: Stage, crew: Crew) -> None:
+    token: int
+    member: Member | None
+    since: float
+
+
+class Holders:
+    """Those who stop as they hold a lock; each goes on when the next one has it."""
+
+    def __init__(self, stage: Stage, crew: Crew, locks: Iterable[str]) -> None:
         self.refused = 0
-        self._began = time.monotonic()
         self._stage, self._crew = stage, crew
-        self._last: Member | None = None
-        self._token = 0
+        self._turns = {name: Turn(0, None, time.monotonic()) for name in locks}
+        self._tokens: dict[str, set[int]] = {name: set() for name in locks}
 
     def look(self) -> None:
         """Hear what they have to say. Raises: Broken."""
@@ -114,12 +129,17 @@ class Holders:
                     self._next(member, what)
                 else:
                     self._count(what)
+        self._expect_no_standstill()
 
     def _next(self, member: Member, token: int) -> None:
-        self._stage.expect(token > self._token, f"token {token} came after {self._token}")
-        if self._last is not None:
-            _go_on(self._last)
-        self._last, self._token = member, token
+        """The one with the smaller token is stale, though it may be so slow as to tell last."""
+        (name,) = member.more
+        told, tokens = Turn(token, member, time.monotonic()), self._tokens[name]
+        self._stage.expect(token not in tokens, f"token {token} of {name} was given twice")
+        tokens.add(token)
+        stale, self._turns[name] = sorted([self._turns[name], told], key=lambda turn: turn.token)
+        if stale.member is not None:
+            _go_on(stale.member)
 
     def _count(self, stale: Stale) -> None:
         wrong = stale.not_refused
@@ -128,10 +148,14 @@ class Holders:
         self._crew.note(stale.fault)
         self._stage.spans.add(stale.span)
 
+    def _expect_no_standstill(self) -> None:
+        """Of any lock: else no lease ends."""
+        late = time.monotonic() - PATIENCE
+        still = [name for name, turn in self._turns.items() if turn.since < late]
+        self._stage.expect(not still, f"nobody gets {', '.join(still)}: no lease ends")
+
     def first_is_to_come(self) -> bool:
-        """Whether to wait for the first, which must come: else no lease ends."""
-        late = time.monotonic() > self._began + PATIENCE
-        self._stage.expect(bool(self.refused) or not late, "nobody gets the lock: no lease ends")
+        """Whether to wait for the first, which must come."""
         return not self.refused and not self._stage.violations
 
     def end(self) -> None:
@@ -151,10 +175,13 @@ def _go_on(member: Member) -> None:
 
 
 def run(stage: Stage) -> None:
+    stage.processes = max(stage.processes, 2)
+    locks = [f"turn-{number}" for number in range(max(1, stage.processes // _AT_ONE_LOCK))]
     with Crew(stage) as crew:
-        crew.start(_take_turns, stage.processes)
-        holders = Holders(stage, crew)
-        stage.begin()
+        for number in range(stage.processes):
+            crew.start(_take_turns, 1, locks[number % len(locks)])
+        crew.assemble()
+        holders = Holders(stage, crew, locks)
         while not stage.enough(holders.refused) or holders.first_is_to_come():
             crew.watch(0.001)
             holders.look()
