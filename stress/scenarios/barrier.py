@@ -27,7 +27,9 @@ UNIT = "kills"
 PROCESSES = 4
 NEMESES = ("kill",)
 
-_LONGEST_LIFE = 0.1
+_LONGEST_LIFE = 0.03
+"""Seconds."""
+
 _KILLED_WAITING = 0.5
 _SOON = 20.0
 """Seconds; within them a death is noticed, however busy the machine is."""

@@ -30,7 +30,7 @@ _FEW = 3
 _MOST = 2
 """Waiters there are at least as one is notified; and how many are notified at once at most."""
 
-_LONGEST_LIFE = 0.03
+_LONGEST_LIFE = 0.02
 """Seconds."""
 
 _KILLED_UNREADY = 0.1
