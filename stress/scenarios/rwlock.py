@@ -149,11 +149,21 @@ def run(stage: Stage) -> None:
         crew.start(_read, readers)
         crew.start(_write, writers)
         crew.assemble()
+        before = _counts(stage)
+        enough = crew.operations() + _ENOUGH
+        crew.until(lambda: crew.operations() >= enough)
+        _judge_shares(stage, _counts(stage) - before, readers, writers)
         (spared,) = {*crew.members} - {*crew.mortals}  # the last one, a writer
         before = _counts(stage, spared.number)
         crew.be_struck()
-    notes = _counts(stage, spared.number)
-    _judge_shares(stage, notes - before, readers, writers - 1)
+        _judge_shares(stage, _counts(stage, spared.number) - before, readers, writers - 1)
+    notes = _counts(stage)
+    stage.figures |= {
+        "read": notes["read"] + notes["read-beside-others"],
+        "together": notes["read-beside-others"],
+        "written": notes["written"],
+        "downgraded": notes["downgraded"],
+    }
     with stage.open() as store:
         for name in (label for label in notes if label.startswith("pages")):
             free = store.rwlock(name).write().acquire(timeout=PATIENCE)
@@ -163,21 +173,16 @@ def run(stage: Stage) -> None:
     stage.expect_sound_file()
 
 
-def _counts(stage: Stage, spared: int) -> Counter[str]:
-    """Without the turns of who is never killed, which others lose while they are being started."""
+def _counts(stage: Stage, spared: int | None = None) -> Counter[str]:
+    """Of all, or without who is never killed: it has the turns of those who are only starting."""
     notes = acknowledged(stage.folder)
     return Counter({label: sum(who != spared for who in notes[label]) for label in notes})
 
 
 def _judge_shares(stage: Stage, notes: Counter[str], readers: int, writers: int) -> None:
+    """Once while all live, and once of those who are killed alike."""
     together, written = notes["read-beside-others"], notes["written"]
     read = notes["read"] + together
-    stage.figures |= {
-        "read": read,
-        "together": together,
-        "written": written,
-        "downgraded": notes["downgraded"],
-    }
     if read + written >= _ENOUGH:
         stage.expect(together > 0, f"of {read} readers none was beside another")
         a, b = read / readers, written / writers
