@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import kvsync
 from kvsync.cli.parties import cut, duration
 from kvsync.engine.process import this_process
-from tests.lines import calling
+from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually, expect, kill, running, stop
 from tests.test_cli import KVSYNC, Run, refused, run, succeeded
 
@@ -171,7 +172,9 @@ def test_locks_shows_who_waits_to_be_told(run: Run, store: kvsync.Store) -> None
         found = listed(run)
         assert set(found) == {("barrier", "b"), ("condition", "c"), ("event", "e")}
         assert all(len(line["waiters"]) == 1 for line in found.values())
-        assert "who would wake them is not recorded" in succeeded(run("why", "e"))
+        assert not any(line["holders"] for line in found.values())
+        assert "not set: a set wakes all of them" in succeeded(run("why", "e"))
+        assert "a notify by whoever has its lock wakes the first" in succeeded(run("why", "c"))
         event.set()
         with condition:
             condition.notify()
@@ -368,6 +371,53 @@ def test_why_knows_that_who_is_ahead_is_in_the_way(run: Run, store: kvsync.Store
             assert "behind 1" in succeeded(run("why", "x"))
 
 
+def test_why_tells_how_many_parties_a_barrier_waits_for(run: Run, store: kvsync.Store) -> None:
+    """Nobody holds it, and no circle is made up."""
+    barrier = store.barrier("b", 3)
+    with queued(barrier.wait, barrier), queued(barrier.wait, barrier) as second:
+        assert why(run, "b")[0]["holders"] == []
+        told = succeeded(run("why", "b")).splitlines()
+        assert told[-1].strip() == "1 of 3 parties is to come"
+        assert not any("held by" in each or "circle" in each for each in told)
+        barrier.abort()
+        with pytest.raises(kvsync.BrokenBarrierError):
+            second.result()
+
+
+def test_why_tells_who_runs_the_action_of_a_barrier(run: Run, store: kvsync.Store) -> None:
+    """All parties have come, and wait for that one."""
+    acts, may_end = threading.Event(), threading.Event()
+
+    def action() -> None:
+        acts.set()
+        may_end.wait(PATIENCE)
+
+    first, last = store.barrier("b", 2), store.barrier("b", 2, action=action)
+    with queued(first.wait, first), calling(last.wait) as call:
+        assert acts.wait(PATIENCE)
+        told = succeeded(run("why", "b"))
+        assert f"all 2 parties have come: process {os.getpid()} " in told
+        assert "runs the action" in succeeded(run("locks"))
+        may_end.set()
+        assert call.result() == 1
+
+
+def test_why_follows_a_holder_to_a_barrier(run: Run, store: kvsync.Store) -> None:
+    """Which waits for those who are still to come."""
+    barrier = store.barrier("b", 2)
+
+    def hold_and_wait() -> int:
+        with store.lock("l"):
+            return barrier.wait()
+
+    with queued(hold_and_wait, barrier) as call:
+        told = [each.strip() for each in succeeded(run("why", "l")).splitlines()]
+        assert told[-2].startswith("which waits for barrier 'b'")
+        assert told[-1] == "1 of 2 parties is to come"
+        barrier.wait()
+        assert call.result() == 0
+
+
 def test_why_says_that_nobody_waits(run: Run, store: kvsync.Store) -> None:
     """And who holds it all the same."""
     with store.lock("job") as grant:
@@ -497,6 +547,59 @@ def test_release_of_a_name_of_several_kinds_needs_the_kind(run: Run, store: kvsy
             held.release()
     refused(run("release", "x", "--force", "--yes"), 1, "nobody holds anything called 'x'")
     refused(run("release", "x", "--kind", "lock"), 1, "nobody holds lock 'x'")
+
+
+def wait_at_the_barrier(pipe: Any, path: str) -> None:
+    pipe.send("waits")
+    kvsync.open(path).barrier("b", 3).wait()
+
+
+def test_release_of_a_barrier_is_refused(run: Run, store: kvsync.Store) -> None:
+    """Nobody holds it; and the death of a party is noticed as ever."""
+    barrier = store.barrier("b", 3)
+    with (
+        queued(barrier.wait, barrier) as head,
+        running(wait_at_the_barrier, store.path) as (
+            child,
+            _,
+        ),
+    ):
+        eventually(lambda: barrier.n_waiting == 2)
+        refused(
+            run("release", "b", "--force", "--yes"),
+            1,
+            "nobody holds barrier 'b', though 2 wait there: there is nothing to take away",
+        )
+        kill(child)
+        with pytest.raises(kvsync.BrokenBarrierError):
+            head.result()
+
+
+def wait_to_be_notified(pipe: Any, path: str) -> None:
+    condition = kvsync.open(path).condition("c")
+    with condition:
+        pipe.send("waits")
+        condition.wait()
+
+
+def test_release_of_a_condition_is_refused(run: Run, store: kvsync.Store) -> None:
+    """What was notified and is killed before it has the lock hands that on as ever."""
+    condition = store.condition("c")
+
+    def wait() -> bool:
+        with condition:
+            return condition.wait()
+
+    with running(wait_to_be_notified, store.path) as (child, pipe):
+        expect(pipe)
+        eventually(lambda: condition.stats().waiters)
+        with queued(wait, condition) as second:
+            with condition:
+                condition.notify()
+                done = run("release", "c", "--force", "--kind", "condition", "--yes")
+                refused(done, 1, "nobody holds condition 'c'")
+                kill(child)
+            assert second.result()
 
 
 def test_release_of_what_a_stopped_waiter_was_given(run: Run, store: kvsync.Store) -> None:

@@ -51,9 +51,11 @@ def cut(command: str, length: int) -> str:
 
 
 def verb(line: Line, party: Party) -> str:
-    """ "holds", "waits", "waits to put"."""
+    """ "holds", "waits", "waits to put", "runs the action"."""
     if isinstance(party, Holding):
         return "holds"
+    if isinstance(party, Waiting) and party.acts:
+        return "runs the action"
     return f"waits to {party.kind}" if line.kind == "queue" else "waits"
 
 
@@ -104,7 +106,9 @@ def plain(party: Party, states: States) -> dict[str, Any]:
         more = {"lease_left": party.lease_left, "token": party.token, "claimed": party.claimed}
         return found | more
     if isinstance(party, Waiting):
-        return found | {"timeout_left": party.timeout_left, "passed": party.passed}
+        more = {"timeout_left": party.timeout_left, "passed": party.passed}
+        of_barrier = {} if party.parties is None else {"parties": party.parties, "acts": party.acts}
+        return found | more | of_barrier
     return found
 
 

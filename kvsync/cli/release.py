@@ -38,15 +38,23 @@ def release(asked: Asked, name: str, kind: str | None, force: bool, yes: bool) -
 
 def _held(store: kvsync.Store, name: str, kind: str | None) -> Line:
     """What is meant. Raises: NotFoundError if nobody holds it, UsageError if it is unclear."""
-    named = [line for line in lines(store.engine) if line.name == name and line.holders]
-    found = [line for line in named if kind in (None, line.kind, line.space)]
+    named = [line for line in lines(store.engine) if line.name == name]
+    meant = [line for line in named if kind in (None, line.kind, line.space)]
+    found = [line for line in meant if line.holders]
     if not found:
         what = f"{kind} {name!r}" if kind else f"anything called {name!r}"
-        raise NotFoundError(f"nobody holds {what}")
+        raise NotFoundError(_unheld(meant) if meant else f"nobody holds {what}")
     if len(found) > 1:
         kinds = " and ".join(line.kind for line in found)
         raise click.UsageError(f"{name!r} is held as {kinds}: say which with --kind")
     return found[0]
+
+
+def _unheld(meant: list[Line]) -> str:
+    what = " or ".join(map(title, meant))
+    waiters = sum(len(line.waiters) for line in meant)
+    wait = "1 waits" if waiters == 1 else f"{waiters} wait"
+    return f"nobody holds {what}, though {wait} there: there is nothing to take away"
 
 
 def _told(line: Line) -> str:

@@ -14,11 +14,13 @@ from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import Holding, Line, Party, Waiting, lines
 
 _MISSING = {
+    "event": "it is not set: a set wakes all of them",
+    "condition": "they are not notified yet: a notify by whoever has its lock wakes the first",
     "queue": "there is no item to take: a put wakes the first of them",
     "queue-put": "it is full: whoever takes an item makes room for the first of them",
     "queue-join": "not all items are done with: see `kvsync queue ls`",
 }
-"""What those wait for who stand in the lines of a queue."""
+"""What those wait for who wait to be told, and who stand in the lines of a queue."""
 
 Row = tuple[int, str, str]
 """Indentation, text, style."""
@@ -53,7 +55,7 @@ class Web:
     """
 
     def __init__(self, found: list[Line]) -> None:
-        self._waits = [(line, waiting) for line in found for waiting in line.waiters]
+        self._waits = [(line, each) for line in found for each in line.waiters if not each.acts]
         self._known: set[int] = set()
 
     def obstacles(self, line: Line) -> tuple[Obstacle, ...]:
@@ -143,10 +145,18 @@ def _holders(
 
 
 def _what_is_missing(line: Line) -> str:
-    if line.space in _MISSING:
-        return _MISSING[line.space]
-    told = any(waiting.units == 0 for waiting in line.waiters)
-    return "who would wake them is not recorded" if told else "nobody holds it"
+    if line.space == "barrier":
+        return _who_is_missing(line)
+    return _MISSING.get(line.space, "nobody holds it")
+
+
+def _who_is_missing(line: Line) -> str:
+    parties = line.waiters[0].parties or 0
+    acting = next((each for each in line.waiters if each.acts), None)
+    if acting is not None:
+        return f"all {parties} parties have come: {who(acting)} runs the action"
+    left = parties - len(line.waiters)
+    return f"{left} of {parties} parties {'is' if left == 1 else 'are'} to come"
 
 
 def _obstacle(line: Line, obstacle: Obstacle, depth: int, states: States) -> Iterator[Row]:

@@ -29,8 +29,8 @@ from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
-_SPACE = "barrier"
-_ACT, _THROUGH, _BROKEN = "act", "through", "broken"
+SPACE = "barrier"
+ACT, _THROUGH, _BROKEN = "act", "through", "broken"
 
 _OTHER_PARTIES = """
     select capacity from kvsync_ticket where space = :space and name = :name
@@ -86,7 +86,7 @@ class Barrier(Primitive):
         self._action = action
         self._timeout = check_wait(timeout)
         self._session = store.session
-        self._tickets = Tickets(self._engine, _SPACE, name)
+        self._tickets = Tickets(self._engine, SPACE, name)
 
     def _options(self) -> dict[str, Any]:
         options = {"action": self._action, "timeout": self._timeout}
@@ -129,7 +129,7 @@ class Barrier(Primitive):
                 self._tickets.until_told(self._session, wish, place.ticket, doorbell)
                 settle = partial(self._settle, wish, place.ticket)
                 place = self._engine.transact(settle, patience=self._tickets.patience(wish))
-        if place.state == _ACT:
+        if place.state == ACT:
             if self._action is not None:
                 self._action()
             finish = partial(self._finish, wish, place.ticket)
@@ -150,7 +150,7 @@ class Barrier(Primitive):
             return _Place(WAITING, ticket)
         if self._action is None:
             return self._finish(wish, ticket, transaction)
-        return _Place(_ACT, ticket)
+        return _Place(ACT, ticket)
 
     def _check_parties(self, transaction: Transaction) -> None:
         place = {**self._tickets.here, "parties": self._parties}
@@ -162,19 +162,19 @@ class Barrier(Primitive):
 
     def _choose(self, transaction: Transaction) -> int | None:
         """If all are there, tell the last of them to act; returns its ticket."""
-        if self._tickets.first(transaction, 1, _ACT):
+        if self._tickets.first(transaction, 1, ACT):
             return None
         there = self._tickets.first(transaction, self._parties)
         if len(there) < self._parties:
             return None
-        self._tickets.tell(transaction, there[-1], _ACT)
+        self._tickets.tell(transaction, there[-1], ACT)
         return there[-1]
 
     def _settle(self, wish: Wish, ticket: int, transaction: Transaction) -> _Place:
         """What became of our wait; only one who is to act keeps its ticket."""
         state, number = self._tickets.state(transaction, ticket)
-        if state == _ACT:
-            return _Place(_ACT, ticket)
+        if state == ACT:
+            return _Place(ACT, ticket)
         self._forsake(wish, transaction)
         return _Place(_BROKEN if state == GONE else state, ticket, number)
 
@@ -182,7 +182,7 @@ class Barrier(Primitive):
         """Let all of them through, ourselves last, unless it was broken meanwhile."""
         tickets = self._tickets
         state, _ = tickets.state(transaction, ticket)
-        if state == _ACT:
+        if state == ACT:
             others = tickets.first(transaction, self._parties - 1)
             for number, other in enumerate(others):
                 tickets.tell(transaction, other, _THROUGH, number)
@@ -199,7 +199,7 @@ class Barrier(Primitive):
     def _forsake(self, wish: Wish, transaction: Transaction) -> None:
         """Leave; who was not told that it is through breaks the barrier."""
         left = self._tickets.leave(transaction, self._session, wish)
-        if left is not None and left[1] in (WAITING, _ACT):
+        if left is not None and left[1] in (WAITING, ACT):
             _break(self._tickets, transaction)
 
     # --- how it stands ------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class Barrier(Primitive):
 
     def stats(self) -> BarrierStats:
         """Parties, waiters and whether it is broken. Blocks no writer."""
-        waiting = waiters(self._engine, _SPACE, self._name)
+        waiting = waiters(self._engine, SPACE, self._name)
         return BarrierStats(self._name, self._parties, self.broken, tuple(waiting))
 
     def reset(self) -> None:
@@ -251,18 +251,18 @@ def _break(tickets: Tickets, transaction: Transaction) -> None:
         "insert into kvsync_barrier (name, since) values (:name, :since) on conflict do nothing",
         {"name": tickets.name, "since": transaction.now},
     )
-    for state in (WAITING, _ACT):
+    for state in (WAITING, ACT):
         tickets.tell_all(transaction, _BROKEN, among=state)
     tickets.redeem_all(transaction)
 
 
 def _mend(engine: Engine, transaction: Transaction, name: str) -> None:
     """The dead who waited or acted will not come through; if nobody waits with them, no matter."""
-    tickets = Tickets(engine, _SPACE, name)
+    tickets = Tickets(engine, SPACE, name)
     if tickets.take_broken(transaction) and any(
-        tickets.first(transaction, 1, state) for state in (WAITING, _ACT)
+        tickets.first(transaction, 1, state) for state in (WAITING, ACT)
     ):
         _break(tickets, transaction)
 
 
-MEND[_SPACE] = _mend
+MEND[SPACE] = _mend

@@ -209,6 +209,11 @@ class Grant:
     depth: int = field(default=1, repr=False)
 
 
+def counted(units: int) -> int:
+    """Units as people count them: what is had as a whole is one thing."""
+    return 1 if units == WHOLE else units
+
+
 class Holder(NamedTuple):
     """Who holds something; times in seconds."""
 

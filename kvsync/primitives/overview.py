@@ -1,8 +1,9 @@
 """Who holds and who waits for what, across all names, at one moment. Blocks no writer.
 
 A line is all there is of one name: those who hold it and those who wait, in the order in which they
-are served. What is waited for without units (an event, a condition, a barrier) has no holders. A
-queue has three lines: of those who want an item, who want to put one, and who wait for its end.
+are served. What is waited for without units (an event, a condition, a barrier) has no holders: the
+rows of no units that are there for watches (see tickets.py) hold nothing. A queue has three lines:
+of those who want an item, who want to put one, and who wait for its end.
 """
 
 from collections import defaultdict
@@ -14,20 +15,24 @@ import psutil
 
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.process import Process, lives, this_process
-from kvsync.primitives.grants import end
+from kvsync.primitives.barrier import ACT
+from kvsync.primitives.barrier import SPACE as BARRIER
+from kvsync.primitives.grants import counted, end
 from kvsync.primitives.items import GET, JOIN, PUT
 from kvsync.session import MEND, Session
+from kvsync.waiting import PASSED
 
 # One statement, so one moment: a hand-over between two looks would show a thread twice, or never.
 _ALL = """
-    select 'grant', kvsync_grant.id, space, name, kind, units, kvsync_grant.session, thread,
-        kvsync_grant.since, expires, claim_by, host, pid, command, clock
+    select 'grant', kvsync_grant.id, space, name, kind, units, capacity, kvsync_grant.session,
+        thread, kvsync_grant.since, expires, claim_by, host, pid, command, clock
     from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
+    where units > 0
     union all
-    select state, kvsync_ticket.id, space, name, kind, units, kvsync_ticket.session, thread,
-        kvsync_ticket.since, deadline, null, host, pid, command, clock
+    select state, kvsync_ticket.id, space, name, kind, units, capacity, kvsync_ticket.session,
+        thread, kvsync_ticket.since, deadline, null, host, pid, command, clock
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
-    where state in ('waiting', 'passed')
+    where state in ('waiting', 'passed', 'act')
 """
 _OF_QUEUES = {GET: GET, PUT: "put", JOIN: "join"}
 """What those wait to do who stand there; in the first line, each says whether to get or reserve."""
@@ -75,6 +80,10 @@ class Waiting(Party):
     timeout_left: float | None
     passed: bool
     """Whether its turn came while it was stopped: others go first until it wakes."""
+    parties: int | None
+    """How many a barrier takes, of those who wait at one."""
+    acts: bool
+    """Whether it runs a barrier's action: all parties have come, and the others wait for it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,8 @@ def _line(space: str, name: str, parties: list[Party]) -> Line:
 
 
 def _party(row: tuple[Any, ...], now: float, boot: float) -> Party:
-    what, number, _, _, kind, units, session, thread, since, end, claim_by, *process = row
+    what, number, space, _, kind, units, capacity, session, thread, since, *rest = row
+    end, claim_by, *process = rest
     host, pid, command, clock = process
     left = max(0.0, end - boot) if end is not None and clock == this_process().clock else None
     common = {
@@ -122,14 +132,21 @@ def _party(row: tuple[Any, ...], now: float, boot: float) -> Party:
         "command": command or "?",
         "thread": thread,
         "kind": _OF_QUEUES.get(kind, kind),
-        "units": units,
+        "units": counted(units),
         "since": since,
         "age": max(0.0, now - since),
         "session": session,
     }
     if what == "grant":
         return Holding(**common, token=number, lease_left=left, claimed=claim_by is None)
-    return Waiting(**common, ticket=number, timeout_left=left, passed=what == "passed")
+    return Waiting(
+        **common,
+        ticket=number,
+        timeout_left=left,
+        passed=what == PASSED,
+        parties=capacity if space == BARRIER else None,
+        acts=what == ACT,
+    )
 
 
 def state_of(session: Session, party: Party) -> str:
