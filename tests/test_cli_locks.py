@@ -182,6 +182,18 @@ def test_locks_shows_who_waits_to_be_told(run: Run, store: kvsync.Store) -> None
         eventually(lambda: not store.stats().lines)
 
 
+@pytest.mark.parametrize("thing", ["lock", "rlock", "write", "read", "election"])
+def test_what_is_held_as_a_whole_is_one_unit(run: Run, store: kvsync.Store, thing: str) -> None:
+    """To who has it, and to who waits; what the store counts in is its own affair."""
+    held, rival = (MAKERS[each](store, "x") for each in (thing, thing.replace("read", "write")))
+    with held, queued(lambda: rival.acquire() and rival.release(), held):
+        (line,) = listed(run).values()
+        assert [each["units"] for each in line["holders"] + line["waiters"]] == [1, 1]
+        assert [each.units for each in held.stats().holders + held.stats().waiters] == [1, 1]
+        held.release()
+        held.acquire()
+
+
 def test_locks_tells_permits_sides_and_leases(run: Run, store: kvsync.Store) -> None:
     """Where they are not what one takes for granted."""
     permits = store.semaphore("s", 3)

@@ -14,7 +14,7 @@ import pytest
 import kvsync
 from kvsync.testing import ManualClock
 from tests.lines import queued
-from tests.processes import eventually, expect, in_thread, kill, running
+from tests.processes import eventually, expect, in_thread, kill, running, stop
 
 KINDS = ["lock", "rlock", "semaphore", "read", "write", "election"]
 
@@ -91,6 +91,44 @@ def test_a_lease_that_is_over_is_over_though_nobody_took_it(
     held.acquire()
     clock.advance(10)
     assert in_thread(lambda: rival.acquire(blocking=False))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lease_that_is_over_is_not_held(
+    store: kvsync.Store, clock: ManualClock, kind: str
+) -> None:
+    """Says whoever is asked, and nobody has taken it."""
+    held, rival = make(store, kind, lease=10), rival_of(store, kind)
+    held.acquire()
+    clock.advance(9)
+    assert rival.locked()
+    assert rival.holder().lease_left == 1
+    clock.advance(1)
+    assert not rival.locked()
+    assert rival.holder() is None
+    assert rival.stats().holders == ()
+
+
+def wait_for_it(pipe: Any, path: str) -> None:
+    pipe.send("waits")
+    kvsync.open(path).lock("job").acquire()
+
+
+def test_what_a_waiter_does_not_take_up_in_time_is_not_held(
+    store: kvsync.Store, clock: ManualClock
+) -> None:
+    """It is stopped; whoever comes has it at once."""
+    lock = store.lock("job")
+    lock.acquire()
+    with running(wait_for_it, store.path) as (child, pipe):
+        expect(pipe)
+        eventually(lambda: lock.stats().waiters)
+        stop(child, store.path)
+        lock.release()
+        assert lock.locked()
+        clock.advance(1)
+        assert not lock.locked()
+        assert lock.acquire(blocking=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -38,6 +38,13 @@ def test_with_gives_the_grant_and_its_token(store: kvsync.Store) -> None:
     assert tokens[0] > 1 << 40
 
 
+def test_a_grant_shows_a_lock_as_one_unit(store: kvsync.Store) -> None:
+    """Though the store counts it as all units that there are."""
+    with store.lock("job") as grant, store.semaphore("pool", 3) as permit:
+        assert f"token={grant.token}, name='job', units=1," in repr(grant)
+        assert "units=1," in repr(permit)
+
+
 def test_with_raises_on_timeout(store: kvsync.Store) -> None:
     """AcquireTimeout, which is a TimeoutError."""
     with store.lock("job"):

@@ -18,6 +18,7 @@ import pytest
 import kvsync
 from kvsync import session, waiting
 from kvsync.session import MEND
+from tests.lines import queued
 from tests.processes import (
     PATIENCE,
     die_instead_of_ringing,
@@ -28,6 +29,7 @@ from tests.processes import (
     running,
     stop,
 )
+from tests.test_lease import KINDS, make
 
 NAME = "job"
 
@@ -408,6 +410,60 @@ def test_a_process_in_another_pid_namespace_is_not_taken_for_dead(store: kvsync.
         child.wait(PATIENCE)
         assert lock.acquire(timeout=PATIENCE)
         lock.release()
+
+
+def hold(pipe: Any, path: str, kind: str) -> None:
+    """Until killed."""
+    make(kvsync.open(path), kind).acquire()
+    pipe.send("held")
+    pipe.recv()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_dead_held_is_not_held(store: kvsync.Store, kind: str) -> None:
+    """Says whoever is asked, and does no more: nobody has reaped them. Who lives still holds."""
+    it = make(store, kind)
+    with running(hold, store.path, kind) as (child, pipe):
+        expect(pipe)
+        assert it.locked()
+        assert it.holder().pid == child.pid
+        kill(child)
+        assert not it.locked()
+        assert it.holder() is None
+        assert it.stats().holders == ()
+        if kind == "semaphore":
+            assert (it.free(), it.holders()) == (1, [])
+        assert store.stats().sessions == 1
+        (dead,) = it.force_release()
+        assert dead.pid == child.pid
+
+
+def test_the_dead_readers_of_a_lock_do_not_count(store: kvsync.Store) -> None:
+    """Those who live do."""
+    book = store.rwlock("job")
+    with running(hold, store.path, "read") as (child, pipe), book.read():
+        expect(pipe)
+        assert len(book.stats().holders) == 2
+        kill(child)
+        assert [holder.pid for holder in book.stats().holders] == [os.getpid()]
+
+
+def test_what_changes_hands_is_held_all_the_time(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its holder's session has ended when one looks whether that lives."""
+    former, is_dead = kvsync.open(store.path), store.session.is_dead
+    former.lock(NAME).acquire()
+    with kvsync.open(store.path) as heir, queued(heir.lock(NAME).acquire, store.lock(NAME)) as line:
+
+        def look_late(session: int) -> bool:
+            monkeypatch.undo()
+            former.close()
+            assert line.result()
+            return is_dead(session)
+
+        monkeypatch.setattr(store.session, "is_dead", look_late)
+        assert store.lock(NAME).locked()
 
 
 def hold_as_nobody(pipe: Any, path: str) -> None:

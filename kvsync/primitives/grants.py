@@ -29,10 +29,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from kvsync.engine import Engine, Transaction
+from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.engine.process import this_process
-from kvsync.session import EPOCH, MEND
+from kvsync.session import EPOCH, MEND, Session
 from kvsync.threads import Thread, this_thread
 from kvsync.waiting import GRANTED, ring
 
@@ -176,14 +176,15 @@ _NEXT = """
 """
 
 _HOLDERS = """
-    select coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind, units,
-        kvsync_grant.id, kvsync_grant.since, expires
+    select kvsync_grant.session, expires, claim_by, clock,
+        coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind, units,
+        kvsync_grant.id, kvsync_grant.since
     from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
     where space = :space and name = :name order by kvsync_grant.id
 """
 _WAITERS = """
-    select coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind, units,
-        kvsync_ticket.since
+    select coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind,
+        kvsync_ticket.since, units
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
     where space = :space and name = :name and state <> 'granted' order by kvsync_ticket.id
 """
@@ -200,13 +201,17 @@ class Grant:
     name: str
     units: int = 1
     lease: float | None = None
-    slot: int = field(default=0, repr=False)
-    session: int = field(default=0, repr=False)
-    attempt: int = field(default=0, repr=False)
-    since: float = field(default=0.0, repr=False)  # on the boot clock
-    pid: int = field(default_factory=os.getpid, repr=False)
-    thread: Thread = field(default_factory=this_thread, repr=False)
-    depth: int = field(default=1, repr=False)
+    slot: int = 0
+    session: int = 0
+    attempt: int = 0
+    since: float = 0.0  # on the boot clock
+    pid: int = field(default_factory=os.getpid)
+    thread: Thread = field(default_factory=this_thread)
+    depth: int = 1
+
+    def __repr__(self) -> str:
+        units = counted(self.units)
+        return f"Grant(token={self.token}, name={self.name!r}, units={units}, lease={self.lease})"
 
 
 def counted(units: int) -> int:
@@ -215,7 +220,9 @@ def counted(units: int) -> int:
 
 
 class Holder(NamedTuple):
-    """Who holds something; times in seconds."""
+    """Who holds something. `since` is wall time; `lease_left`, in seconds, is None without a lease
+    that we can tell.
+    """
 
     host: str
     pid: int
@@ -258,8 +265,7 @@ def serve(
     used = 0
     for row in transaction.execute(_GRANTS, here):
         token, units, expires, claim_by, clock = row
-        ends = [end for end in (expires, claim_by) if end is not None]
-        if ends and clock == this_process().clock and min(ends) <= boot:
+        if _is_over(expires, claim_by, clock, boot):
             end(space, name, transaction, token)
             news = True
         else:
@@ -282,6 +288,12 @@ def serve(
             _give(transaction, {**here, "ticket": last, "boot": boot})
             used += units
             news = True
+
+
+def _is_over(expires: float | None, claim_by: float | None, clock: str | None, boot: float) -> bool:
+    """Whether time has ended a grant, by the clock that we share with whoever has it."""
+    ends = [end for end in (expires, claim_by) if end is not None]
+    return bool(ends) and clock == this_process().clock and min(ends) <= boot
 
 
 def ring_next(
@@ -326,18 +338,43 @@ def _give(transaction: Transaction, row: dict[str, Any]) -> None:
     )
 
 
-def holders(engine: Engine, space: str, name: str) -> list[Holder]:
-    """Who holds units of that name, first come first."""
-    boot = engine.boot()
+def holders(session: Session, space: str, name: str) -> list[Holder]:
+    """Who holds units of that name, first come first; `session` is who asks.
+
+    What time has ended is not held, nor is what the dead have: whoever comes takes it.
+    """
+    boot = session.engine.boot()
+    rows = _recorded(session.engine, space, name)
+    dead = {each for each in {row[0] for row in rows} if session.is_dead(each)}
+    if dead and _recorded(session.engine, space, name) != rows:
+        return holders(session, space, name)  # it may have been handed on before its holder ended
     return [
-        Holder._make([*row, None if expires is None else max(0.0, expires - boot)])
-        for *row, expires in engine.read(_HOLDERS, {"space": space, "name": name})
+        _holder(row, boot)
+        for row in rows
+        if row[0] not in dead and not _is_over(row[1], row[2], row[3], boot)
     ]
+
+
+def recorded_holders(engine: Engine, space: str, name: str) -> list[Holder]:
+    """The same, with the dead and with those whose time is over: nobody has taken it from them."""
+    return [_holder(row, engine.boot()) for row in _recorded(engine, space, name)]
+
+
+def _recorded(engine: Engine, space: str, name: str) -> list[Row]:
+    return engine.read(_HOLDERS, {"space": space, "name": name})
+
+
+def _holder(row: Row, boot: float) -> Holder:
+    _, expires, _, clock, host, pid, command, thread, kind, units, token, since = row
+    known = expires is not None and clock == this_process().clock
+    left = max(0.0, expires - boot) if known else None
+    return Holder(host, pid, command, thread, kind, counted(units), token, since, left)
 
 
 def waiters(engine: Engine, space: str, name: str) -> list[Waiter]:
     """Who waits for units of that name, the next one first."""
-    return [Waiter._make(row) for row in engine.read(_WAITERS, {"space": space, "name": name})]
+    rows = engine.read(_WAITERS, {"space": space, "name": name})
+    return [Waiter._make([*who, counted(units), since]) for *who, since, units in rows]
 
 
 for each in ("lock", "semaphore", "election", "once"):

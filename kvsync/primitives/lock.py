@@ -120,7 +120,7 @@ class Lockable(Enterable, Primitive):
     # --- how it stands ------------------------------------------------------------------------
 
     def locked(self) -> bool:
-        """Whether anybody holds it."""
+        """Whether anybody holds it. The dead do not, nor does whoever's lease is over."""
         return bool(self._units.holders())
 
     def owned(self) -> bool:
@@ -155,7 +155,7 @@ class Lockable(Enterable, Primitive):
         self._units.extend(self._grant(), check_positive("seconds", seconds))
 
     def force_release(self) -> list[Holder]:
-        """Take it away from whoever holds it; returns who did.
+        """Take it away from whoever holds it; returns who did, the dead and the late included.
 
         The former holder is not stopped: it finds out when it releases or extends, and its guarded
         transactions are refused.

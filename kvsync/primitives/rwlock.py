@@ -52,8 +52,11 @@ class RWLock(Primitive):
 
     def stats(self) -> LockStats:
         """Holders and waiters of both sides. Blocks no writer."""
-        here = (self._engine, SPACE, self._name)
-        return LockStats(self._name, tuple(holders(*here)), tuple(waiters(*here)))
+        return LockStats(
+            self._name,
+            tuple(holders(self._store.session, SPACE, self._name)),
+            tuple(waiters(self._engine, SPACE, self._name)),
+        )
 
 
 class _Side(Lockable):

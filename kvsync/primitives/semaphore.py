@@ -153,9 +153,8 @@ class Semaphore(Lockable):
         return self._left_by(self._units.holders())
 
     def _left_by(self, holders: list[Holder]) -> int:
-        """A lease that is over holds nothing. Those who hold may go by another, larger limit."""
-        held = sum(holder.units for holder in holders if holder.lease_left != 0)
-        return max(0, self._limit - held)
+        """Those who hold may go by another, larger limit."""
+        return max(0, self._limit - sum(holder.units for holder in holders))
 
     def holders(self) -> list[Holder]:
         """Who holds permits, first come first."""

@@ -22,6 +22,7 @@ from kvsync.primitives.grants import (
     Holder,
     Waiter,
     holders,
+    recorded_holders,
     ring_next,
     serve,
     waiters,
@@ -397,7 +398,7 @@ class Units:
         """
 
         def work(transaction: Transaction) -> list[Holder]:
-            holders = self.holders()
+            holders = recorded_holders(self._engine, self.space, self.name)
             transaction.execute(
                 "update kvsync_unit set session = 0 where space = :space and name = :name",
                 self._here,
@@ -444,7 +445,7 @@ class Units:
 
     def holders(self) -> list[Holder]:
         """Who holds units now, first come first."""
-        return holders(self._engine, self.space, self.name)
+        return holders(self.session, self.space, self.name)
 
     def waiters(self) -> list[Waiter]:
         """Who waits, the next one first."""
