@@ -151,7 +151,13 @@ class Lockable(Enterable, Primitive):
     # --- leases and force ---------------------------------------------------------------------
 
     def extend(self, seconds: Seconds) -> None:
-        """Let the lease end that many seconds from now. Raises: NotOwnedError, LeaseLostError."""
+        """Let the lease end that many seconds from now.
+
+        Careful: what was acquired without a lease has one from then on. It ends by itself, even
+        while its holder lives and works, unless it is extended again in time.
+
+        Raises: NotOwnedError, LeaseLostError.
+        """
         self._units.extend(self._grant(), check_positive("seconds", seconds))
 
     def force_release(self) -> list[Holder]:
