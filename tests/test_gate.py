@@ -5,6 +5,8 @@ import fcntl
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -317,6 +319,19 @@ def test_a_process_of_another_container_is_named_as_such() -> None:
     """Its number is not visible from here."""
     assert "container" in holders.describe(0)
     assert holders.describe(2**22 + 1) == f"process {2**22 + 1}"
+
+
+def test_a_command_line_is_told_in_one_line() -> None:
+    """Whatever a process was started with: it must not break a message, nor drive a terminal."""
+    program = "print(flush=True)\ninput() # \x1b[31m"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        told = holders.describe(child.pid)
+        child.communicate(b"\n")
+    assert "-c print(flush=True)\\ninput() # \\x1b[31m)" in told
+    assert told.isprintable()
 
 
 # --- the checkpoint ---------------------------------------------------------------------------

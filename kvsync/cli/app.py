@@ -11,7 +11,7 @@ import kvsync
 from kvsync.cli import INTERRUPTED, contents, doctor, locks, release, stress, upkeep, values, why
 from kvsync.cli.demo import command as demo
 from kvsync.cli.options import Verbs, explained, with_json, with_store
-from kvsync.cli.output import printable, reason
+from kvsync.cli.output import reason
 from kvsync.cli.queue import command as queue
 from kvsync.errors import (
     EncodeError,
@@ -23,6 +23,7 @@ from kvsync.errors import (
     StorePathError,
     UnsupportedSQLiteError,
 )
+from kvsync.printable import printable
 
 _NOBODY_READS = 141  # 128 + SIGPIPE
 

@@ -78,7 +78,7 @@ def _show(path: str, checks: list[Check]) -> None:
     from rich.text import Text
 
     from kvsync.cli import tables
-    from kvsync.cli.output import printable
+    from kvsync.printable import printable
 
     heading = tables.table("check", "state", "finding", keep=["check", "state"])
     rows = [(c.name, tables.mark(c.state), Text(printable(c.sentence))) for c in checks]

@@ -1,17 +1,13 @@
-"""JSON for programs, and text that is safe on a terminal."""
+"""JSON for programs, and text for people."""
 
 import base64
 import json
 import sys
-import unicodedata
 from typing import Any
 
 import click
 
 from kvsync.codec import JSON, Stored
-
-_JOINERS = "\u200c\u200d"  # invisible, and part of words and emoji
-_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def say(text: str) -> None:
@@ -32,21 +28,6 @@ def dump(value: Any) -> str:
     except UnicodeEncodeError:
         return json.dumps(value)
     return text
-
-
-def printable(text: str, keep: str = "") -> str:
-    """`text` with control characters as escapes: what a store holds must not drive a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c in keep or not _is_unsafe(c) else _escaped(c) for c in text)
-
-
-def _is_unsafe(character: str) -> bool:
-    return unicodedata.category(character) in _UNSAFE and character not in _JOINERS
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def shortened(text: str, length: int) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import kvsync
-from kvsync.cli.output import printable, shortened
+from kvsync.cli.output import shortened
 from kvsync.engine.process import this_process
 from kvsync.primitives.overview import Holding, Line, Party, Waiting, state_of
+from kvsync.printable import printable
 
 _COMMAND = 60
 """Characters of a command line in a sentence."""

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from kvsync.cli.output import printable
+from kvsync.printable import printable
 
 _AS_WIDE_AS_IT_TAKES = 100_000
 

@@ -9,8 +9,9 @@ import click
 
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
-from kvsync.cli.output import emit, printable, say
+from kvsync.cli.output import emit, say
 from kvsync.engine.sqlite import SqliteEngine
+from kvsync.printable import printable
 
 # This command's settings, not the file's; and what `kvsync locks` shows.
 _NOT_TOLD = ("durability", "busy_timeout", "lines")

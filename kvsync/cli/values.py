@@ -8,8 +8,9 @@ import click
 
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, pass_asked, positive, with_json, with_store
-from kvsync.cli.output import emit, jsonable, loaded, printable, say
+from kvsync.cli.output import emit, jsonable, loaded, say
 from kvsync.primitives.mapping import MISSING
+from kvsync.printable import printable
 
 
 class NotFoundError(click.ClickException):

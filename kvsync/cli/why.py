@@ -8,10 +8,11 @@ import click
 
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
-from kvsync.cli.output import emit, printable
+from kvsync.cli.output import emit
 from kvsync.cli.parties import States, details, duration, moment, plain, title, verb, who
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import Holding, Line, Party, Waiting, lines
+from kvsync.printable import printable
 
 _MISSING = {
     "event": "it is not set: a set wakes all of them",

@@ -4,6 +4,8 @@ import os
 
 import psutil
 
+from kvsync.engine.process import in_words
+
 _READINGS = 3
 # The kernel hands the table out in pieces, and a lock can slip past between two of them.
 
@@ -54,4 +56,4 @@ def describe(pid: int) -> str:
         command = " ".join(psutil.Process(pid).cmdline())
     except psutil.Error:
         return f"process {pid}"
-    return f"process {pid} ({command[:80]})" if command else f"process {pid}"
+    return in_words(pid, command) if command else f"process {pid}"

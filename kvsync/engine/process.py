@@ -16,6 +16,10 @@ from typing import NamedTuple
 import psutil
 
 from kvsync.errors import StorageError
+from kvsync.printable import printable
+
+_COMMAND = 80
+"""Characters of a command line in a message."""
 
 
 class Process(NamedTuple):
@@ -59,6 +63,12 @@ def _this_process(pid: int) -> Process:
         start_stack=start_stack,
         command=" ".join(psutil.Process(pid).cmdline())[:200] or sys.executable,
     )
+
+
+def in_words(pid: int, command: str, host: str = "") -> str:
+    """ "process 4711 on web2 (python app.py)": in one line, and the host if that is not ours."""
+    place = f" on {host}" if host and host != this_process().host else ""
+    return printable(f"process {pid}{place} ({command[:_COMMAND]})")
 
 
 def lives(recorded: Process) -> bool | None:

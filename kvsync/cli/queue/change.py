@@ -8,9 +8,10 @@ import kvsync
 from kvsync.cli import stores
 from kvsync.cli.asking import ask
 from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
-from kvsync.cli.output import emit, printable, say
+from kvsync.cli.output import emit, say
 from kvsync.cli.queue import named
 from kvsync.cli.values import NotFoundError
+from kvsync.printable import printable
 
 
 @click.command(cls=Verb)

@@ -10,9 +10,10 @@ import click
 import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, at_most, pass_asked, with_json, with_store
-from kvsync.cli.output import dump, emit, jsonable, loaded, printable, say, shortened
+from kvsync.cli.output import dump, emit, jsonable, loaded, say, shortened
 from kvsync.cli.parties import duration
 from kvsync.cli.queue import named
+from kvsync.printable import printable
 
 _TABLE_LIMIT = 1000
 """Dead letters in a table, unless -n asks for another number."""

@@ -16,9 +16,10 @@ import click
 import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, at_most, not_negative, pass_asked, positive, with_store
-from kvsync.cli.output import jsonable, loaded, printable, reason
+from kvsync.cli.output import jsonable, loaded, reason
 from kvsync.cli.queue import named
 from kvsync.cli.queue.child import Child
+from kvsync.printable import printable
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 """What `Queue.work` listens to."""
