@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kvsync.engine import Engine, Row
+from kvsync.engine.process import in_words
 
 Line = tuple[str, str]
 """A space, and a name in it."""
@@ -42,6 +43,10 @@ _GRAPH = """
     select 'ticket', id, space, name, kind, units, capacity, session, thread,
         case when units > 0 and deadline is null and state = 'waiting' then 0 else 1 end
     from kvsync_ticket
+"""
+_HELD_ELSEWHERE = """
+    select 1 from kvsync_grant
+    where space = :space and name = :name and thread = :thread and session <> :session
 """
 _PROCESS = "select pid, command from kvsync_session where id = :id"
 _SIDES = {"read": "the read side of rwlock", "write": "the write side of rwlock"}
@@ -195,7 +200,7 @@ def describe(engine: Engine, knot: Knot) -> str:
     """Who waits for what held by whom, all the way round."""
     me = knot.way[0].ticket
     if len(knot.way) == 1:
-        return f"this thread waits for {_what(me)}, which it holds itself{_advice(me)}"
+        return f"this thread waits for {_what(me)}, which it holds itself{_advice(engine, me)}"
     whoms = [step.ticket for step in [*knot.way[1:], knot.way[0]]]
     return "a deadlock: " + "; ".join(
         f"{_who(engine, step.ticket, me)} waits for {_what(step.ticket)},"
@@ -208,15 +213,17 @@ def _what(ticket: Edge) -> str:
     return f"{_SIDES.get(ticket.kind, ticket.kind)} {ticket.name!r}"
 
 
-def _advice(ticket: Edge) -> str:
-    if ticket.kind != "lock":
-        return ""
-    return "; a lock that its own thread may take again is an rlock"
+def _advice(engine: Engine, ticket: Edge) -> str:
+    if ticket.kind == "lock":
+        return "; a lock that its own thread may take again is an rlock"
+    if ticket.kind == "rlock" and engine.read(_HELD_ELSEWHERE, ticket._asdict()):
+        return " through another handle of this store; only through that one may it take it again"
+    return ""
 
 
 def _who(engine: Engine, ticket: Edge, me: Edge) -> str:
     if ticket.id == me.id:
         return "this thread"
     found = engine.read(_PROCESS, {"id": ticket.session})
-    pid, command = found[0] if found else ("?", "")
-    return f"process {pid} ({command[:60]}), thread {ticket.thread.rpartition('/')[2]}"
+    pid, command = found[0] if found else (0, "?")
+    return f"{in_words(pid, command)}, thread {ticket.thread.rpartition('/')[2]}"

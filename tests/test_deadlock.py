@@ -208,6 +208,17 @@ def test_a_thread_that_waits_for_itself_is_told_what_it_holds(store: kvsync.Stor
         store.lock("job").acquire()
 
 
+def test_a_thread_is_told_that_it_holds_an_rlock_through_another_handle(
+    store: kvsync.Store,
+) -> None:
+    """Only through that one may it take it again."""
+    with kvsync.open(store.path) as another, another.rlock("job"):
+        with pytest.raises(kvsync.DeadlockError, match="through another handle of this store"):
+            store.rlock("job").acquire()
+        assert another.rlock("job").acquire()
+        another.rlock("job").release()
+
+
 def test_a_waiter_outside_of_the_circle_gets_its_turn(
     store: kvsync.Store, actor: Callable[[], Actor]
 ) -> None:
