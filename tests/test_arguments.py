@@ -199,6 +199,28 @@ def test_a_call_that_does_not_block_takes_no_timeout(
         made(untouched, kind).acquire(False, timeout)
 
 
+@pytest.mark.parametrize("call", ["acquire", "campaign"])
+@pytest.mark.parametrize("blocking", [5, 0.5, -1, 2, 1.0, timedelta(seconds=1), "no", "", None, []])
+def test_whether_to_block_is_a_bool(untouched: kvsync.Store, call: str, blocking: Any) -> None:
+    """A number is meant for the timeout; it must not come to a wait for ever."""
+    election = made(untouched, "election")
+    with pytest.raises(TypeError, match="blocking is True or False") as caught:
+        getattr(election, call)(blocking)
+    hint = f"did you mean timeout={blocking!r}?" in str(caught.value)
+    assert hint == isinstance(blocking, int | float | timedelta)
+
+
+@pytest.mark.parametrize("kind", [*LOCKS, "condition"])
+def test_zero_and_one_are_bools_as_in_threading(store: kvsync.Store, kind: str) -> None:
+    """And what else there is, no kind takes."""
+    lock = made(store, kind)
+    for blocking in (0, 1):
+        assert lock.acquire(blocking)
+        lock.release()
+    with pytest.raises(TypeError, match=r"timeout=5\?"):
+        lock.acquire(5)
+
+
 @locks
 def test_a_call_that_does_not_block_may_say_for_ever(store: kvsync.Store, kind: str) -> None:
     """-1 and None are the defaults of others, and passed on by wrappers."""

@@ -40,7 +40,14 @@ def check_wait(timeout: Seconds | None) -> float | None:
 def check_blocking(
     blocking: bool, timeout: Seconds | Unset | None, default: float | None
 ) -> float | None:
-    """How long to wait, of the two arguments of `acquire`. Raises: TypeError, ValueError."""
+    """How long to wait, of the two arguments of `acquire`. Raises: TypeError, ValueError.
+
+    0 and 1 are False and True, as `threading` has it; another number is meant for the timeout.
+    """
+    if not isinstance(blocking, int) or blocking not in (False, True):
+        is_time = isinstance(blocking, int | float | timedelta)
+        hint = f": did you mean timeout={blocking!r}?" if is_time else ""
+        raise TypeError(f"blocking is True or False, not {blocking!r}{hint}")
     if not blocking:
         if not isinstance(timeout, Unset) and timeout is not None and timeout != -1:
             raise ValueError("a call that does not block takes no timeout")
