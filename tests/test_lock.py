@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +53,55 @@ def test_with_raises_on_timeout(store: kvsync.Store) -> None:
         with pytest.raises(kvsync.AcquireTimeout), store.lock("job", timeout=0.01):
             pytest.fail("must not get in")
         assert issubclass(kvsync.AcquireTimeout, TimeoutError)
+
+
+@pytest.mark.parametrize("kind", ["lock", "rlock", "election"])
+def test_a_timeout_tells_who_holds_it(store: kvsync.Store, kind: str) -> None:
+    """In one line, whatever the holder was started with."""
+    program = (
+        "import kvsync, sys\n"
+        f"kvsync.open(sys.argv[1]).{kind}('job').acquire()\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    store.counter("made").add()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, store.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        held = getattr(store, kind)("job", timeout=0)
+        with pytest.raises(kvsync.AcquireTimeout) as caught, held:
+            pytest.fail("must not get in")
+    told = str(caught.value)
+    assert f"{kind} 'job' was not to be had for 0 s; held by process {child.pid} (" in told
+    assert "-c import kvsync, sys\\n" in told
+    assert told.isprintable()
+
+
+def test_a_timeout_tells_one_of_many_holders(store: kvsync.Store) -> None:
+    """And how many others there are."""
+    pool = store.semaphore("pool", 3, timeout=0)
+    with pool, pool, pool, pytest.raises(kvsync.AcquireTimeout) as caught, pool:
+        pytest.fail("must not get in")
+    assert f"held by process {os.getpid()} (" in str(caught.value)
+    assert str(caught.value).endswith(" and 2 more")
+
+
+def test_a_timeout_is_told_though_nobody_can_say_who_holds_it(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may have failed meanwhile."""
+
+    def unreadable(*_: object) -> None:
+        raise kvsync.StorageError("the disk is gone")
+
+    with store.lock("job"):
+        late = store.lock("job", timeout=0)
+        with monkeypatch.context() as patch:
+            patch.setattr(store.session, "is_dead", unreadable)
+            patch.setattr(late, "_acquire", lambda _timeout: None)
+            with pytest.raises(kvsync.AcquireTimeout, match=r"0 s$"), late:
+                pytest.fail("must not get in")
 
 
 def test_who_does_not_hold_cannot_release(store: kvsync.Store) -> None:

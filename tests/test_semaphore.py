@@ -66,10 +66,10 @@ def test_more_permits_than_there_are_cannot_be_asked_for(store: kvsync.Store) ->
 def test_more_than_was_acquired_cannot_be_released(store: kvsync.Store) -> None:
     """It is a ValueError, as in `threading.BoundedSemaphore`, and gives back none."""
     semaphore = store.semaphore("pool", 3)
-    with pytest.raises(kvsync.OverReleaseError):
+    with pytest.raises(kvsync.OverReleaseError, match="holds 0, and cannot release 1"):
         semaphore.release()
     semaphore.acquire(n=2)
-    with pytest.raises(ValueError, match="pool"):
+    with pytest.raises(ValueError, match="'pool': this object holds 2, and cannot release 3"):
         semaphore.release(3)
     assert semaphore.free() == 1
     for stranger in (store.semaphore("pool", 3), pickle.loads(pickle.dumps(semaphore))):

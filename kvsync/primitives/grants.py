@@ -25,13 +25,15 @@ Invariants, each true after every commit:
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED
-from kvsync.engine.process import this_process
+from kvsync.engine.process import in_words, this_process
+from kvsync.errors import KvsyncError
 from kvsync.session import EPOCH, MEND, Session
 from kvsync.threads import Thread, this_thread
 from kvsync.waiting import GRANTED, ring
@@ -353,6 +355,20 @@ def holders(session: Session, space: str, name: str) -> list[Holder]:
         for row in rows
         if row[0] not in dead and not _is_over(row[1], row[2], row[3], boot)
     ]
+
+
+def held_by(session: Session, space: str, name: str) -> str:
+    """ "; held by process 4711 (python app.py) and 2 more", to end a message with.
+
+    It is "" if nobody is known to: a message must not fail for lack of it.
+    """
+    found: list[Holder] = []
+    with suppress(KvsyncError, OSError):
+        found = holders(session, space, name)
+    if not found:
+        return ""
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"; held by {in_words(found[0].pid, found[0].command, found[0].host)}{more}"
 
 
 def recorded_holders(engine: Engine, space: str, name: str) -> list[Holder]:

@@ -111,6 +111,7 @@ class Lockable(Enterable, Primitive):
         if grant is None:
             raise AcquireTimeout(
                 f"{self._kind} {self._name!r} was not to be had for {self._timeout:g} s"
+                f"{self._units.held_by()}"
             )
         return grant
 

@@ -132,7 +132,9 @@ class Once(Primitive):
         if mark is not None and (self._counts(mark) or before is None or mark.token > before.token):
             return decode(JSON, mark.value)
         if grant is None:
-            raise AcquireTimeout(f"once {self._name!r} was not done within {timeout:g} s")
+            raise AcquireTimeout(
+                f"once {self._name!r} was not done within {timeout:g} s{units.held_by()}"
+            )
         value = encode(JSON, call())
         self._engine.transact(partial(self._write, units, grant, value))
         return decode(JSON, value)

@@ -110,15 +110,15 @@ class Semaphore(Lockable):
 
     def _plan(self, n: int) -> list[tuple[Grant, int]]:
         """Which grants to give back, and how many permits of each are to be left."""
-        plan = []
+        plan, left = [], n
         for grant in self._last_first():
-            step = min(n, grant.units)
+            step = min(left, grant.units)
             if step:
                 plan.append((grant, grant.units - step))
-            n -= step
-        if n:
+            left -= step
+        if left:
             raise OverReleaseError(
-                f"semaphore {self._name!r}: this object holds {n} permits fewer than it releases"
+                f"semaphore {self._name!r}: this object holds {n - left}, and cannot release {n}"
             )
         return plan
 

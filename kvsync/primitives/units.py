@@ -21,6 +21,7 @@ from kvsync.primitives.grants import (
     Grant,
     Holder,
     Waiter,
+    held_by,
     holders,
     recorded_holders,
     ring_next,
@@ -446,6 +447,10 @@ class Units:
     def holders(self) -> list[Holder]:
         """Who holds units now, first come first."""
         return holders(self.session, self.space, self.name)
+
+    def held_by(self) -> str:
+        """The same in words, to end a message with; "" if nobody is known to."""
+        return held_by(self.session, self.space, self.name)
 
     def waiters(self) -> list[Waiter]:
         """Who waits, the next one first."""
