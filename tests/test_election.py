@@ -211,6 +211,23 @@ def test_a_candidate_in_doubt_steps_down(
     assert election.token > token
 
 
+def test_a_run_in_doubt_tells_that_its_lead_was_lost(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has stepped down, and given its place up."""
+    election = store.election("boss")
+
+    def doubt() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(election._units, "is_current", unreadable)
+            assert not election.is_leader()
+        assert not election.is_leader()
+
+    with pytest.raises(kvsync.LeaseLostError):
+        election.run(doubt)
+    assert election.leader() is None
+
+
 def unreadable(_: kvsync.Grant) -> bool:
     raise kvsync.StorageError("the disk is gone")
 
@@ -225,6 +242,70 @@ def test_run_leads_while_the_function_runs(store: kvsync.Store) -> None:
     assert election.leader() is None
     election.run(election.resign)
     assert election.leader() is None
+
+
+def test_runs_of_one_object_lead_one_after_the_other(store: kvsync.Store) -> None:
+    """The end of one does not take the lead away from the other."""
+    election, may_end = store.election("boss"), threading.Event()
+
+    def lead() -> bool:
+        return may_end.wait(PATIENCE) and election.is_leader()
+
+    with calling(lambda: election.run(lead)) as first:
+        eventually(election.leader)
+        with queued(lambda: election.run(election.is_leader), election) as second:
+            may_end.set()
+            assert first.result()
+            assert second.result()
+    assert election.leader() is None
+
+
+def test_a_run_within_a_lead_leaves_it(store: kvsync.Store) -> None:
+    """It resigns what it has won, and no more; from any thread, and in a run within a run."""
+    election = store.election("boss")
+    election.campaign()
+    token = election.token
+    assert election.run(election.is_leader)
+    assert in_thread(lambda: election.run(election.is_leader))
+    with pytest.raises(ZeroDivisionError):
+        election.run(lambda: 1 // 0)
+    assert election.is_leader()
+    assert election.token == token
+    election.resign()
+    assert election.run(lambda: election.run(election.is_leader) and election.is_leader())
+    assert election.leader() is None
+
+
+def test_a_run_within_a_lead_tells_that_it_was_lost(store: kvsync.Store) -> None:
+    """Or given up by another thread meanwhile."""
+    election = store.election("boss")
+    for end in (election.force_release, lambda: in_thread(lambda: election.resign() or True)):
+        election.campaign()
+        with pytest.raises(kvsync.LeaseLostError):
+            election.run(end)
+
+
+def test_a_run_whose_lead_another_thread_gave_up_says_so(store: kvsync.Store) -> None:
+    """What its function gives up itself it has not lost."""
+    election = store.election("boss")
+    election.run(election.resign)
+    with pytest.raises(kvsync.LeaseLostError):
+        election.run(lambda: in_thread(lambda: election.resign() or True))
+    assert election.run(election.is_leader)
+
+
+def test_a_run_leaves_what_its_function_won(store: kvsync.Store) -> None:
+    """And says that its own lead was lost."""
+    election = store.election("boss")
+
+    def win_again() -> None:
+        election.force_release()
+        election.campaign()
+
+    with pytest.raises(kvsync.LeaseLostError):
+        election.run(win_again)
+    assert election.is_leader()
+    election.resign()
 
 
 def test_run_raises_when_it_is_not_elected_in_time(store: kvsync.Store) -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking
 from kvsync.primitives.grants import Grant, Holder
 from kvsync.primitives.lock import Lockable
+from kvsync.primitives.primitive import Home
+from kvsync.threads import this_thread
 
 T = TypeVar("T")
 
@@ -30,21 +32,25 @@ class Election(Lockable):
 
     _space = _kind = "election"
 
+    def __init__(self, store: Home, name: str, **options: Any) -> None:
+        super().__init__(store, name, **options)
+        self._runs: set[Grant] = set()  # won by a `run` whose thread has not given it up
+
     def campaign(self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET) -> bool:
         """Wait to become the leader, for up to `timeout` seconds; returns whether this object is.
 
         Returns at once if it is the leader already. Raises: as `Lock.acquire`.
         """
         seconds = check_blocking(blocking, timeout, self._timeout)
-        return self._leads() or self._acquire(seconds) is not None
+        return self._lead() is not None or self._acquire(seconds) is not None
 
-    def _leads(self) -> bool:
-        """Whether one of our grants is current. Forgets the others: what is lost stays lost."""
+    def _lead(self) -> Grant | None:
+        """That of our grants which is current. Forgets the others: what is lost stays lost."""
         for grant in self._ours():
             if self._is_current(grant):
-                return True
+                return grant
             self._forget(grant)
-        return False
+        return None
 
     def _is_current(self, grant: Grant) -> bool:
         """Raises: KvsyncError where that cannot be told; then we have stepped down."""
@@ -61,6 +67,13 @@ class Election(Lockable):
     def resign(self) -> None:
         """Let the next one lead. Raises: NotOwnedError, LeaseLostError."""
         self.release()
+
+    def release(self) -> None:
+        """The same."""
+        grant = self._grant()
+        self._units.release(grant)
+        if grant.thread == this_thread():
+            self._runs.discard(grant)
 
     def is_leader(self) -> bool:
         """Whether this object leads now; where that cannot be told it steps down.
@@ -80,19 +93,41 @@ class Election(Lockable):
     def run(self, func: Callable[[], T], *, timeout: Seconds | Unset | None = UNSET) -> T:
         """Campaign, call `func` as the leader, and resign; returns what `func` returned.
 
-        Raises: what `func` raises; AcquireTimeout; LeaseLostError if the lead was lost meanwhile.
+        If this object leads already by a `campaign`, or by a `run` that this thread is in, `func`
+        is called at once, and that lead goes on afterwards. If it leads by another thread's `run`,
+        that one ends first.
+
+        Raises: what `func` raises; AcquireTimeout; LeaseLostError if the lead ended before `func`
+        did, unless `func` has resigned what this `run` had won.
         """
-        if not self.campaign(timeout=timeout):
-            raise AcquireTimeout(f"election {self._name!r} was not won in time")
+        seconds = check_blocking(True, timeout, self._timeout)
+        lead = self._lead()
+        if lead is None or (lead in self._runs and lead.thread != this_thread()):
+            return self._run_in_turn(func, seconds)
+        result = func()
+        if not self._is_current(lead):
+            raise self._units.lost(lead)
+        return result
+
+    def _run_in_turn(self, func: Callable[[], T], timeout: float | None) -> T:
+        won: Grant | None = None
         try:
+            won = self._acquire(timeout)
+            if won is None:
+                raise AcquireTimeout(
+                    f"election {self._name!r} was not won in time{self._units.held_by()}"
+                )
+            self._runs.add(won)
             result = func()
         except BaseException:
             with suppress(LeaseLostError):
-                self._end_of_run()
+                self._end_of_run(won)
             raise
-        self._end_of_run()
+        self._end_of_run(won)
         return result
 
-    def _end_of_run(self) -> None:
-        if self._ours():  # else `func` has resigned
-            self.resign()
+    def _end_of_run(self, won: Grant | None) -> None:
+        # Without a depth it was given up: by this thread, or by another one and so it is lost.
+        if won is not None and (won.depth or won in self._runs):
+            self._runs.discard(won)
+            self._units.release(won)
