@@ -7,7 +7,9 @@ truth from the database, so a ring that is lost costs time and nothing else.
 
 The chain of watches: the head of the line watches those who hold what it waits for, every other
 waiter its predecessor. So a death anywhere in the line is noticed at once, and wakes nobody else.
-Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too.
+Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too. The
+nearer to the head, the sooner it wakes, so that however long the line is, few look often; and who
+stays in its place for a while tells the one behind it, which may think that it is further back.
 """
 
 import time
@@ -21,15 +23,21 @@ from kvsync.engine.process import this_process
 from kvsync.errors import DeadlockError
 from kvsync.session import MEND, Session, patience_of
 
-HEAD_NET = 0.1
-"""Seconds after which the head of a line looks again though nothing woke it."""
+HEAD_NETS = (0.1, 2.0)
+"""Seconds after which the head of a line looks again though nothing woke it: at first, and, doubled
+each time, at last. Who holds is watched, so it is for rings that others could not send any more."""
 
-_NETS = (1.0, 5.0)
-"""The same for the others, at first and at last."""
+_NETS = (0.5, 1.0, 5.0)
+"""The same for the others, by how many are ahead: one, two, or more. A head that is stopped holds
+up the line for the first of these at most, and for the time to claim a grant."""
 
-_FIRST_LOOK = 0.0005
-"""Seconds until the first look at a process that no watch tells of, or that has closed its doorbell
-but not ended yet; doubled each time, up to the net of the head."""
+_LOOKS_AT_MUTE = (0.0005, 0.1)
+"""Seconds between two looks at a process that no watch tells of, or that has closed its doorbell
+but not ended yet: at first, and, doubled each time, at last."""
+
+_SEARCHES = (0.1, 5.0)
+"""The same between two searches for a deadlock. Who closes a circle sees it at its first; later
+ones are for what was no circle yet, for somebody in it had just been served, and did not claim."""
 
 _NAP = 0.02
 """Seconds between two looks where the system has no doorbells."""
@@ -49,11 +57,16 @@ _LOOK = """
     select 'me' as role, session, state, null as expires, null as claim_by
     from kvsync_ticket where id = :ticket
     union all
-    select 'ahead', session, null, null, null from (
-        select session from kvsync_ticket
+    select 'ahead', session, null, id, null from (
+        select id, session from kvsync_ticket
         where space = :space and name = :name and id < :ticket and state = 'waiting'
-        order by id desc limit 1) as predecessor
+        order by id desc limit 3) as predecessors
     union all
+"""
+_BEHIND = """
+    select doorbell from kvsync_ticket
+    where space = :space and name = :name and id > :ticket and state = 'waiting'
+    order by id limit 1
 """
 _HOLDERS = """
     select 'holder', kvsync_grant.session, kvsync_session.clock, expires, claim_by
@@ -96,6 +109,7 @@ class _View:
 
     state: str = GONE
     ahead: int | None = None  # the predecessor's session
+    place: int = 0  # how many are ahead; of more than 3 nobody asks
     holders: tuple[int, ...] = ()
     due: float | None = None  # when a lease or the time to claim a grant ends
 
@@ -127,11 +141,14 @@ class Wait:
         self._engine = session.engine
         self._wish = wish
         self._ticket = ticket
+        self._here = {"ticket": ticket, "space": wish.space, "name": wish.name}
         self._doorbell = doorbell
         self._watches: dict[int, Watch] = {}
         self._mute: set[int] = set()  # sessions that no watch tells of
-        self._net = _NETS[0]
-        self._next_look_at_mute = _FIRST_LOOK
+        self._head_net = HEAD_NETS[0]
+        self._next_look_at_mute = _LOOKS_AT_MUTE[0]
+        self._searched, self._search_pause = -_SEARCHES[1], _SEARCHES[0]
+        self._told = -1  # our place, when we last told who is behind
         self._served = False  # says the last ring
 
     def __enter__(self) -> "Wait":
@@ -163,6 +180,8 @@ class Wait:
             if slept and view.ahead is not None and self._stand_in(view, now):
                 slept = False
                 continue
+            if slept:
+                self._tell_who_is_behind(view)
             if quiet:
                 self._refuse_deadlock()
             quiet = slept = self._sleep(view, now)
@@ -171,20 +190,22 @@ class Wait:
 
     def _look(self) -> _View:
         view, ours = _View(), this_process().clock
+        ahead: list[tuple[int, int]] = []
         holders: list[int] = []
         ends: list[float | None] = []
-        place = {"ticket": self._ticket, "space": self._wish.space, "name": self._wish.name}
         look = _LOOK + HOLDERS.get(self._wish.space, _HOLDERS)
-        for role, session, text, expires, claim_by in self._engine.read(look, place):
+        for role, session, text, expires, claim_by in self._engine.read(look, self._here):
             if role == "me":
                 view.state = text
             elif role == "ahead":
-                view.ahead = session
+                ahead.append((expires, session))
             elif role == "due":
                 ends.append(self._engine.boot() + expires - self._engine.now())
             else:
                 holders.append(session)
                 ends += [claim_by, expires if text == ours else None]
+        view.place = len(ahead)
+        view.ahead = max(ahead)[1] if ahead else None
         view.holders = tuple(holders)
         view.due = min((end for end in ends if end is not None), default=None)
         return view
@@ -211,6 +232,15 @@ class Wait:
             self._engine.transact(self._mend)
         return bool(self._session.reap(view.holders)) or overdue
 
+    def _tell_who_is_behind(self, view: _View) -> None:
+        """It was not rung when it came nearer to the head, and may sleep for too long."""
+        if view.place == self._told or view.place >= len(_NETS) - 1:
+            return
+        self._told = view.place
+        for (doorbell,) in self._engine.read(_BEHIND, self._here):
+            if doorbell is not None:
+                self._engine.doorbells.ring(doorbell)
+
     def _watch_only(self, sessions: set[int]) -> None:
         for session in self._watches.keys() - sessions:
             self._watches.pop(session).close()
@@ -224,12 +254,10 @@ class Wait:
 
     def _sleep(self, view: _View, now: float) -> bool:
         """Until there is something to look at; returns whether nothing woke us."""
-        net = HEAD_NET if view.ahead is None else self._net
-        self._net = min(2 * self._net, _NETS[1])
-        ends = [net]
+        ends = [self._net(view)]
         if self._mute:
             ends.append(self._next_look_at_mute)
-            self._next_look_at_mute = min(2 * self._next_look_at_mute, HEAD_NET)
+            self._next_look_at_mute = min(2 * self._next_look_at_mute, _LOOKS_AT_MUTE[1])
         if self._wish.deadline is not None:
             ends.append(self._wish.deadline - now)
         if view.due is not None and view.ahead is None:
@@ -245,13 +273,25 @@ class Wait:
                 # It is dying, or has closed its descriptors: a watch would wake us at once again.
                 self._watches.pop(session).close()
                 self._mute.add(session)
-                self._next_look_at_mute = _FIRST_LOOK
+                self._next_look_at_mute = _LOOKS_AT_MUTE[0]
+        if rings or gone:
+            self._head_net = HEAD_NETS[0]
         return not rings and not gone
+
+    def _net(self, view: _View) -> float:
+        if view.place:
+            return _NETS[min(view.place, len(_NETS)) - 1]
+        net, self._head_net = self._head_net, min(2 * self._head_net, HEAD_NETS[1])
+        return net
 
     def _refuse_deadlock(self) -> None:
         wish = self._wish
         if not wish.units or wish.deadline is not None or not self._session.detects_deadlocks:
             return
+        now = time.monotonic()
+        if now < self._searched + self._search_pause:
+            return
+        self._searched, self._search_pause = now, min(2 * self._search_pause, _SEARCHES[1])
         circle = deadlock.circle(self._engine, self._ticket)
         if circle and not self._session.reap(each.session for each in circle):
             raise DeadlockError(deadlock.describe(self._engine, circle))

@@ -276,6 +276,20 @@ def test_who_waits_with_a_timeout_is_not_stuck(path: Path) -> None:
         assert for_a.result(PATIENCE)
 
 
+def test_a_circle_that_closes_later_is_found(store: kvsync.Store) -> None:
+    """Though nobody joins a line then: who came last of those in it looks again."""
+    with ended(Actor(store), Actor(store)) as (one, other):
+        a, b = store.lock("a"), store.lock("b")
+        for_b = one.takes(a) and other.takes(b) and one.waits(store.lock("b"), timeout=PATIENCE)
+        for_a = other.waits(store.lock("a"))
+        assert knots(store) == []
+        store.engine.write("update kvsync_ticket set deadline = null")
+        with pytest.raises(kvsync.DeadlockError):
+            for_a.result(PATIENCE)
+        b.release()
+        assert for_b.result(PATIENCE)
+
+
 def test_what_is_held_for_a_lease_makes_nobody_stuck(path: Path) -> None:
     """It ends by itself."""
     clock = ManualClock()

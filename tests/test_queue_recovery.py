@@ -224,7 +224,7 @@ def test_a_put_of_another_process_wakes_who_waits(
     store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a ring: it would sleep on."""
-    monkeypatch.setattr(wait_loop, "HEAD_NET", 1e6)
+    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     jobs = store.queue(NAME)
     with waiting(jobs.get, store) as call, running(put, jobs, "a") as (_, pipe):
         assert call.result() == "a"
@@ -236,7 +236,7 @@ def test_a_delayed_item_wakes_who_waits_when_it_is_due(
     store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the clock: nobody rings then, and it would sleep on; an earlier one comes first."""
-    monkeypatch.setattr(wait_loop, "HEAD_NET", 1e6)
+    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     jobs = store.queue(NAME)
     with waiting(jobs.get, store) as first, waiting(jobs.get, store) as second:
         jobs.put("late", delay=0.4)
@@ -248,7 +248,7 @@ def test_a_delayed_item_wakes_who_waits_when_it_is_due(
 def test_a_retried_item_wakes_who_waits_when_it_is_due(
     store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wait_loop, "HEAD_NET", 1e6)
+    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     jobs = store.queue(NAME)
     jobs.put("a")
     task = jobs.reserve()
@@ -261,7 +261,7 @@ def test_an_overdue_item_wakes_who_waits(
     store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When its worker's time is over, though that one lives."""
-    monkeypatch.setattr(wait_loop, "HEAD_NET", 1e6)
+    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     jobs = store.queue(NAME)
     jobs.put("a")
     jobs.reserve(visibility=0.1)

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import psutil
 import pytest
 
 import kvsync
-from kvsync import session, waiting
+from kvsync import deadlock, session, waiting
+from kvsync.engine.doorbell import LOOK, Doorbell
+from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.session import MEND
 from tests.lines import queued
 from tests.processes import (
@@ -61,12 +64,41 @@ def take_and_die_before_ringing(pipe: Any, path: str) -> None:
 
 def no_net() -> None:
     """From now on only a ring, or a watch, wakes who waits in this process."""
-    waiting.HEAD_NET, waiting._NETS = 10 * PATIENCE, (10 * PATIENCE, 10 * PATIENCE)
+    waiting.HEAD_NETS, waiting._NETS = (10 * PATIENCE, 10 * PATIENCE), (10 * PATIENCE,)
 
 
 def take_when_woken(pipe: Any, path: str) -> None:
     no_net()
     take(pipe, path)
+
+
+def take_when_near(pipe: Any, path: str) -> None:
+    """With more than two ahead, nothing but a ring, or a watch, wakes who waits here."""
+    waiting._NETS = (*waiting._NETS[:-1], 10 * PATIENCE)
+    take(pipe, path)
+
+
+def take_and_tell_the_places(pipe: Any, path: str) -> None:
+    """The same, and it says how many are ahead whenever it looks."""
+    net = waiting.Wait._net
+
+    def tell(wait: waiting.Wait, view: waiting._View) -> float:
+        pipe.send(view.place)
+        return net(wait, view)
+
+    waiting.Wait._net = tell  # type: ignore[method-assign]
+    take_when_near(pipe, path)
+
+
+def let_the_lease_end(pipe: Any, path: str) -> None:
+    """As soon as it is told; it is alive still then."""
+    with kvsync.open(path) as store:
+        lock = store.lock(NAME, lease=PATIENCE)
+        lock.acquire()
+        pipe.send(lock.token)
+        pipe.recv()
+        lock.extend(0.01)
+        pipe.recv()
 
 
 def give_up(pipe: Any, path: str) -> None:
@@ -160,9 +192,9 @@ def test_waiters_are_served_in_the_order_in_which_they_came(line: Line) -> None:
     waiters = [line.add()[1] for _ in range(4)]
     finish(holder)
     tokens = []
-    for waiter in waiters:
+    for number, waiter in enumerate(waiters):
         tokens.append(expect(waiter))
-        assert not any(other.poll() for other in waiters if other is not waiter)
+        assert not any(later.poll() for later in waiters[number + 1 :])
         finish(waiter)
     assert tokens == sorted(set(tokens))
 
@@ -261,20 +293,123 @@ def test_two_stopped_waiters_hold_up_the_line_for_a_moment_only(line: Line) -> N
     _, holder = line.hold()
     for child in [line.add()[0] for _ in range(2)]:
         stop(child, line.store.path)
-    _, third = line.add()
-    finish(holder)
-    expect(third)
+    _, third = line.add(take_when_near)
+    with within(sum(waiting._NETS[:2]) + 2 * CLAIM_TIME):
+        finish(holder)
+        expect(third)
     finish(third)
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """It takes no longer, but for a machine that is busy with other things."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds + 2.5
+
+
+def test_a_stopped_head_can_hold_up_the_line_for_two_seconds() -> None:
+    """Until the next one looks, and until the stopped one has not claimed what it was given."""
+    assert waiting._NETS[0] + CLAIM_TIME < 2
 
 
 def test_a_holder_that_dies_is_noticed_though_the_head_of_the_line_is_stopped(line: Line) -> None:
     child, _ = line.hold()
     head, _ = line.add()
-    _, second = line.add()
+    _, second = line.add(take_when_near)
     stop(head, line.store.path)
-    kill(child)
-    expect(second)
+    with within(2):
+        kill(child)
+        expect(second)
     finish(second)
+
+
+def test_a_lease_that_ends_is_noticed_though_the_head_of_the_line_is_stopped(line: Line) -> None:
+    _, holder = line.hold(let_the_lease_end)
+    head, _ = line.add()
+    _, second = line.add(take_when_near)
+    stop(head, line.store.path)
+    with within(2):
+        holder.send("end")
+        expect(second)
+    finish(second)
+    holder.send("end")
+
+
+def test_a_holder_that_dies_is_noticed_though_two_at_the_front_are_stopped(line: Line) -> None:
+    child, _ = line.hold()
+    front = [line.add()[0] for _ in range(2)]
+    _, third = line.add(take_when_near)
+    for stopped in front:
+        stop(stopped, line.store.path)
+    with within(sum(waiting._NETS[:2]) + 2 * CLAIM_TIME):
+        kill(child)
+        expect(third)
+    finish(third)
+
+
+def test_who_comes_near_as_the_line_moves_on_learns_of_it(line: Line) -> None:
+    """Nobody rings it, until the one before it has been the head for a while."""
+    _, holder = line.hold()
+    _, first = line.add()
+    next_holder, second = line.add()
+    head, _ = line.add()
+    _, last = line.add(take_and_tell_the_places)
+    assert expect(last) == 3
+    finish(holder)
+    expect(first)
+    finish(first)
+    expect(second)
+    eventually(lambda: expect(last) == 1)
+    stop(head, line.store.path)
+    with within(2):
+        kill(next_holder)
+        eventually(lambda: expect(last) > 3)  # the token
+    finish(last)
+
+
+def test_a_head_whose_holder_lives_looks_less_and_less_often(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And searches for a deadlock even less."""
+    holder = kvsync.open(line.store.path, detect_deadlocks=False)
+    holder.lock(NAME).acquire()
+    seconds, searches = [], []
+
+    def sleep(_: Doorbell, __: object, timeout: float) -> tuple[bytes, list[Any]]:
+        seconds.append(timeout)
+        if len(seconds) == 20:
+            holder.close()
+        return b"", []
+
+    monkeypatch.setattr(Doorbell, "wait", sleep)
+    monkeypatch.setattr(deadlock, "circle", lambda *_: searches.append(1))
+    assert line.lock.acquire()
+    line.lock.release()
+    assert seconds[0] == waiting.HEAD_NETS[0]
+    assert seconds == sorted(seconds)
+    assert set(seconds[10:]) == {waiting.HEAD_NETS[1]}
+    assert len(searches) < 5
+
+
+def test_a_head_that_was_woken_looks_often_again(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something has changed, and more may have than it was told."""
+    holder = kvsync.open(line.store.path, detect_deadlocks=False)
+    holder.lock(NAME).acquire()
+    seconds = []
+
+    def sleep(_: Doorbell, __: object, timeout: float) -> tuple[bytes, list[Any]]:
+        seconds.append(timeout)
+        if len(seconds) == 6:
+            holder.close()
+        return LOOK if len(seconds) == 4 else b"", []
+
+    monkeypatch.setattr(Doorbell, "wait", sleep)
+    assert line.lock.acquire()
+    line.lock.release()
+    assert seconds[3] > seconds[4] == waiting.HEAD_NETS[0]
 
 
 def passed_over(store: kvsync.Store) -> list[Any]:

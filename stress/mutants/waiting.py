@@ -12,8 +12,8 @@ _NEVER = 1e6
 
 def _without_safety_net() -> None:
     """Else a ring that is lost costs time, and nothing else: that is what the net is for."""
-    put(waiting, "HEAD_NET", _NEVER)
-    put(waiting, "_NETS", (_NEVER, _NEVER))
+    put(waiting, "HEAD_NETS", (_NEVER, _NEVER))
+    put(waiting, "_NETS", (_NEVER,))
 
 
 @caught_by("lock")

@@ -44,7 +44,7 @@ def _take_all_for_dead() -> None:
 
 def _look_now_and_then() -> None:
     Session.watch = lambda *_: None  # type: ignore[method-assign]
-    waiting.HEAD_NET = waiting._FIRST_LOOK = 1.0
+    waiting.HEAD_NETS = waiting._LOOKS_AT_MUTE = (1.0, 1.0)
 
 
 WAYS: dict[str, Callable[[], None]] = {
