@@ -288,6 +288,21 @@ def test_a_stopped_waiter_holds_up_the_line_for_a_moment_only(line: Line) -> Non
     finish(third)
 
 
+def test_who_was_stopped_and_then_killed_leaves_no_place_in_the_line(line: Line) -> None:
+    """It was skipped, so nobody watches it; the next who comes sees to it."""
+    _, holder = line.hold()
+    stopped, _ = line.add()
+    stop(stopped, line.store.path)
+    finish(holder)
+    assert line.lock.acquire()  # past it
+    line.lock.release()
+    assert passed_over(line.store)
+    kill(stopped)
+    assert line.lock.acquire()
+    line.lock.release()
+    assert line.lock.stats().waiters == ()
+
+
 def test_two_stopped_waiters_hold_up_the_line_for_a_moment_only(line: Line) -> None:
     """What the first does not claim passes on though the second, now the head, does not look."""
     _, holder = line.hold()

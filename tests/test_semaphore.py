@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync.session import Session
 from kvsync.testing import ManualClock
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually, expect, kill, run_all, running
@@ -295,6 +296,62 @@ def test_a_large_request_whose_process_dies_lets_the_small_ones_in(store: kvsync
             kill(child)
             assert small.result()
     assert one.free() == 1
+
+
+def test_who_does_not_wait_finds_the_dead_that_stand_before_it(store: kvsync.Store) -> None:
+    """Nobody else is there to see to them."""
+    one = store.semaphore("pool", 3)
+    one.acquire()
+    with running(wait_for_all, store.path) as (child, pipe):
+        expect(pipe)
+        eventually(lambda: one.stats().waiters)
+        assert not one.acquire(blocking=False)
+        kill(child)
+    assert one.acquire(blocking=False)
+    assert one.stats().waiters == ()
+
+
+def wait_in_many_sessions(pipe: Any, path: str, count: int) -> None:
+    """Each in a thread and a store handle of its own, beside one that holds all."""
+    stores = [kvsync.open(path) for _ in range(count)]
+    stores[0].semaphore("pool", 3).acquire(n=3)
+    for each in stores[1:]:
+        threading.Thread(target=each.semaphore("pool", 3).acquire, daemon=True).start()
+    eventually(lambda: len(stores[0].semaphore("pool", 3).stats().waiters) == count - 1)
+    pipe.send("wait")
+    pipe.recv()
+
+
+@pytest.mark.parametrize("timeout", [0, None])
+def test_the_dead_of_a_line_do_not_keep_up_its_limit(
+    store: kvsync.Store, timeout: float | None
+) -> None:
+    """However many they are, a restart with a new limit goes on."""
+    assert store.session.id  # from now on, none but who is obstructed sees to them
+    with running(wait_in_many_sessions, store.path, 20) as (child, pipe):
+        expect(pipe)
+        with pytest.raises(kvsync.LimitError):
+            store.semaphore("pool", 5).acquire(timeout=timeout)
+        kill(child)
+    assert store.semaphore("pool", 5).acquire(timeout=timeout, n=5)
+
+
+def test_a_living_waiter_spares_looks_at_those_behind_it(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who tries in vain looks at no more than who holds and the first in line."""
+    with running(wait_in_many_sessions, store.path, 20) as (_, pipe):
+        expect(pipe)
+        looked_at, is_dead = set(), Session.is_dead
+
+        def look(session: Session, other: int) -> bool:
+            looked_at.add(other)
+            return is_dead(session, other)
+
+        assert store.session.id
+        monkeypatch.setattr(Session, "is_dead", look)
+        assert not store.semaphore("pool", 3).acquire(blocking=False)
+        assert len(looked_at) == 2
 
 
 def test_a_differing_limit_is_refused_while_permits_are_held(store: kvsync.Store) -> None:

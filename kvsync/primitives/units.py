@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from kvsync.engine import Row, Transaction
@@ -39,12 +40,23 @@ _Given = tuple[int, int]
 """The token and the slot of a grant."""
 
 _OTHER_LIMIT = """
-    select capacity from kvsync_grant
+    select session, capacity from kvsync_grant
     where space = :space and name = :name and capacity <> :capacity
     union all
-    select capacity from kvsync_ticket
+    select session, capacity from kvsync_ticket
     where space = :space and name = :name and capacity <> :capacity
-    limit 1
+    limit 8
+"""
+_HOLDING_OR_FIRST = """
+    select session from kvsync_grant where space = :space and name = :name
+    union all
+    select session from (
+        select session from kvsync_ticket where space = :space and name = :name
+        order by id limit 1) as first
+"""
+_WAITING = """
+    select session from kvsync_ticket
+    where space = :space and name = :name and state = 'waiting' order by id limit 8
 """
 _OF_ATTEMPT = "where space = :space and name = :name and session = :session and attempt = :attempt"
 
@@ -112,14 +124,29 @@ class Units:
 
     def _after_a_look(self, wish: Wish, timeout: float | None) -> Grant | None:
         """See to the dead; then try again, or wait."""
-        self.session.reap(self._holding_sessions())
-        if timeout == 0:
-            once = replace(wish, deadline=None)
+        self.session.reap(self._sessions(_HOLDING_OR_FIRST))
+        while True:
+            try:
+                return self._try_once(wish) if timeout == 0 else self._queue(wish)
+            except LimitError:
+                if not self._reap_up_to_the_living(_OTHER_LIMIT):
+                    raise
+
+    def _try_once(self, wish: Wish) -> Grant | None:
+        once = replace(wish, deadline=None)
+        while True:
             given = self._engine.transact(
                 partial(self._try, once), patience=wish.patience(self._engine.boot())
             )
-            return None if given is None else self._grant(given, wish)
-        return self._queue(wish)
+            if given is not None:
+                return self._grant(given, wish)
+            if not self._reap_up_to_the_living(_WAITING):
+                return None
+
+    def _reap_up_to_the_living(self, query: str) -> bool:
+        """Of sessions any of which is an obstacle; whether there were dead ones."""
+        sessions = dict.fromkeys(self._sessions(query))
+        return bool(self.session.reap(list(takewhile(self.session.is_dead, sessions))))
 
     def _try(self, wish: Wish, transaction: Transaction) -> _Given | None:
         """Join the line and leave it again, in one moment."""
@@ -236,7 +263,7 @@ class Units:
 
     def _other_limit(self, transaction: Transaction) -> int | None:
         rows = transaction.execute(_OTHER_LIMIT, {**self._here, "capacity": self.capacity})
-        return rows[0][0] if rows else None
+        return rows[0][1] if rows else None
 
     def join(self, within: Grant, kind: str, units: int, lease: float | None) -> Grant:
         """More of what `within` holds already, past the line: nobody else can hold any of it.
@@ -461,11 +488,9 @@ class Units:
     def _serve(self, transaction: Transaction) -> None:
         serve(self.space, self._engine, transaction, self.name)
 
-    def _holding_sessions(self) -> list[int]:
-        rows = self._engine.read(
-            "select session from kvsync_grant where space = :space and name = :name", self._here
-        )
-        return [session for (session,) in rows]
+    def _sessions(self, query: str) -> list[int]:
+        rows = self._engine.read(query, {**self._here, "capacity": self.capacity})
+        return [session for session, *_ in rows]
 
     def _grant(self, given: _Given, wish: Wish) -> Grant:
         token, slot = given
