@@ -1,10 +1,13 @@
-"""A hundred processes that wait for a lock, and have nothing to do, together cost less than 2 % of
-one core.
+"""A hundred processes that wait, and have nothing to do, together cost less than 2 % of one core:
+all for one lock, each for a lock of its own, or each for an event of its own.
+
+A sample is one look at each of these, once the waiters have been at rest for a while.
 """
 
 import ctypes
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import psutil
@@ -15,32 +18,48 @@ from stress.stage import SOUND, Stage
 
 UNIT = "samples"
 PROCESSES = 100
-PRIMITIVES = ("lock",)
+PRIMITIVES = ("lock", "event")
 SLOW = True  # to spawn so many takes long, and who else is busy makes each look dearer
 
 LIMIT = 0.02
 """Of one core."""
 
-_SAMPLE = 1.0
+_REST, _SAMPLE = 3.0, 2.0
 """Seconds."""
 
+_Awaited = kvsync.Lock | kvsync.Event
 
-def _poll(lock: kvsync.Lock) -> None:
-    while not lock.acquire(blocking=False):
+
+def _wait(thing: _Awaited) -> object:
+    return thing.acquire() if isinstance(thing, kvsync.Lock) else thing.wait()
+
+
+def _poll(thing: _Awaited) -> None:
+    def try_it() -> bool:
+        lock = isinstance(thing, kvsync.Lock)
+        return thing.acquire(blocking=False) if lock else thing.wait(0)
+
+    while not try_it():
         time.sleep(0.01)
 
 
-WAYS: dict[str, Callable[[kvsync.Lock], object]] = {
-    SOUND: lambda lock: lock.acquire(),
-    "poll": _poll,
+WAYS: dict[str, Callable[[_Awaited], object]] = {SOUND: _wait, "poll": _poll}
+
+SHAPES: dict[str, Callable[[kvsync.Store, int], _Awaited]] = {
+    "one lock": lambda store, _: store.lock("turn"),
+    "a lock each": lambda store, number: store.lock(f"turn {number}"),
+    "an event each": lambda store, number: store.event(f"turn {number}"),
 }
 
 
-def _wait(worker: Worker) -> None:
-    lock = worker.store.lock("turn")
+def _wait_as_told(worker: Worker) -> None:
+    assert worker.store.session.id
     worker.ready()
-    WAYS[worker.way](lock)
-    lock.release()
+    while shape := worker.pipe.recv():
+        thing = SHAPES[shape](worker.store, worker.number)
+        WAYS[worker.way](thing)
+        if isinstance(thing, kvsync.Lock):
+            thing.release()
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -59,22 +78,41 @@ def _used(crew: Crew) -> float:
 
 
 def run(stage: Stage) -> None:
-    with stage.open() as store:
-        lock = store.lock("turn")
-        with Crew(stage) as crew, lock:
-            crew.start(_wait, stage.processes)
-            if stage.way == SOUND:
-                crew.until(lambda: len(lock.stats().waiters) == stage.processes)
-            _measure(stage, crew)
+    used, passed = Counter[str](), Counter[str]()
+    with stage.open() as store, Crew(stage) as crew:
+        crew.start(_wait_as_told, stage.processes)
+        crew.assemble()
+        samples = 0
+        while not stage.enough(samples):
+            samples += 1
+            for shape in SHAPES:
+                seconds, cost = _sample(stage, store, crew, shape)
+                passed[shape] += seconds
+                used[shape] += cost
+        for member in crew.members:
+            member.pipe.send("")
+    stage.figures |= {"waiters": stage.processes}
+    for shape in SHAPES:
+        share = used[shape] / passed[shape]
+        stage.figures |= {f"% of a core, {shape}": round(100 * share, 2)}
+        stage.expect(share < LIMIT, f"{stage.processes} idle, {shape}: {share:.1%} of a core")
     stage.expect_sound_file()
 
 
-def _measure(stage: Stage, crew: Crew) -> None:
-    crew.assemble()
-    began, before, samples = time.monotonic(), _used(crew), 0
-    while not stage.enough(samples):
-        crew.watch(_SAMPLE)
-        samples += 1
-    share = (_used(crew) - before) / (time.monotonic() - began)
-    stage.figures |= {"waiters": stage.processes, "% of a core": round(100 * share, 2)}
-    stage.expect(share < LIMIT, f"{stage.processes} idle waiters cost {share:.1%} of a core")
+def _sample(stage: Stage, store: kvsync.Store, crew: Crew, shape: str) -> tuple[float, float]:
+    """The seconds that passed, and those of a core that the waiters used meanwhile."""
+    awaited = [SHAPES[shape](store, member.number) for member in crew.members]
+    things = {thing.name: thing for thing in awaited}.values()
+    for thing in things:
+        _ = thing.acquire() if isinstance(thing, kvsync.Lock) else thing.clear()
+    for member in crew.members:
+        member.pipe.send(shape)
+    if stage.way == SOUND:
+        crew.until(lambda: sum(len(thing.stats().waiters) for thing in things) == stage.processes)
+    crew.watch(_REST)
+    began, before = time.monotonic(), _used(crew)
+    crew.watch(_SAMPLE)
+    result = time.monotonic() - began, _used(crew) - before
+    for thing in things:
+        _ = thing.release() if isinstance(thing, kvsync.Lock) else thing.set()
+    return result
