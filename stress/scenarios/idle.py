@@ -24,8 +24,8 @@ SLOW = True  # to spawn so many takes long, and who else is busy makes each look
 LIMIT = 0.02
 """Of one core."""
 
-_REST, _SAMPLE = 3.0, 2.0
-"""Seconds."""
+_REST, _SAMPLE = 3.0, 5.0
+"""Seconds: a sample is as long as the longest sleep, so that each waiter looks once in it."""
 
 _Awaited = kvsync.Lock | kvsync.Event
 
