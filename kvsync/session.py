@@ -44,12 +44,13 @@ _SELECT = """
     from kvsync_session
 """
 _TAKE_AWAY = (
-    "update kvsync_unit set session = 0 where session = :session returning space, name",
-    "delete from kvsync_ticket where session = :session returning space, name",
+    "update kvsync_unit set session = 0 where session = :session returning space, name, null",
+    "delete from kvsync_ticket where session = :session returning space, name, doorbell",
     # Who mends the queue sees that its taker is no more.
-    "select distinct 'queue', queue from kvsync_item where session = :session"
+    "select distinct 'queue', queue, null from kvsync_item where session = :session"
     " and (queue, state) in (select name, -1 from kvsync_queue)",
 )
+_NAMED = "select doorbell from kvsync_session union select doorbell from kvsync_ticket"
 EPOCH = 1 << 40
 """Tokens in one epoch."""
 
@@ -59,6 +60,12 @@ that one try has its turn among many writers; and a call that is cut short, to u
 
 _LOOKED_AT = 8
 """Sessions that a new one looks at, so that what the dead left behind does not pile up."""
+
+_SWEEPS = 16
+"""One of so many new sessions sweeps up the doorbells of the dead."""
+
+_OLD = 300.0
+"""Seconds after which a doorbell that nobody listens at is swept up: its maker is long gone."""
 
 Mend = Callable[[Engine, Transaction, str], None]
 """Moves on what the end of a grant or a ticket of that name may have held up."""
@@ -102,6 +109,8 @@ class Session:
             "select id from kvsync_session order by random() limit :limit", {"limit": _LOOKED_AT}
         )
         self.reap(other for (other,) in others)
+        if life.id % _SWEEPS == 0:
+            self.sweep()
         return life
 
     @property
@@ -214,6 +223,20 @@ class Session:
         rows = self.engine.read(f"{_SELECT} order by id")
         return {row[0]: _process(row) for row in rows if self.is_dead(row[0])}
 
+    def strays(self) -> list[str]:
+        """Doorbells that the dead left behind, and that no row names."""
+        doorbells = self.engine.doorbells
+        # Who is silent is dead, and names it no more; so the rows are read after that.
+        silent = doorbells.silent(self.engine.now() - _OLD)
+        named = {name for (name,) in self.engine.read(_NAMED)} if silent else set()
+        return [name for name in silent if name.removesuffix("~") not in named]
+
+    def sweep(self) -> int:
+        """Take these away; returns how many there were."""
+        strays = self.strays()
+        self.engine.doorbells.sweep(strays)
+        return len(strays)
+
     def _end(self, sessions: Collection[int]) -> None:
         if sessions:
             self.engine.transact(lambda transaction: _end(self.engine, transaction, sessions))
@@ -290,16 +313,21 @@ def _begin_epoch(engine: Engine, boot: str) -> None:
 def _end(engine: Engine, transaction: Transaction, sessions: Iterable[int]) -> None:
     """Take away all that the sessions have, and move on what that held up."""
     lines: set[tuple[str, str]] = set()
+    doorbells: set[str | None] = set()
     for session in sessions:
         for take_away in _TAKE_AWAY:
             rows = transaction.execute(take_away, {"session": session})
-            lines.update((space, name) for space, name in rows)
+            for space, name, doorbell in rows:
+                lines.add((space, name))
+                doorbells.add(doorbell)
         for (doorbell,) in transaction.execute(
             "delete from kvsync_session where id = :session returning doorbell",
             {"session": session},
         ):
-            if doorbell is not None:
-                transaction.after_commit(partial(engine.doorbells.remove, doorbell))
+            doorbells.add(doorbell)
+    for doorbell in doorbells:
+        if doorbell is not None:
+            transaction.after_commit(partial(engine.doorbells.remove, doorbell))
     for space, name in sorted(lines):
         MEND[space](engine, transaction, name)
 

@@ -302,7 +302,26 @@ def test_doctor_finds_a_healthy_store_healthy(run: Run) -> None:
         "sizes",
         "integrity",
         "sessions",
+        "doorbells",
     }
+
+
+def test_doctor_tells_of_doorbells_that_were_left_behind_and_removes_them(
+    run: Run, store: kvsync.Store
+) -> None:
+    """If it is told to."""
+    with store.lock("held"):
+        for number in range(3):
+            path = Path(store.path + "-kvsync", "doorbells", f"{number:024}")
+            os.mkfifo(path, 0o600)
+            os.utime(path, (0, 0))
+        _, sentence = checks(run("doctor", "--json"))["doorbells"]
+        assert sentence.startswith("3 of 5 were left behind by the dead.")
+        _, sentence = checks(run("doctor", "--reap", "--json"))["doorbells"]
+        assert sentence == "Removed 3 that the dead left behind."
+        assert not path.exists()
+        _, sentence = checks(run("doctor", "--json"))["doorbells"]
+        assert sentence == "2, none of them left behind."
 
 
 @pytest.mark.usefixtures("full")

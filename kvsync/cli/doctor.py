@@ -100,6 +100,7 @@ def examined(path: str, *, reap: bool = False) -> Iterator[Check]:
         else:
             yield from (look(engine) for look in INSIDE)
             yield sessions(engine, reap=reap)
+            yield doorbells(engine, reap=reap)
 
 
 # --- from outside ------------------------------------------------------------------------------
@@ -282,6 +283,27 @@ def sessions(engine: SqliteEngine, *, reap: bool) -> Check:
         " frees it, or `kvsync doctor --reap` does."
     )
     return Check("sessions", "warning", sentence, gone)
+
+
+def doorbells(engine: SqliteEngine, *, reap: bool) -> Check:
+    """FIFOs of waiters that died: a new session sweeps them up now and then, or --reap does."""
+    count = engine.doorbells.count()
+    if not count or not stores.has_tables(engine):
+        return Check("doorbells", "ok", f"{count:,}.")
+    try:
+        with kvsync.open(engine.path, allow_network=True) as store:
+            strays = store.session.sweep() if reap else len(store.session.strays())
+    except KvsyncError as error:
+        return Check("doorbells", "warning", reason(error))
+    if not strays:
+        return Check("doorbells", "ok", f"{count:,}, none of them left behind.")
+    if reap:
+        return Check("doorbells", "ok", f"Removed {strays:,} that the dead left behind.")
+    sentence = (
+        f"{strays:,} of {count:,} were left behind by the dead. Now and then a new process removes"
+        " them, or `kvsync doctor --reap` does."
+    )
+    return Check("doorbells", "ok", sentence)
 
 
 def _whose(gone: tuple[Process, ...]) -> str:

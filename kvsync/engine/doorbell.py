@@ -44,6 +44,7 @@ LOOK, SERVED = b"!", b"+"
 
 
 _NAME = re.compile("[0-9a-f]{24}")
+_LEFT = re.compile("[0-9a-f]{24}~?")
 
 
 class Mark(NamedTuple):
@@ -189,6 +190,38 @@ class Doorbells:
         """Take away the doorbell of a process that is known to be gone."""
         with suppress(OSError):
             os.unlink(self._path(name))
+
+    def count(self) -> int:
+        """How many there are, of whomever."""
+        return len(self._all())
+
+    def silent(self, before: float) -> list[str]:
+        """Those at which nobody listens, made before that wall time; half-made ones too."""
+        return [entry.name for entry in self._all() if self._is_silent(entry, before)]
+
+    def sweep(self, names: Iterable[str]) -> None:
+        """Take away some of the silent ones."""
+        for name in names:
+            with suppress(OSError):
+                os.unlink(os.path.join(self.folder, name))
+
+    def _all(self) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.folder) as entries:
+                return [entry for entry in entries if _LEFT.fullmatch(entry.name)]
+        except OSError:
+            return []
+
+    def _is_silent(self, entry: os.DirEntry[str], before: float) -> bool:
+        try:
+            found = entry.stat(follow_symlinks=False)
+            # A half-made one is not yet open for a moment: hence the age.
+            if not stat.S_ISFIFO(found.st_mode) or found.st_mtime >= before:
+                return False
+            os.close(os.open(entry.path, _OPEN_WATCHING))
+        except OSError as error:
+            return error.errno == errno.ENXIO
+        return False
 
 
 _lock = threading.RLock()  # re-entrant for the sake of signal handlers
