@@ -185,7 +185,7 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
     moment.again()
     before = moment.found()
     rings.clear()
-    handed = units._hand_over(mine, store.engine.boot())
+    handed = units._hand_over(mine, store.engine.boot(), None)
     after, rung = moment.found(), rings[:]
     event(f"handed over: {bool(handed)}")
     if not handed:
