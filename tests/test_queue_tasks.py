@@ -1,9 +1,11 @@
 """Tasks: what becomes of an item that was handed out."""
 
+import asyncio
 import os
 import queue
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +17,10 @@ import kvsync
 from kvsync.testing import ManualClock
 from tests.processes import in_thread
 from tests.queues import NAME, items, taken, tickets
+
+
+class Unheard(BaseException):
+    """As libraries have them, for their time-outs."""
 
 
 def fail(jobs: kvsync.Queue, error: BaseException) -> None:
@@ -131,6 +137,19 @@ def test_who_is_told_to_stop_gives_it_back(store: kvsync.Store, error: BaseExcep
         fail(jobs, error)
     task = jobs.reserve(0)
     assert (task.attempts, task.error) == (1, None)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError("no"), Unheard("no")], ids=repr)
+def test_what_is_no_exception_is_a_failed_attempt_all_the_same(
+    store: kvsync.Store, error: BaseException
+) -> None:
+    """It goes on its way; else what raises it each time would be handed out for ever."""
+    jobs = store.queue(NAME, max_attempts=2, retry_delay=0)
+    jobs.put("a")
+    fail(jobs, error)
+    assert jobs.peek()[0].attempts == 1
+    fail(jobs, error)
+    assert type(error).__name__ in str(jobs.dead.list()[0].error)
 
 
 @pytest.mark.parametrize("settle", ["ack", "retry", "bury", "give_back"])
@@ -391,20 +410,98 @@ def test_tasks_end_with_the_queue(store: kvsync.Store) -> None:
     assert [task.item for task in jobs.tasks()] == ["a", "b"]
 
 
-def test_leaving_the_loop_early_gives_the_last_one_back(store: kvsync.Store) -> None:
-    """By `break`, or by an exception; what was settled is left as it is."""
+def leave_by_break(jobs: kvsync.Queue) -> None:
+    for _ in jobs.tasks(timeout=0):
+        break
+
+
+def leave_by_return(jobs: kvsync.Queue) -> Any:
+    for task in jobs.tasks(timeout=0):
+        with suppress(ValueError):
+            return task.item
+
+
+def leave_by_raising(jobs: kvsync.Queue) -> None:
+    for _ in jobs.tasks(timeout=0):
+        raise ZeroDivisionError
+
+
+def leave_by_a_call_that_raises(jobs: kvsync.Queue) -> None:
+    for task in jobs.tasks(timeout=0):
+        try:
+            int(task.item)
+        except ValueError:
+            raise ZeroDivisionError from None
+
+
+@pytest.mark.parametrize("leave", [leave_by_break, leave_by_return])
+def test_leaving_the_loop_on_purpose_gives_the_last_one_back(
+    store: kvsync.Store, leave: Callable[..., object]
+) -> None:
+    """As if it had never been handed out, as often as that may be."""
+    jobs = store.queue(NAME, max_attempts=1)
+    jobs.put_many("ab")
+    for _ in range(3):
+        leave(jobs)
+    assert [(each.item, each.attempts) for each in jobs.peek(9)] == [("a", 0), ("b", 0)]
+
+
+@pytest.mark.parametrize("leave", [leave_by_raising, leave_by_a_call_that_raises])
+def test_an_exception_that_leaves_the_loop_is_a_failed_attempt(
+    store: kvsync.Store, leave: Callable[..., object]
+) -> None:
+    """At once followed by the next; what fails each time does not hold up the others for ever."""
+    jobs = store.queue(NAME, max_attempts=2)
+    jobs.put_many("ab")
+    for attempt in (1, 2):
+        assert jobs.peek()[0].attempts == attempt - 1
+        with pytest.raises(ZeroDivisionError):
+            leave(jobs)
+    assert [each.item for each in jobs.peek(9)] == ["b"]
+    assert "loop was left, unsettled, at attempt 2" in str(jobs.dead.list()[0].error)
+
+
+def test_an_iterator_that_is_closed_may_have_been_left_by_an_exception(
+    store: kvsync.Store,
+) -> None:
     jobs = store.queue(NAME)
-    jobs.put_many("abc")
-    for _ in jobs.tasks():
-        break
-    with pytest.raises(ZeroDivisionError):
-        for _ in jobs.tasks():
-            raise ZeroDivisionError
-    for task in jobs.tasks():
-        task.bury("no")
-        break
-    assert [letter.id for letter in jobs.dead] == [1]
-    assert jobs.reserve().attempts == 1
+    jobs.put("a")
+    tasks = jobs.tasks(timeout=0)
+    next(tasks)
+    tasks.close()
+    assert jobs.reserve(0).attempts == 2
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
+def test_leaving_the_loop_early_leaves_alone_what_is_settled(
+    store: kvsync.Store, error: Exception | None
+) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    with suppress(ZeroDivisionError):
+        for task in jobs.tasks(timeout=0):
+            task.bury("no")
+            if error:
+                raise error
+            break
+    assert [letter.error for letter in jobs.dead] == ["no"]
+
+
+def test_a_forked_child_that_leaves_the_loop_settles_nothing(store: kvsync.Store) -> None:
+    """Its parent has the item."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    parent = os.getpid()
+    with suppress(ZeroDivisionError):
+        for task in jobs.tasks(timeout=0):
+            child = os.fork()
+            if child == 0:
+                raise ZeroDivisionError
+            os.waitpid(child, 0)
+            assert task.is_current()
+    if os.getpid() != parent:
+        os._exit(0)
+    assert items(store) == []
 
 
 def test_a_block_in_the_loop_retries_what_fails(store: kvsync.Store) -> None:

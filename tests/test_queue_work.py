@@ -1,5 +1,6 @@
 """Working off a queue until somebody asks to stop."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -84,6 +85,22 @@ def test_a_handler_that_wants_to_end_ends_it(store: kvsync.Store, error: BaseExc
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert [each.attempts for each in jobs.peek()] == [0]
     assert taken(store) == []
+
+
+def test_a_handler_that_is_cancelled_has_failed(store: kvsync.Store) -> None:
+    """What cancels it ends the work; the item is tried again, but not for ever."""
+    jobs = store.queue(NAME, max_attempts=2, retry_delay=0)
+    jobs.put_many(["poison", "good"])
+
+    def handle(task: kvsync.Task) -> None:
+        if task.item == "poison":
+            raise asyncio.CancelledError
+
+    for _ in range(2):
+        with pytest.raises(asyncio.CancelledError):
+            jobs.work(handle, timeout=0)
+    assert [letter.item for letter in jobs.dead] == ["poison"]
+    assert jobs.work(handle, timeout=0) == 1
 
 
 def test_a_handler_may_settle_by_itself(store: kvsync.Store) -> None:

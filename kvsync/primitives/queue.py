@@ -1,7 +1,8 @@
 """Queues: items that any process puts, and that any process gets once, or works off."""
 
 import queue
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -30,6 +31,7 @@ from kvsync.primitives.items import (
     Items,
     Kept,
 )
+from kvsync.primitives.loops import was_left_on_purpose
 from kvsync.primitives.primitive import Home, Primitive, check_key
 from kvsync.primitives.putting import Putting
 from kvsync.primitives.taking import Attempt, Getting, Reserving, Taking
@@ -320,12 +322,14 @@ class Queue(Primitive):
 
     def tasks(
         self, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
-    ) -> Iterator[Task]:
+    ) -> Generator[Task, None, None]:
         """Reserve one item after the other, until none comes for `timeout` seconds or shutdown.
 
         Going on to the next one acknowledges the last, unless it is settled. Leaving the loop
-        early, by `break` or an exception, gives it back; to retry what fails, write
-        `with task:` around the loop's body.
+        early gives it back at once: by `break` or `return` as if it had never been handed out; by
+        an exception as a failed attempt, and after the last one it is a dead letter. Ctrl-C counts
+        as well, for an iterator is not told what it was left by, and so does closing it, or keeping
+        it after its loop. With `with task:` around the loop's body all is as in `reserve`.
         """
         while True:
             try:
@@ -333,7 +337,12 @@ class Queue(Primitive):
             except (queue.Empty, ShutDown):
                 return
             with task:
-                yield task
+                try:
+                    yield task
+                except GeneratorExit:
+                    if not was_left_on_purpose(sys._getframe().f_back):
+                        task._abandon()
+                    raise
 
     def work(
         self,
@@ -347,8 +356,8 @@ class Queue(Primitive):
         It goes on until none comes for `timeout` seconds, until the queue is shut down and empty,
         or until SIGTERM or SIGINT: the first one ends the waiting, or lets the handler come to its
         end; a second one interrupts the handler, and its item goes back as if never handed out.
-        What the handler raises counts as a failed attempt, and is logged; SystemExit and its kin
-        give the item back and end the work.
+        What the handler raises counts as a failed attempt, and is logged. What is no Exception ends
+        the work too; KeyboardInterrupt, SystemExit and GeneratorExit give the item back uncounted.
 
         Signals are heard where Python hears them: in the main thread of the program.
         """

@@ -6,6 +6,7 @@ import os
 import random
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -20,12 +21,20 @@ LONGEST_DELAY = 3600.0
 """Seconds between two attempts, at most, unless the caller says otherwise."""
 
 
+class Stop(BaseException):
+    """A signal asked to stop, while there was nothing to finish, or for the second time."""
+
+
+_NO_FAILURE = KeyboardInterrupt, SystemExit, GeneratorExit, Stop
+"""What ends the worker, and says nothing of its item."""
+
+
 class Task:
     """An item that was handed out to this worker. Use it as a `with` block.
 
     Leaving the block cleanly acknowledges it. An exception puts it back for another attempt after
     a while, with its traceback, or among the dead letters after the last one, and goes on its way;
-    KeyboardInterrupt, SystemExit and their kin put it back as if it had never been handed out.
+    KeyboardInterrupt, SystemExit and GeneratorExit put it back as if it had never been handed out.
     Where that fails itself (the store is busy, the disk is full), its error comes out, and is what
     the attempt failed of; the item goes back before this store's next call that takes something.
     After `ack`, `retry` or `bury` leaving the block does nothing more, unless that was rolled back
@@ -150,12 +159,20 @@ class Task:
             self.ack()
             return
         try:
-            if isinstance(error, Exception):
-                self.retry(error="".join(traceback.format_exception(error)))
-            else:
+            if isinstance(error, _NO_FAILURE):
                 self.give_back()
+            else:
+                self.retry(error="".join(traceback.format_exception(error)))
         except StaleReceiptError as stale:
             error.add_note(str(stale))  # what was raised inside is what matters
+
+    def _abandon(self) -> None:
+        """Its loop was left unsettled, and nobody knows why: a failed attempt, at once followed by
+        another. Does nothing if it is settled, or is somebody else's.
+        """
+        if os.getpid() == self._pid and self.is_current():
+            with suppress(StaleReceiptError):
+                self.retry(0, f"its loop was left, unsettled, at attempt {self.attempts}")
 
     def __repr__(self) -> str:
         return (

@@ -10,16 +10,12 @@ from types import FrameType
 
 from kvsync.errors import ShutDown, StaleReceiptError
 from kvsync.primitives.taking import Attempt
-from kvsync.primitives.task import Task
+from kvsync.primitives.task import Stop, Task
 
 Handler = Callable[[Task], object]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("kvsync")
-
-
-class _Stop(BaseException):
-    """Somebody asked to stop while there was nothing to finish, or for the second time."""
 
 
 class _Ear:
@@ -32,7 +28,7 @@ class _Ear:
     def hear(self, _number: int, _frame: FrameType | None) -> None:
         again, self.wants_end = self.wants_end, True
         if again or not self.is_busy:
-            raise _Stop
+            raise Stop
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -65,7 +61,7 @@ def work(
                 done += _settle(reserve(attempt), ear, handler, name)
     except (ShutDown, queue.Empty):
         pass
-    except _Stop:
+    except Stop:
         if attempt is not None:
             undo(attempt)
     return done
