@@ -4,6 +4,7 @@ import itertools
 import math
 import pickle
 import queue
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,13 @@ from tests.values import NOT_JSON, Reversing
 
 VALUES = [None, False, 0, "", [], {}, 1.5, "größe", {"to": ["ada", {"cc": None}]}]
 
+
+TAKES: dict[str, Callable[[kvsync.Queue], Any]] = {
+    "get": lambda jobs: jobs.get(),
+    "get many": lambda jobs: jobs.get_many(2)[0],
+    "reserve": lambda jobs: jobs.reserve(0).item,
+    "reserve many": lambda jobs: jobs.reserve_many(2, 0)[0].item,
+}
 
 # --- in and out ----------------------------------------------------------------------------------
 
@@ -112,15 +120,49 @@ def test_a_delayed_item_is_not_there_until_it_is_due(path: Path) -> None:
         assert jobs.get_nowait() == "late"
 
 
-def test_a_delayed_item_that_is_due_goes_before_what_was_put_after_it(path: Path) -> None:
-    """At the latest from the second taking on."""
+@pytest.mark.parametrize("take", TAKES.values(), ids=TAKES)
+def test_a_delayed_item_that_is_due_goes_before_what_was_put_after_it(
+    path: Path, take: Callable[[kvsync.Queue], Any]
+) -> None:
+    """And before what is of a lower priority, by the very first taking."""
     clock = ManualClock()
     with kvsync.open(path, clock=clock) as store:
         jobs = store.queue(NAME)
         jobs.put("first", delay=1)
+        jobs.put("other")
+        jobs.put("urgent", delay=1, priority=9)
+        clock.advance(1)
+        assert take(jobs) == "urgent"
+        jobs.purge()
+        jobs.put("first", delay=1)
+        jobs.put("other")
+        clock.advance(1)
+        assert take(jobs) == "first"
+
+
+def test_in_a_transaction_what_is_due_goes_first_too(path: Path) -> None:
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME)
+        jobs.put_many(["urgent", "urgent too"], delay=1, priority=9)
         jobs.put_many("abc")
-        clock.advance(2)
-        assert "first" in [jobs.get(), jobs.get()]
+        clock.advance(1)
+        with store.transaction():
+            assert jobs.get_nowait() == "urgent"
+            assert jobs.get_many(2) == ["urgent too", "a"]
+
+
+def test_a_queue_that_is_shut_down_gives_nothing_that_is_due_either(path: Path) -> None:
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME)
+        jobs.put("late", delay=1)
+        jobs.shutdown(immediate=True)
+        clock.advance(1)
+        with pytest.raises(kvsync.ShutDown):
+            jobs.get_many(2)
+        jobs.reopen()
+        assert jobs.get_nowait() == "late"
 
 
 def test_more_than_one_transaction_makes_ready_is_ready_all_the_same(path: Path) -> None:
@@ -175,6 +217,24 @@ def test_peek_shows_the_first_and_takes_none(path: Path) -> None:
         assert a == (2, "a", 0.0, "k", 5000.0, 0, None)
         assert (late.item, late.due) == ("late", 5010.0)
         assert jobs.stats().depth == 2
+
+
+def test_peek_shows_what_is_due_in_its_place(path: Path) -> None:
+    """As it is going to be taken, whether anybody has seen to it yet or not; the others by time."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME)
+        jobs.put("later", delay=9, priority=9)
+        jobs.put("sooner", delay=5)
+        jobs.put("ripe", delay=2)
+        jobs.put("a")
+        jobs.put("urgent", delay=1, priority=1)
+        clock.advance(2)
+        expected = ["urgent", "ripe", "a", "sooner", "later"]
+        for n in range(1, 6):
+            assert [each.item for each in jobs.peek(n)] == expected[:n]
+        assert [each.due is None for each in jobs.peek(9)] == [True, True, True, False, False]
+        assert jobs.get_many(9) == expected[:3]
 
 
 def test_purge_removes_what_waits_and_nothing_else(store: kvsync.Store) -> None:

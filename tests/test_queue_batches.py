@@ -55,16 +55,14 @@ def test_each_of_a_batch_is_settled_alone(jobs: kvsync.Queue) -> None:
     assert again.is_current()
 
 
-def test_what_ripens_while_a_batch_is_taken_is_not_taken_with_it(
-    jobs: kvsync.Queue, clock: ManualClock
-) -> None:
-    """Though its place is before theirs."""
+def test_what_is_due_is_taken_with_a_batch(jobs: kvsync.Queue, clock: ManualClock) -> None:
+    """In its place, which is before theirs; and each of them once."""
     for take in (jobs.get_many, jobs.reserve_many):
         jobs.put("urgent", priority=9, delay=60)
         jobs.put_many(["first", "second"])
         clock.advance(61)
-        assert len(take(2)) == 2
-        assert jobs.get(timeout=0) == "urgent"
+        assert [getattr(each, "item", each) for each in take(2)] == ["urgent", "first"]
+        assert jobs.get(timeout=0) == "second"
         assert jobs.qsize() == 0
 
 

@@ -419,6 +419,7 @@ def leave_by_return(jobs: kvsync.Queue) -> Any:
     for task in jobs.tasks(timeout=0):
         with suppress(ValueError):
             return task.item
+    return None
 
 
 def leave_by_raising(jobs: kvsync.Queue) -> None:

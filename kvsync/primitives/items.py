@@ -138,7 +138,7 @@ _FIRST = f"""
 _TAKEN_AWAY = """
     update kvsync_queue set size = size - :count, got = got + :count
     where name = :queue and shut < 2
-    returning maxsize, due, mark
+    returning maxsize, mark
 """
 _SPAN = """
     select place, id from kvsync_item where queue = :queue and state = :state
@@ -151,7 +151,7 @@ _REMOVE = """
 _HANDED_OUT = """
     update kvsync_queue set size = size - :count, receipts = receipts + :span
     where name = :queue and shut < 2
-    returning maxsize, due, mark, receipts
+    returning maxsize, mark, receipts
 """
 _HAND_OUT = """
     update kvsync_item set state = -1, place = id + :shift, attempts = attempts + 1,
@@ -190,6 +190,7 @@ _LOST = """
         or (clock = :clock and (until <= :boot or claim_by <= :boot)))
     limit :count
 """
+_IS_DUE = "select 1 from kvsync_queue where name = :queue and due <= :now"
 _DUE = """
     update kvsync_item set state = 0, place = -priority
     where queue = :queue and state = 1 and (place, id) in (
@@ -425,7 +426,7 @@ class Items:
 
     def take(self, transaction: Transaction, count: int) -> list[Kept]:
         """Take the first ready items away for good. Raises: ShutDown."""
-        rows = transaction.execute(_FIRST, {"queue": self.queue, "count": count})
+        rows = self._first_ready(transaction, count)
         if not rows:
             return []
         after = self._count_off(transaction, _TAKEN_AWAY, {"count": len(rows)})
@@ -449,7 +450,7 @@ class Items:
 
         Their receipts are as far apart as their ids, so that one statement hands them all out.
         """
-        rows = transaction.execute(_FIRST, {"queue": self.queue, "count": count})
+        rows = self._first_ready(transaction, count)
         if not rows:
             return []
         first = list(map(Kept._make, rows))
@@ -466,6 +467,12 @@ class Items:
         row = {**hand._asdict(), **self._first(self.engine.now())}
         rows = self.engine.write(_HAND_OUT_ONE, row, patience=patience, sure=True)
         return list(map(Kept._make, rows))
+
+    def _first_ready(self, transaction: Transaction, count: int) -> list[Row]:
+        """What is due by now among them."""
+        if transaction.execute(_IS_DUE, {"queue": self.queue, "now": transaction.now}):
+            self._ripen(transaction)
+        return transaction.execute(_FIRST, {"queue": self.queue, "count": count})
 
     def _first(self, now: float) -> dict[str, object]:
         return {"queue": self.queue, "now": now, "mark_every": _MARK_EVERY}
@@ -490,13 +497,9 @@ class Items:
             raise ShutDown(f"the queue {self.queue!r} was shut down at once; reopen() opens it")
         return rows[0]
 
-    def _after_taking(
-        self, transaction: Transaction, maxsize: int, due: float | None, mark: float
-    ) -> None:
+    def _after_taking(self, transaction: Transaction, maxsize: int, mark: float) -> None:
         """Only now, for it can put others before those that are taken."""
         self._mark(transaction, mark)
-        if due is not None and due <= transaction.now:
-            self._ripen(transaction)  # from the next taking on
         if maxsize:
             self.admit(transaction)
 

@@ -41,9 +41,22 @@ from kvsync.primitives.work import Handler, work
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
 _CHUNK = 1000
-_PEEK = """
-    select id, value, priority, key, since, attempts, state, place from kvsync_item
-    where queue = :queue and state in (0, 1) order by state, place, id limit :count
+_SHOWN = "id, value, priority, key, since, attempts"
+_PEEK = f"""
+    select {_SHOWN}, due from (
+        select * from (
+            select {_SHOWN}, null as due, place from kvsync_item
+            where queue = :queue and state = 0 order by place, id limit :count) as ready
+        union all select * from (
+            select {_SHOWN}, null, -priority as place from kvsync_item
+            where queue = :queue and state = 1 and place <= :now
+            order by -priority, id limit :count) as ripe
+        union all select * from (
+            select {_SHOWN}, place, null from kvsync_item
+            where queue = :queue and state = 1 and place > :now
+            order by place, id limit :count) as unripe
+    ) as waiting
+    order by due is not null, coalesce(due, place), id limit :count
 """
 _STATS = """
     select coalesce(maxsize, :maxsize), coalesce(shut, 0), coalesce(size, 0), coalesce(older, :now),
@@ -483,18 +496,10 @@ class Queue(Primitive):
 
     def peek(self, n: int = 1) -> list[Item]:
         """The first `n` items that wait, those that are delayed at the end; takes none."""
-        rows = self._engine.read(_PEEK, {"queue": self._name, "count": check_whole("n", n)})
+        here = {"queue": self._name, "count": check_whole("n", n), "now": self._engine.now()}
         return [
-            Item(
-                number,
-                decode(self._codec, value),
-                priority,
-                key,
-                since,
-                attempts,
-                place if state else None,
-            )
-            for number, value, priority, key, since, attempts, state, place in rows
+            Item(number, decode(self._codec, value), *rest)
+            for number, value, *rest in self._engine.read(_PEEK, here)
         ]
 
     def purge(self) -> int:
