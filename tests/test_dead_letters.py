@@ -2,6 +2,7 @@
 
 import queue
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,30 @@ def test_some_are_redriven_or_purged(store: kvsync.Store) -> None:
     assert jobs.get() == "b"
     assert jobs.dead.purge() == 2
     assert items(store) == []
+
+
+@pytest.mark.parametrize("bad", ["1", [1, "2"], [1.0], [True], 1])
+def test_what_is_no_id_is_refused(store: kvsync.Store, bad: Any) -> None:
+    """Instead of being found to be no dead letter's."""
+    jobs = store.queue(NAME)
+    bury_all(jobs, "a", "b")
+    for do in (jobs.dead.redrive, jobs.dead.purge):
+        with pytest.raises(TypeError):
+            do(bad)
+    assert len(jobs.dead) == 2
+
+
+@pytest.mark.parametrize(("bad", "error"), [(-1, ValueError), (1.5, TypeError), ("1", TypeError)])
+def test_a_bad_limit_is_refused(store: kvsync.Store, bad: Any, error: type[Exception]) -> None:
+    jobs = store.queue(NAME)
+    bury_all(jobs, "a")
+    with pytest.raises(error, match="limit is"):
+        jobs.dead.list(bad)
+    assert jobs.dead.list(0) == []
+
+
+def test_they_tell_whose_they_are(store: kvsync.Store) -> None:
+    assert repr(store.queue(NAME).dead).startswith("<kvsync.DeadLetters of 'jobs' in ")
 
 
 def test_very_many_are_redriven_and_purged(store: kvsync.Store) -> None:

@@ -570,6 +570,17 @@ def test_a_bad_value_is_refused(store: kvsync.Store, options: Any) -> None:
     assert items(store) == []
 
 
+@pytest.mark.parametrize("options", [{"priority": 10**400}, {"delay": -(10**5000)}])
+def test_a_number_that_nobody_would_read_is_not_shown(store: kvsync.Store, options: Any) -> None:
+    jobs = store.queue(NAME)
+    with pytest.raises(ValueError, match=r"not an int of [0-9]+ bits") as caught:
+        jobs.put("a", **options)
+    assert len(str(caught.value)) < 100
+    for take in (jobs.get_many, jobs.peek, lambda n: store.queue(NAME, n)):
+        with pytest.raises(ValueError, match="not an int of 1329 bits"):
+            take(10**400)
+
+
 @pytest.mark.parametrize(
     "options",
     [

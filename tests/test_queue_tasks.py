@@ -360,6 +360,34 @@ def test_any_text_is_an_error(store: kvsync.Store, error: Exception) -> None:
     assert len(str(jobs.dead.list()[0].error)) >= 1
 
 
+@pytest.mark.parametrize("settle", ["retry", "bury"])
+def test_an_exception_is_an_error_too(store: kvsync.Store, settle: str) -> None:
+    """With its traceback, if it has one."""
+    jobs = store.queue(NAME, max_attempts=1)
+    jobs.put_many("ab")
+    getattr(jobs.reserve(), settle)(error=ValueError("no host"))
+    try:
+        raise ValueError("no host")
+    except ValueError as error:
+        getattr(jobs.reserve(), settle)(error=error)
+    first, second = [str(letter.error) for letter in jobs.dead]
+    assert first == "ValueError: no host"
+    assert second.startswith("Traceback")
+    assert second.endswith("ValueError: no host")
+
+
+@pytest.mark.parametrize("settle", ["retry", "bury"])
+@pytest.mark.parametrize("bad", [5, b"no", ValueError])
+def test_what_is_no_error_is_refused(store: kvsync.Store, settle: str, bad: Any) -> None:
+    """Before anything is changed."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    task = jobs.reserve()
+    with pytest.raises(TypeError, match="an error is"):
+        getattr(task, settle)(error=bad)
+    assert task.is_current()
+
+
 def test_a_task_is_settled_by_any_thread(store: kvsync.Store) -> None:
     jobs = store.queue(NAME)
     jobs.put("a")

@@ -111,6 +111,17 @@ def test_a_handler_may_settle_by_itself(store: kvsync.Store) -> None:
     assert [letter.error for letter in jobs.dead] == ["no", "no"]
 
 
+@pytest.mark.parametrize("bad", [None, 3, "handle"])
+def test_what_is_no_handler_is_refused(store: kvsync.Store, bad: Any) -> None:
+    """Before it takes anything."""
+    jobs = store.queue(NAME, max_attempts=1)
+    jobs.put("a")
+    with pytest.raises(TypeError, match="handler"):
+        jobs.work(bad, timeout=0)
+    assert [each.attempts for each in jobs.peek()] == [0]
+    assert len(jobs.dead) == 0
+
+
 def test_it_works_in_any_thread(store: kvsync.Store) -> None:
     """Where no signals are heard."""
     jobs = store.queue(NAME)

@@ -81,8 +81,15 @@ def check_whole(what: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what} is an int, not {value!r}")
     if not 0 < value < 1 << 31:
-        raise ValueError(f"{what} is above zero and below 2**31, not {value!r}")
+        raise ValueError(f"{what} is above zero and below 2**31, not {shown(value)}")
     return value
+
+
+def shown(value: object) -> str:
+    """Its repr; of an int with so many digits that nobody would read them, its size."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an int of {value.bit_length()} bits"
+    return repr(value)
 
 
 def _seconds(what: str, value: Seconds) -> float:
@@ -93,4 +100,4 @@ def _seconds(what: str, value: Seconds) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{what} is a number of seconds, not {value!r}") from None
+        raise ValueError(f"{what} is a number of seconds, not {shown(value)}") from None

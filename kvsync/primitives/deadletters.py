@@ -8,6 +8,7 @@ from typing import Any
 from kvsync.codec import Codec, decode
 from kvsync.engine import Transaction
 from kvsync.errors import DecodeError
+from kvsync.primitives.arguments import check_whole
 from kvsync.primitives.items import DEAD, READY, Items, Kept
 
 _CHUNK = 500
@@ -43,6 +44,9 @@ class DeadLetters:
         self._engine = items.engine
         self._codec = codec
 
+    def __repr__(self) -> str:
+        return f"<kvsync.DeadLetters of {self._items.queue!r} in {self._engine.url!r}>"
+
     def __len__(self) -> int:
         ((number,),) = self._engine.read(
             "select count(*) from kvsync_item where queue = :queue and state = 3",
@@ -54,22 +58,22 @@ class DeadLetters:
         return map(self._letter, self._kept())
 
     def list(self, limit: int | None = None) -> "list[DeadLetter]":
-        """All of them, or the first `limit`."""
+        """All of them, or the first `limit`. Raises: TypeError, ValueError for a bad limit."""
+        if limit not in (None, 0):
+            check_whole("limit", limit)
         return list(islice(self, limit))
 
     def redrive(self, ids: Iterable[int] | None = None) -> int:
         """Put those, or all, back into the queue, their attempts at 0; returns how many.
 
         They keep their ids and priorities, so they are in their old places. A bounded queue may
-        then hold more than its `maxsize`.
+        then hold more than its `maxsize`. Raises: TypeError for an id that is no int.
         """
-        wanted = None if ids is None else set(ids)
-        return sum(self._each(_redrive, wanted))
+        return sum(self._each(_redrive, _check_ids(ids)))
 
     def purge(self, ids: Iterable[int] | None = None) -> int:
-        """Remove those, or all, for good; returns how many."""
-        wanted = None if ids is None else set(ids)
-        return sum(self._each(_remove, wanted))
+        """Remove those, or all, for good; returns how many. Raises: as `redrive`."""
+        return sum(self._each(_remove, _check_ids(ids)))
 
     def _each(self, work: _Step, wanted: set[int] | None) -> Iterator[int]:
         chunk = []
@@ -114,6 +118,14 @@ class DeadLetters:
             kept.priority,
             kept.key,
         )
+
+
+def _check_ids(ids: Iterable[int] | None) -> set[int] | None:
+    wanted = None if ids is None else set(ids)
+    for each in wanted or ():
+        if isinstance(each, bool) or not isinstance(each, int):
+            raise TypeError(f"an id is an int, not {each!r}")
+    return wanted
 
 
 def _redrive(items: Items, transaction: Transaction, kept: Kept) -> bool:

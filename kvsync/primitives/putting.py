@@ -39,7 +39,7 @@ class Putting:
             return ids
         if timeout == 0:
             raise self._full()
-        self._engine.forbid_in_transaction("wait for room in a queue")
+        self._engine.forbid_in_transaction("a put that has to wait for room")
         wish = self._tickets.wish(self._session, timeout)
         try:
             return self._wait(drafts, wish)

@@ -20,6 +20,7 @@ from kvsync.primitives.arguments import (
     check_positive,
     check_wait,
     check_whole,
+    shown,
 )
 from kvsync.primitives.deadletters import DeadLetters
 from kvsync.primitives.items import (
@@ -373,7 +374,11 @@ class Queue(Primitive):
         the work too; KeyboardInterrupt, SystemExit and GeneratorExit give the item back uncounted.
 
         Signals are heard where Python hears them: in the main thread of the program.
+
+        Raises: TypeError, before it takes anything, for a handler that cannot be called.
         """
+        if not callable(handler):
+            raise TypeError(f"a handler is called with a task, which {handler!r} cannot be")
         patience = check_wait(timeout)
         return work(
             self._name,
@@ -558,7 +563,7 @@ def _check_maxsize(maxsize: int) -> int:
     if isinstance(maxsize, bool) or not isinstance(maxsize, int):
         raise TypeError(f"maxsize is an int, not {maxsize!r}")
     if maxsize >= 1 << 31:
-        raise ValueError(f"maxsize is below 2**31, not {maxsize!r}")
+        raise ValueError(f"maxsize is below 2**31, not {shown(maxsize)}")
     return max(0, maxsize)
 
 
@@ -570,7 +575,7 @@ def _check_priority(priority: float) -> float:
     if isinstance(priority, bool) or not isinstance(priority, int | float):
         raise TypeError(f"a priority is a number, not {priority!r}")
     if not -(2**53) <= priority <= 2**53:
-        raise ValueError(f"a priority is within 2**53 either way, not {priority!r}")
+        raise ValueError(f"a priority is within 2**53 either way, not {shown(priority)}")
     return float(priority)
 
 

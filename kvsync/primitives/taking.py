@@ -276,7 +276,7 @@ class Taking:
         self._look_after_others()
         if timeout == 0:
             return self._engine.transact(partial(self._try, attempt))
-        self._engine.forbid_in_transaction("wait for an item")
+        self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
         wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline)
         with self._session.doorbell() as doorbell:
             return self._queue(attempt, wish, doorbell)

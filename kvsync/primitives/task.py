@@ -17,6 +17,8 @@ from kvsync.primitives.arguments import Seconds, check_delay, check_positive
 from kvsync.primitives.items import DEAD, DELAYED, IN_HAND, READY, Items, Kept
 from kvsync.session import Session
 
+Error = str | BaseException
+
 LONGEST_DELAY = 3600.0
 """Seconds between two attempts, at most, unless the caller says otherwise."""
 
@@ -84,23 +86,28 @@ class Task:
             raise self._stale()
         self._settled = True
 
-    def retry(self, delay: Seconds | None = None, error: str | None = None) -> bool:
+    def retry(self, delay: Seconds | None = None, error: Error | None = None) -> bool:
         """Put it back for another attempt `delay` seconds from now; returns whether there is one.
 
         After the last attempt it goes to the dead letters instead. Left out, the delay doubles
         from attempt to attempt, beginning with the queue's `retry_delay`, up to an hour, and is
-        then shortened at random by up to a half.
+        then shortened at random by up to a half. `error` is text, or an exception: then it is that
+        one's, with its traceback if it has one.
 
-        Raises: StaleReceiptError if this hand-out is over; ValueError for a negative delay.
+        Raises: StaleReceiptError if this hand-out is over; ValueError for a negative delay;
+        TypeError for what is no error.
         """
         seconds = self._backoff() if delay is None else check_delay(delay)
         is_last = self.attempts >= self._max_attempts
-        self._settle(partial(self._dead if is_last else self._again, error, seconds))
+        self._settle(partial(self._dead if is_last else self._again, _told(error), seconds))
         return not is_last
 
-    def bury(self, error: str | None = None) -> None:
-        """Put it among the dead letters. Raises: StaleReceiptError if this hand-out is over."""
-        self._settle(partial(self._dead, error, 0.0))
+    def bury(self, error: Error | None = None) -> None:
+        """Put it among the dead letters, with that error, as in `retry`.
+
+        Raises: StaleReceiptError if this hand-out is over; TypeError for what is no error.
+        """
+        self._settle(partial(self._dead, _told(error), 0.0))
 
     def give_back(self) -> None:
         """Put it back into its old place, as if it had never been handed out.
@@ -162,7 +169,7 @@ class Task:
             if isinstance(error, _NO_FAILURE):
                 self.give_back()
             else:
-                self.retry(error="".join(traceback.format_exception(error)))
+                self.retry(error=error)
         except StaleReceiptError as stale:
             error.add_note(str(stale))  # what was raised inside is what matters
 
@@ -212,6 +219,14 @@ class Task:
             f"{self!r} is not in hand any more: it was settled, or its time ran out and it was"
             " given to another"
         )
+
+
+def _told(error: Error | None) -> str | None:
+    if isinstance(error, BaseException):
+        return "".join(traceback.format_exception(error)).rstrip("\n")
+    if error is None or isinstance(error, str):
+        return error
+    raise TypeError(f"an error is a str or an exception, not {error!r}")
 
 
 def _receipt(items: Items, kept: Kept) -> int:
