@@ -2,10 +2,12 @@
 
 import queue
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import kvsync
+from tests.processes import PATIENCE, expect, kill_myself, running
 from tests.queues import NAME, items, tickets, waiting
 
 
@@ -209,3 +211,47 @@ def test_task_done_too_often_is_refused(store: kvsync.Store) -> None:
     with pytest.raises(ValueError, match="more often"):
         jobs.task_done()
     assert jobs.unfinished_tasks == 0
+
+
+def get_and_die(pipe: Any, jobs: kvsync.Queue) -> None:
+    pipe.send(jobs.get())
+    kill_myself()
+
+
+def test_what_a_dead_getter_owes_is_struck_out_by_an_immediate_shutdown(
+    store: kvsync.Store,
+) -> None:
+    """And by nothing less: who is alive may still call `task_done`. The items stay."""
+    jobs = store.queue(NAME)
+    jobs.put_many("ab")
+    with running(get_and_die, jobs) as (child, pipe):
+        assert expect(pipe) == "a"
+        child.join(PATIENCE)
+    with waiting(jobs.join, store) as call:
+        jobs.shutdown()
+        jobs.reopen()
+        assert not call.is_over
+        assert jobs.unfinished_tasks == 2
+        jobs.shutdown(immediate=True)
+        assert call.result() is True
+    jobs.reopen()
+    assert jobs.unfinished_tasks == 1
+    assert jobs.get() == "b"
+    jobs.task_done()
+    assert jobs.join(0)
+    with pytest.raises(ValueError, match="more often"):
+        jobs.task_done()
+
+
+def test_an_interrupted_get_that_was_struck_out_is_put_back_all_the_same(
+    store: kvsync.Store,
+) -> None:
+    """And is waited for then, like any other."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    attempt = jobs._getting(1)
+    jobs._take(attempt, 0)
+    jobs.shutdown(immediate=True)
+    jobs.reopen()
+    attempt.undo()
+    assert jobs.unfinished_tasks == jobs.qsize() == 1

@@ -613,7 +613,8 @@ class Items:
         draft = Draft(kept.value, kept.priority, key)
         self._insert(transaction, draft, READY, -kept.priority, kept.id, **more)
         transaction.execute(
-            "update kvsync_queue set size = size + 1, got = got - 1 where name = :queue",
+            "update kvsync_queue set size = size + 1,"
+            " got = case when got > 0 then got - 1 else 0 end where name = :queue",
             self._here,
         )
 

@@ -238,7 +238,8 @@ class Queue(Primitive):
         """Take the first item for good, after waiting up to `timeout` seconds; returns it.
 
         If the process dies right then the item is lost: use `reserve` where that matters. An
-        exception from a signal loses nothing.
+        exception from a signal loses nothing. Who uses `join` says `task_done` after each; one that
+        dies before never does, see there.
 
         Raises: queue.Empty; ShutDown after `shutdown` when there is nothing left; DecodeError for
         what the codec cannot read, which then is among the dead letters; TransactionError if it
@@ -399,6 +400,8 @@ class Queue(Primitive):
         """Wait until all items are done with; returns whether they were, within `timeout` seconds.
 
         Done with is what was acknowledged or died, and what was got once `task_done` was called.
+        Nobody notes who got it, so it is waited for even if that process is dead: for ever, unless
+        `shutdown(immediate=True)` and `reopen` strike it out. What was reserved has no such debt.
 
         Raises: TransactionError inside a transaction.
         """
@@ -473,14 +476,18 @@ class Queue(Primitive):
         self._engine.transact(partial(self._shut, CLOSED if immediate else CLOSING))
 
     def reopen(self) -> None:
-        """Go on after a `shutdown`."""
+        """Go on after a `shutdown`.
+
+        After an immediate one it begins anew: what was got before needs no `task_done` any more.
+        """
         self._engine.transact(partial(self._shut, OPEN))
 
     def _shut(self, state: int, transaction: Transaction) -> None:
         if self._items.count(transaction) is None:
             self._items.settle(transaction, self._maxsize)
         transaction.execute(
-            "update kvsync_queue set shut = :shut"
+            "update kvsync_queue set shut = :shut,"
+            " got = case when :shut = 0 and shut = 2 then 0 else got end"
             " where name = :queue and (shut < :shut or :shut = 0)",
             {"queue": self._name, "shut": state},
         )
