@@ -194,6 +194,57 @@ def test_of_one_key_one_item_waits(store: kvsync.Store) -> None:
     assert jobs.get_many(9) == ["d", "f", "g"]
 
 
+def test_of_one_key_several_may_wait_for_room(store: kvsync.Store) -> None:
+    """The first is let in, the others learn of it in their turn, and hold up nobody."""
+    jobs = store.queue(NAME, 1)
+    jobs.put("full")
+    with (
+        waiting(lambda: jobs.put("a", key="k"), store) as first,
+        waiting(lambda: jobs.put("b", key="k", timeout=1000), store) as second,
+        waiting(lambda: jobs.put("c"), store) as third,
+    ):
+        with pytest.raises(queue.Full):
+            jobs.put("d", False, key="k")
+        assert jobs.get() == "full"
+        assert first.result() == 2
+        assert second.result() is None
+        assert not third.is_over
+        assert jobs.get() == "a"
+        assert third.result() == 3
+    assert tickets(store) == []
+    assert jobs.get_many(9) == ["c"]
+
+
+def test_who_gives_up_waiting_for_room_leaves_its_key_to_the_next(path: Path) -> None:
+    """Which is not told that there is one: it never was in the queue."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME, 1)
+        jobs.put("full")
+        with (
+            waiting(lambda: jobs.put("a", key="k", timeout=5), store) as first,
+            waiting(lambda: jobs.put("b", key="k", timeout=1000), store) as second,
+        ):
+            clock.advance(6)
+            with pytest.raises(queue.Full):
+                first.result()
+            assert jobs.get() == "full"
+            assert second.result() == 2
+        assert [(each.item, each.key) for each in jobs.peek(9)] == [("b", "k")]
+
+
+def test_what_comes_back_has_its_key_before_who_waits_for_room(store: kvsync.Store) -> None:
+    """Who then is told at once, though there be no room."""
+    jobs = store.queue(NAME, 1)
+    jobs.put("a", key="k")
+    task = jobs.reserve()
+    jobs.put("full")
+    with waiting(lambda: jobs.put("b", key="k"), store) as call:
+        task.give_back()
+        assert call.result() is None
+    assert [(each.item, each.key) for each in jobs.peek(9)] == [("a", "k"), ("full", None)]
+
+
 def test_a_delayed_item_has_its_key_too(store: kvsync.Store) -> None:
     jobs = store.queue(NAME)
     jobs.put("a", key="k", delay=1000)

@@ -221,7 +221,7 @@ create table kvsync_item (
     primary key (queue, state, place, id)
 ) without rowid;
 create unique index kvsync_item_key on kvsync_item (queue, key)
-    where key is not null and state between 0 and 2;
+    where key is not null and state between 0 and 1;
 
 -- What is done most is one statement each, for the queue's row counts along: to insert into the
 -- first puts an item, into the second hands one out under `receipt`, into the third takes it away.

@@ -29,7 +29,8 @@ Invariants, each true after every commit:
 - An item is one row, from the commit of its `put` until it is got, acknowledged or purged.
 - A ticket of "queue" is 'waiting' only if no item is READY. So whoever finds one READY is next.
 - Items of one place are handed out in the order of their ids; one that comes back has its old id.
-- Nobody is ASKING while there is room for the first who asks.
+- Nobody is ASKING while there is room for the first who asks, or while its key is in the queue.
+- Of one key one item is READY or DELAYED. Any number may be ASKING: each is decided on in its turn.
 - A hand-out has a receipt that no other ever had; who settles an item must name it.
 - Whatever makes an item ready, makes room or ends the last item serves the lines in the same
   transaction (`serve`, or the part of it that is concerned). What time and death alone change,
@@ -177,9 +178,9 @@ _MOVE = """
     update kvsync_item set state = :state, place = :at, attempts = :attempts,
         error = coalesce(:error, error), session = null, attempt = null, ticket = null,
         max_attempts = null, until = null, claim_by = null, due = null, taken = null,
-        key = case when :state between 0 and 2 and exists (
+        key = case when :state between 0 and 1 and exists (
             select 1 from kvsync_item as other where other.queue = :queue
-            and other.key = kvsync_item.key and other.state between 0 and 2) then null else key end
+            and other.key = kvsync_item.key and other.state between 0 and 1) then null else key end
     where queue = :queue and state = :was and place = :place and id = :id
     returning id
 """
@@ -196,6 +197,13 @@ _DUE = """
     where queue = :queue and state = 1 and (place, id) in (
         select place, id from kvsync_item where queue = :queue and state = 1 and place <= :now
         order by place, id limit :count)
+    returning id
+"""
+_SEND_AWAY = """
+    delete from kvsync_item where queue = :queue and state = 2 and place = :ticket
+    and exists (
+        select 1 from kvsync_item as other where other.queue = :queue
+        and other.key = kvsync_item.key and other.key is not null and other.state between 0 and 1)
     returning id
 """
 _WANTING = """
@@ -397,11 +405,11 @@ class Items:
         transaction.execute(_INSERT, row)
 
     def has_key(self, transaction: Transaction, key: str) -> bool:
-        """Whether an item of that key is in the queue, or asks to be."""
+        """Whether an item of that key is in the queue. One that asks to be may still give up."""
         return bool(
             transaction.execute(
                 "select 1 from kvsync_item where queue = :queue and key = :key"
-                " and key is not null and state between 0 and 2",
+                " and key is not null and state between 0 and 1",
                 {**self._here, "key": key},
             )
         )
@@ -713,6 +721,10 @@ class Items:
             self.give(transaction)
 
     def _let_in(self, transaction: Transaction, ticket: int, count: int) -> bool:
+        """Whether its turn has come; it is told that nothing was put if its key is there by now."""
+        if transaction.execute(_SEND_AWAY, {**self._here, "ticket": ticket}):
+            Tickets(self.engine, PUT, self.queue).tell(transaction, ticket, SERVED)
+            return True
         rows = transaction.execute(
             "update kvsync_queue set last = last + :count, size = size + :count"
             " where name = :queue and shut = 0 and (maxsize = 0 or size + :count <= maxsize)"

@@ -1,7 +1,8 @@
 """Putting items into a queue: at once, or, while it is full, after a wait in the line for room.
 
 Who waits has left its items with its ticket. Whoever makes room lets them in, whether their putter
-is awake or not; so a putter that is stopped holds up nobody.
+is awake or not; so a putter that is stopped holds up nobody. Who has a key learns only then whether
+an item of that key is in the queue: those before it in the line may still give up.
 """
 
 import queue
@@ -73,7 +74,7 @@ class Putting:
                     continue
                 state, last = left or ("", 0)
                 if state == SERVED:
-                    return list(range(last - len(drafts) + 1, last + 1))
+                    return list(range(last - len(drafts) + 1, last + 1)) if last else None
                 if state == SHUT:
                     raise ShutDown(f"the queue {self._items.queue!r} was shut down")
                 raise self._full()
@@ -91,7 +92,7 @@ class Putting:
         return False, None, ticket
 
     def _leave(self, wish: Wish, transaction: Transaction) -> tuple[str, int] | None:
-        """Its ticket's state and number; what still waited there is withdrawn."""
+        """Its ticket's state and last id (0: its key was there); what still waited is withdrawn."""
         left = self._tickets.leave(transaction, self._session, wish)
         if left is None:
             return None

@@ -190,7 +190,8 @@ class Queue(Primitive):
         Args:
             delay: seconds for which nobody gets it.
             priority: items of a higher one go first.
-            key: of which at most one item waits in the queue.
+            key: of which at most one item waits in the queue. If it is full, that is decided when
+                there is room. An item that comes back loses its key if another has it by then.
 
         Raises: queue.Full; ShutDown after `shutdown`; EncodeError, and TypeError and ValueError
         for arguments, before anything is written; LimitError if the queue is in use with another
