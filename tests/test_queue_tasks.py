@@ -416,6 +416,37 @@ def test_a_forked_child_that_leaves_the_block_settles_nothing(
     assert items(store) == []
 
 
+SETTLEMENTS: dict[str, Callable[[kvsync.Task], object]] = {
+    "ack": kvsync.Task.ack,
+    "retry": kvsync.Task.retry,
+    "bury": kvsync.Task.bury,
+    "give back": kvsync.Task.give_back,
+    "extend": lambda task: task.extend(5),
+}
+
+
+@pytest.mark.parametrize("settle", SETTLEMENTS.values(), ids=SETTLEMENTS)
+def test_a_forked_child_cannot_settle_what_its_parent_has(
+    store: kvsync.Store, settle: Callable[[kvsync.Task], object]
+) -> None:
+    """Nor ask for more time for it."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    task = jobs.reserve()
+    before = store.engine.read("select * from kvsync_item")
+    child = os.fork()
+    if child == 0:
+        try:
+            settle(task)
+        except kvsync.NotOwnedError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert store.engine.read("select * from kvsync_item") == before
+    task.ack()
+
+
 # --- one after the other -------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from kvsync.engine import Transaction
-from kvsync.errors import CorruptError, KvsyncError, StaleReceiptError
+from kvsync.errors import CorruptError, KvsyncError, NotOwnedError, StaleReceiptError
 from kvsync.primitives.arguments import Seconds, check_delay, check_positive
 from kvsync.primitives.items import DEAD, DELAYED, IN_HAND, READY, Items, Kept
 from kvsync.session import Session
@@ -69,6 +69,8 @@ class Task:
         self.key = kept.key
         self.error = kept.error
         """What went wrong at the last attempt, or None."""
+        self.is_done = False
+        """Whether it was acknowledged."""
         self._session = session
         self._items = items
         self._kept = kept
@@ -80,11 +82,13 @@ class Task:
     def ack(self) -> None:
         """It is done: take it away for good. In a transaction it goes when that commits.
 
-        Raises: StaleReceiptError if this hand-out is over.
+        Raises: StaleReceiptError if this hand-out is over; NotOwnedError, as do all others that
+        change something, in a forked child: the item is its parent's.
         """
+        self._check_owner()
         if not self._items.acknowledge(self.id, self.receipt):
             raise self._stale()
-        self._settled = True
+        self._settled = self.is_done = True
 
     def retry(self, delay: Seconds | None = None, error: Error | None = None) -> bool:
         """Put it back for another attempt `delay` seconds from now; returns whether there is one.
@@ -123,6 +127,7 @@ class Task:
         Raises: StaleReceiptError if this hand-out is over; ValueError unless above zero.
         """
         until = self._items.engine.boot() + check_positive("seconds", seconds)
+        self._check_owner()
         if not self._items.engine.write(
             f"update kvsync_item set until = :until where {IN_HAND} returning 1",
             {**self._here(), "until": until},
@@ -158,7 +163,7 @@ class Task:
             raise
 
     def _leave(self, error: BaseException | None) -> None:
-        if os.getpid() != self._pid:
+        if not self._is_ours():
             return  # a forked child that leaves the block: the item is its parent's
         if self._settled and not self.is_current():
             return
@@ -177,7 +182,7 @@ class Task:
         """Its loop was left unsettled, and nobody knows why: a failed attempt, at once followed by
         another. Does nothing if it is settled, or is somebody else's.
         """
-        if os.getpid() == self._pid and self.is_current():
+        if self._is_ours() and self.is_current():
             with suppress(StaleReceiptError):
                 self.retry(0, f"its loop was left, unsettled, at attempt {self.attempts}")
 
@@ -191,9 +196,17 @@ class Task:
         return {"queue": self._items.queue, "receipt": self.receipt, "id": self.id}
 
     def _settle(self, step: Callable[[Transaction], bool]) -> None:
+        self._check_owner()
         if not self._items.engine.transact(step):
             raise self._stale()
-        self._settled = True
+        self._settled, self.is_done = True, False
+
+    def _check_owner(self) -> None:
+        if not self._is_ours():
+            raise NotOwnedError(f"{self!r} is in the hand of the process that forked this one")
+
+    def _is_ours(self) -> bool:
+        return os.getpid() == self._pid
 
     def _again(self, error: str | None, seconds: float, transaction: Transaction) -> bool:
         if not seconds:
