@@ -1,10 +1,11 @@
 """Working off a queue until somebody asks to stop."""
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import kvsync
 from kvsync.testing import ManualClock
 from tests.processes import eventually, expect, in_thread, running
 from tests.queues import NAME, items, taken, tickets
+from tests.undone import undone
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def put_and_close(jobs: kvsync.Queue, *values: Any) -> None:
@@ -107,8 +111,28 @@ def test_a_handler_may_settle_by_itself(store: kvsync.Store) -> None:
     """Then nothing more is done."""
     jobs = store.queue(NAME)
     put_and_close(jobs, "a", "b")
-    jobs.work(lambda task: task.bury("no"))
+    assert jobs.work(lambda task: task.bury("no")) == 0
     assert [letter.error for letter in jobs.dead] == ["no", "no"]
+
+
+def test_what_was_acknowledged_is_done_whatever_came_after_it(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put_many("ab")
+    assert jobs.work(lambda task: [task.ack(), 1 / 0], timeout=0) == 2
+
+
+def test_what_was_acknowledged_in_vain_is_not_done(store: kvsync.Store) -> None:
+    """The transaction of its result was undone, and then it failed."""
+    jobs = store.queue(NAME, max_attempts=1)
+    jobs.put("a")
+
+    def handle(task: kvsync.Task) -> None:
+        with undone(store):
+            task.ack()
+        raise ValueError
+
+    assert jobs.work(handle, timeout=0) == 0
+    assert len(jobs.dead) == 1
 
 
 @pytest.mark.parametrize("bad", [None, 3, "handle"])
@@ -176,3 +200,75 @@ def test_a_second_signal_gives_back_what_is_in_hand(store: kvsync.Store) -> None
         os.kill(child.pid, signal.SIGINT)
         assert expect(pipe) == ("done", 0)
         assert [(each.item, each.attempts) for each in jobs.peek(9)] == [("a", 0)]
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """The signals that came to the program itself."""
+    heard: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: heard.append(n)) for number in SIGNALS}
+    yield heard
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_a_signal_that_comes_while_handlers_change_is_heard_once(
+    store: kvsync.Store,
+    heard: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    call: int,
+) -> None:
+    """By the work, which ends, or by the program; whose handlers are there again in any case."""
+    jobs, calls = store.queue(NAME), itertools.count(1)
+    before = [signal.getsignal(each) for each in SIGNALS]
+
+    def change(which: int, handler: Any) -> Any:
+        old = set_handler(which, handler)
+        if next(calls) == call:
+            signal.raise_signal(number)
+        return old
+
+    set_handler = signal.signal
+    monkeypatch.setattr(signal, "signal", change)
+    jobs.put("a")
+    done = jobs.work(lambda _: None, timeout=0)
+    monkeypatch.undo()
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+    assert next(calls) == 5
+    is_for_the_work = call == 2 or (call, number) == (1, signal.SIGTERM)
+    assert done == (0 if is_for_the_work else 1)
+    assert heard == ([] if is_for_the_work else [number])
+
+
+def test_what_the_program_ignores_stays_ignored(store: kvsync.Store) -> None:
+    """As SIGINT is in a program that a shell has started in the background."""
+    jobs, seen = store.queue(NAME), list[Any]()
+    put_and_close(jobs, "a")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert jobs.work(lambda _: seen.append(signal.getsignal(signal.SIGINT))) == 1
+        assert seen == [signal.getsignal(signal.SIGINT)] == [signal.SIG_IGN]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_third_signal_is_the_programs(
+    store: kvsync.Store, heard: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the item is being given back, and that is done all the same."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+
+    def undo(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        undo_really(*arguments)
+
+    undo_really = jobs._taking.undo
+    monkeypatch.setattr(jobs._taking, "undo", undo)
+    twice = [signal.SIGINT, signal.SIGTERM]
+    assert jobs.work(lambda _: [signal.raise_signal(number) for number in twice]) == 0
+    assert heard == [signal.SIGTERM]
+    assert [(each.item, each.attempts) for each in jobs.peek(9)] == [("a", 0)]

@@ -4,9 +4,9 @@ import logging
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from kvsync.errors import ShutDown, StaleReceiptError
 from kvsync.primitives.taking import Attempt
@@ -19,28 +19,50 @@ _log = logging.getLogger("kvsync")
 
 
 class _Ear:
-    """Hears the signals. The first one waits for the task in hand; `wants_end` tells of it."""
+    """Hears the signals. The first one waits for the task in hand; `wants_end` tells of it.
+
+    What the program ignores stays ignored. From the moment when `is_over` is set signals are the
+    program's again, whether they still come here first or not.
+    """
 
     def __init__(self) -> None:
         self.wants_end = False
-        self.is_busy = False
+        self.is_busy = True
+        self.is_over = False
+        self._before: dict[int, Any] = {}
 
-    def hear(self, _number: int, _frame: FrameType | None) -> None:
+    def listen(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._before = {n: old for n, old in handlers.items() if old not in (signal.SIG_IGN, None)}
+        for number in self._before:
+            signal.signal(number, self._hear)
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def goes_on(self) -> bool:
+        """Whether nobody has asked to stop; who asks from now on interrupts."""
+        self.is_busy = False
+        return not self.wants_end
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.is_over:
+            self._pass_on(number, frame)
+            return
         again, self.wants_end = self.wants_end, True
         if again or not self.is_busy:
             raise Stop
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.hear) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        handler = self._before[number]
+        if callable(handler):
+            handler(number, frame)
+        else:
+            signal.signal(number, handler)
+            signal.raise_signal(number)
 
 
 def work(
@@ -54,35 +76,38 @@ def work(
     ear, done = _Ear(), 0
     attempt = None
     try:
-        with ear.listening():
-            while not ear.wants_end:
-                ear.is_busy = False
-                attempt = begin()
-                done += _settle(reserve(attempt), ear, handler, name)
+        ear.listen()
+        while ear.goes_on():
+            attempt = begin()
+            task = reserve(attempt)
+            try:
+                _settle(task, ear, handler, name)
+            finally:
+                done += task.is_done
     except (ShutDown, queue.Empty):
         pass
     except Stop:
+        ear.is_over = True  # before anything is called, for a signal would be heard then
         if attempt is not None:
             undo(attempt)
+    finally:
+        ear.is_over = True
+        ear.restore()
     return done
 
 
-def _settle(task: Task, ear: _Ear, handler: Handler, name: str) -> bool:
-    """Whether it was done, and acknowledged."""
+def _settle(task: Task, ear: _Ear, handler: Handler, name: str) -> None:
     try:
         with task:
             ear.is_busy = True
-            return _handle(task, handler, name)
+            _handle(task, handler, name)
     except StaleReceiptError as late:
         _log.warning("queue %r: %s", name, late)
-        return False
 
 
-def _handle(task: Task, handler: Handler, name: str) -> bool:
+def _handle(task: Task, handler: Handler, name: str) -> None:
     try:
         handler(task)
     except Exception as error:
         _log.exception("queue %r: attempt %d of item %d failed", name, task.attempts, task.id)
         task.__exit__(type(error), error, error.__traceback__)
-        return False
-    return True

@@ -155,12 +155,13 @@ class _Answer:
 
     def __init__(self, task: kvsync.Task) -> None:
         self._sentence = f"item {task.id} is brought to its end; ask again to give it back"
-        self._before: dict[int, Any] = {number: signal.getsignal(number) for number in _STOP}
+        handlers: dict[int, Any] = {number: signal.getsignal(number) for number in _STOP}
+        self._before = {number: old for number, old in handlers.items() if callable(old)}
         self._waiting: list[int] | None = []
         self._has_answered = False
 
     def __enter__(self) -> "_Answer":
-        for number in _STOP:
+        for number in self._before:
             signal.signal(number, self._hear)
         return self
 
@@ -180,8 +181,8 @@ class _Answer:
             self._before[number](number, None)
 
     def __exit__(self, *_: object) -> None:
-        for number in _STOP:
-            signal.signal(number, self._before[number])
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
