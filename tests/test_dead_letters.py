@@ -103,6 +103,18 @@ def test_they_tell_whose_they_are(store: kvsync.Store) -> None:
     assert repr(store.queue(NAME).dead).startswith("<kvsync.DeadLetters of 'jobs' in ")
 
 
+def test_what_nobody_can_read_tells_so_once(store: kvsync.Store) -> None:
+    """Whether it died of that or of something else."""
+    jobs, pickled = store.queue(NAME), store.queue(NAME, codec="pickle")
+    pickled.put_many([{1}, {2}])
+    with pytest.raises(kvsync.DecodeError):
+        jobs.get_nowait()
+    pickled.reserve().bury("no host")
+    first, second = [str(letter.error) for letter in jobs.dead]
+    assert first.count("cannot read") == second.count("cannot read") == 1
+    assert second.startswith("no host\n")
+
+
 def test_very_many_are_redriven_and_purged(store: kvsync.Store) -> None:
     """Of which each transaction moves a part."""
     jobs = store.queue(NAME)

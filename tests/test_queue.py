@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync.primitives.items import Items
 from kvsync.testing import ManualClock
 from tests.lines import calling
 from tests.processes import expect, run_all, running
@@ -286,6 +287,41 @@ def test_peek_shows_what_is_due_in_its_place(path: Path) -> None:
             assert [each.item for each in jobs.peek(n)] == expected[:n]
         assert [each.due is None for each in jobs.peek(9)] == [True, True, True, False, False]
         assert jobs.get_many(9) == expected[:3]
+
+
+def test_peek_names_the_item_that_it_cannot_read(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("good")
+    store.queue(NAME, codec="pickle").put({1})
+    assert jobs.peek()[0].item == "good"
+    with pytest.raises(kvsync.DecodeError, match=r"^item 2 of 'jobs': cannot read"):
+        jobs.peek(2)
+
+
+def test_purge_leaves_what_was_put_after_the_call(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two of its commits, by others and by those who waited for room."""
+    jobs = store.queue(NAME, 1500)
+    jobs.put_many(range(1499))
+    jobs.put("late", delay=1000)
+
+    def purge_some(self: Items, *arguments: Any) -> int:
+        removed = purge(self, *arguments)
+        with calling(lambda: jobs.put("new", priority=9)) as call:
+            later.append(call)
+        return removed
+
+    later: list[Any] = []
+    purge = Items.purge
+    monkeypatch.setattr(Items, "purge", purge_some)
+    with waiting(lambda: jobs.put("asked"), store) as call:
+        assert jobs.purge() == 1500
+        assert call.result() == 1501
+    for each in later:
+        each.result()
+    assert jobs.qsize() == len(later) + 1
+    assert {each.item for each in jobs.peek(9)} == {"new", "asked"}
 
 
 def test_purge_removes_what_waits_and_nothing_else(store: kvsync.Store) -> None:
@@ -567,6 +603,25 @@ def test_rates_are_those_of_the_last_minutes(path: Path) -> None:
             jobs.put("one")
         clock.advance(60)
         assert jobs.stats().put_rate <= 0.1
+
+
+def test_an_idle_queue_has_no_rates(path: Path) -> None:
+    """And begins anew with what comes after the pause."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME)
+        jobs.put_many(range(600))
+        jobs.get_many(300)
+        clock.advance(100)
+        assert (jobs.stats().put_rate, jobs.stats().done_rate) == (6.0, 3.0)
+        clock.advance(20)
+        assert (jobs.stats().put_rate, jobs.stats().done_rate) == (0.0, 0.0)
+        clock.advance(5000)
+        jobs.put("a")
+        clock.advance(10)
+        jobs.put("b")
+        jobs.get()
+        assert (jobs.stats().put_rate, jobs.stats().done_rate) == (0.1, 0.1)
 
 
 def test_who_waits_counts_before_anything_was_put(store: kvsync.Store) -> None:

@@ -107,7 +107,8 @@ class DeadLetters:
         try:
             item = decode(self._codec, kept.value)
         except DecodeError as problem:
-            error = "\n".join(filter(None, (error, str(problem))))
+            if str(problem) not in (error or ""):
+                error = "\n".join(filter(None, (error, str(problem))))
         return DeadLetter(
             kept.id,
             item,

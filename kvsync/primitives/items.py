@@ -65,6 +65,9 @@ OPEN, CLOSING, CLOSED = range(3)
 _MARK_EVERY = 60.0
 """Seconds between two marks, from which the rates are reckoned."""
 
+LATELY = 2 * _MARK_EVERY
+"""Seconds of which the rates tell, at most. Who was idle for so long begins anew."""
+
 _CHUNK = 500
 """Items moved in one transaction, at most, where time makes many ready at once."""
 
@@ -148,6 +151,12 @@ _SPAN = """
 _REMOVE = """
     delete from kvsync_item
     where queue = :queue and state = :state and (place, id) <= (:place, :id)
+"""
+_PURGE = """
+    delete from kvsync_item where queue = :queue and (state, place, id) in (
+        select state, place, id from kvsync_item
+        where queue = :queue and state between 0 and 1 and id <= :last limit :count)
+    returning 1
 """
 _HANDED_OUT = """
     update kvsync_queue set size = size - :count, receipts = receipts + :span
@@ -316,7 +325,11 @@ class Items:
 
     def _mark(self, transaction: Transaction, mark: float) -> None:
         """Every minute in which something happens, note how much had happened before."""
-        if not 0 <= transaction.now - mark < _MARK_EVERY:
+        since = transaction.now - mark
+        if 0 <= since < _MARK_EVERY:
+            return
+        # After a pause both marks are new: what was before it is not of the last minutes.
+        for _ in range(1 if 0 <= since < LATELY else 2):
             transaction.execute(
                 "update kvsync_queue set older = mark, older_last = mark_last,"
                 f" older_done = mark_done, mark = :now, mark_last = last, mark_done = {_DONE}"
@@ -679,20 +692,16 @@ class Items:
             {"ticket": ticket},
         )
 
-    def purge(self, transaction: Transaction, count: int) -> int:
-        """Remove up to that many items that wait, of one state; returns how many."""
-        for state in (READY, DELAYED):
-            here = {"queue": self.queue, "state": state}
-            if rows := transaction.execute(_SPAN, {**here, "count": count}):
-                place, number = rows[-1]
-                transaction.execute(_REMOVE, {**here, "place": place, "id": number})
-                transaction.execute(
-                    "update kvsync_queue set size = size - :count, purged = purged + :count"
-                    " where name = :queue",
-                    {**self._here, "count": len(rows)},
-                )
-                return len(rows)
-        return 0
+    def purge(self, transaction: Transaction, count: int, last: int) -> int:
+        """Remove up to that many items that wait, with ids up to `last`; returns how many."""
+        here = {**self._here, "count": count, "last": last}
+        removed = len(transaction.execute(_PURGE, here))
+        transaction.execute(
+            "update kvsync_queue set size = size - :removed, purged = purged + :removed"
+            " where name = :queue",
+            {**self._here, "removed": removed},
+        )
+        return removed
 
     def _ripen(self, transaction: Transaction) -> None:
         """What is due becomes ready: in turns, if it is very much."""

@@ -8,7 +8,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from kvsync.codec import Codec, decode, encode, find
+from kvsync.codec import Codec, Stored, decode, encode, find
 from kvsync.engine import Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import DecodeError, ShutDown
@@ -27,6 +27,7 @@ from kvsync.primitives.items import (
     CLOSED,
     CLOSING,
     JOIN,
+    LATELY,
     OPEN,
     Draft,
     Items,
@@ -61,7 +62,8 @@ _PEEK = f"""
 """
 _STATS = """
     select coalesce(maxsize, :maxsize), coalesce(shut, 0), coalesce(size, 0), coalesce(older, :now),
-        coalesce(last - older_last, 0), coalesce(last - size - purged - older_done, 0),
+        case when mark > :lately then last - older_last else 0 end,
+        case when mark > :lately then last - size - purged - older_done else 0 end,
         (select count(*) from kvsync_item
             where queue = :queue and state = 1 and place > :now) as delayed,
         (select count(*) from kvsync_item where queue = :queue and state = -1) as taken,
@@ -96,7 +98,10 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class QueueStats:
-    """A queue at one moment. Rates are items per second, over the last minute or two."""
+    """A queue at one moment. Rates are items per second, over the last minute or two.
+
+    They are 0 if nothing was put or taken for two minutes.
+    """
 
     name: str
     maxsize: int
@@ -367,7 +372,7 @@ class Queue(Primitive):
         *,
         visibility: Seconds | Unset | None = UNSET,
     ) -> int:
-        """Call `handler(task)` for one item after the other; returns how many were done.
+        """Call `handler(task)` for one item after the other; returns how many were acknowledged.
 
         It goes on until none comes for `timeout` seconds, until the queue is shut down and empty,
         or until SIGTERM or SIGINT: the first one ends the waiting, or lets the handler come to its
@@ -375,7 +380,8 @@ class Queue(Primitive):
         What the handler raises counts as a failed attempt, and is logged. What is no Exception ends
         the work too; KeyboardInterrupt, SystemExit and GeneratorExit give the item back uncounted.
 
-        Signals are heard where Python hears them: in the main thread of the program.
+        Signals are heard where Python hears them, in the main thread of the program, and only those
+        that the program does not ignore.
 
         Raises: TypeError, before it takes anything, for a handler that cannot be called.
         """
@@ -508,32 +514,45 @@ class Queue(Primitive):
         return DeadLetters(self._items, self._codec)
 
     def peek(self, n: int = 1) -> list[Item]:
-        """The first `n` items that wait, those that are delayed at the end; takes none."""
+        """The first `n` items that wait, those that are delayed at the end; takes none.
+
+        Raises: DecodeError, which names the item that the codec cannot read.
+        """
         here = {"queue": self._name, "count": check_whole("n", n), "now": self._engine.now()}
         return [
-            Item(number, decode(self._codec, value), *rest)
+            Item(number, self._readable(number, value), *rest)
             for number, value, *rest in self._engine.read(_PEEK, here)
         ]
+
+    def _readable(self, number: int, value: Stored) -> Any:
+        try:
+            return decode(self._codec, value)
+        except DecodeError as error:
+            raise DecodeError(f"item {number} of {self._name!r}: {error}") from error
 
     def purge(self) -> int:
         """Remove all items that wait, delayed ones included, for good; returns how many.
 
-        It does so a thousand at a time, so that others can write in between.
+        It does so a thousand at a time, so that others can write in between. What they put after
+        the call stays.
         """
         removed = 0
-        while chunk := self._engine.transact(self._purge_some, bulk=True):
-            removed += chunk
+        for (last,) in self._engine.read(
+            "select last from kvsync_queue where name = :queue", {"queue": self._name}
+        ):
+            while chunk := self._engine.transact(partial(self._purge_some, last), bulk=True):
+                removed += chunk
         return removed
 
-    def _purge_some(self, transaction: Transaction) -> int:
-        removed = self._items.purge(transaction, _CHUNK)
+    def _purge_some(self, last: int, transaction: Transaction) -> int:
+        removed = self._items.purge(transaction, _CHUNK, last)
         self._items.serve(transaction)
         return removed
 
     def stats(self) -> QueueStats:
         """How it stands. Blocks no writer."""
         now = self._engine.now()
-        here = {"queue": self._name, "maxsize": self._maxsize, "now": now}
+        here = {"queue": self._name, "maxsize": self._maxsize, "now": now, "lately": now - LATELY}
         (
             (
                 maxsize,
