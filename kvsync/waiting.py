@@ -93,6 +93,7 @@ class Wish:
     units: int = 0  # none: it waits to be told, not for units
     capacity: int = 0
     lease: float | None = None
+    claims: bool = False  # what it is given: then a ring that it was is enough to try
 
     def patience(self, boot: float) -> float | None:
         """Seconds for which, from now on, a call may wait for SQLite's write lock."""
@@ -267,7 +268,7 @@ class Wait:
             time.sleep(min(seconds, _NAP))
             return True
         rings, gone = self._doorbell.wait(self._watches.values(), seconds)
-        self._served = SERVED in rings and self._wish.units > 0
+        self._served = SERVED in rings and self._wish.claims
         for session, watch in list(self._watches.items()):
             if watch in gone:
                 # It is dying, or has closed its descriptors: a watch would wake us at once again.
@@ -303,3 +304,10 @@ def ring(
     """Once committed, wake who listens there."""
     if doorbell is not None:
         transaction.after_commit(partial(engine.doorbells.ring, doorbell, ring))
+
+
+def ring_served(engine: Engine, served: str | None, behind: str | None) -> None:
+    """Once committed, wake who was served, and who stands behind it: it has another to watch."""
+    for doorbell, what in ((served, SERVED), (behind, LOOK)):
+        if doorbell is not None:
+            engine.after_commit(partial(engine.doorbells.ring, doorbell, what))

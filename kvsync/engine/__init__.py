@@ -60,6 +60,9 @@ class Engine(Protocol):
     def boot(self) -> float:
         """Seconds on a clock that never jumps: for waits and leases."""
 
+    def after_commit(self, call: Callable[[], object]) -> None:
+        """Call it now, or, inside a transaction, as `Transaction.after_commit` does."""
+
     @property
     def doorbells(self) -> "Doorbells":
         """How the processes that use this database wake each other."""

@@ -252,6 +252,13 @@ class SqliteEngine:
                 schema.check(self._versions, writing=True)
         return self._pool.place()
 
+    def after_commit(self, call: Callable[[], object]) -> None:
+        joined = self.open_transaction(self._pool.place())
+        if joined is None:
+            call()
+        else:
+            joined.after_commit(call)
+
     # --- waiting ------------------------------------------------------------------------------
 
     def wait(

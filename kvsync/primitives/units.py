@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import Any
 
 from kvsync.engine import Row, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbell
+from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
 from kvsync.leftovers import may_succeed_later
 from kvsync.primitives.grants import (
@@ -30,7 +30,7 @@ from kvsync.primitives.grants import (
     waiters,
 )
 from kvsync.session import GATE_PATIENCE, Session, patience_of
-from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter
+from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, ring_served
 
 _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for: `release` tries that
@@ -103,7 +103,9 @@ class Units:
 
     def _wish(self, kind: str, deadline: float | None, units: int, lease: float | None) -> Wish:
         attempt, capacity = self.session.next_attempt(), self.capacity
-        return Wish(self.space, self.name, kind, attempt, deadline, units, capacity, lease)
+        return Wish(
+            self.space, self.name, kind, attempt, deadline, units, capacity, lease, claims=True
+        )
 
     def _take(self, wish: Wish) -> Grant | None:
         """At once, or not at all."""
@@ -360,9 +362,7 @@ class Units:
         row = {**mine, "boot": boot, "since": self._engine.now()}
         rows = self._engine.write(HAND_OVER, row, patience=patience, sure=True, urgent=True)
         for next, behind in rows:
-            for doorbell, ring in ((next, SERVED), (behind, LOOK)):
-                if doorbell is not None:
-                    self._engine.doorbells.ring(doorbell, ring)
+            ring_served(self._engine, next, behind)
         return [(None,) for _ in rows]
 
     def _drop(self, mine: dict[str, Any], _boot: float, patience: float | None) -> list[Row]:

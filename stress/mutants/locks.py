@@ -71,7 +71,7 @@ def lost_lease_extended() -> None:
 @caught_by("lease")
 def lease_without_end() -> None:
     """A lease does not end."""
-    edit(Units._wish, "units, capacity, lease)", "units, capacity, None)")
+    edit(Units._wish, "units, capacity, lease,", "units, capacity, None,")
 
 
 @caught_by("interrupts")
