@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import kvsync
+from kvsync.engine.doorbell import LOOK, Doorbells
 from kvsync.testing import ManualClock
 
 
@@ -49,6 +50,20 @@ def timed_store(path: Path, clock: ManualClock) -> Iterator[kvsync.Store]:
     with kvsync.open(path, clock=clock) as store:
         yield store
         assert store.check().damage == ()
+
+
+@pytest.fixture
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """All rings of this process: whom, and what."""
+    heard: list[tuple[str, bytes]] = []
+    ring = Doorbells.ring
+
+    def listen(self: Doorbells, name: str, what: bytes = LOOK) -> None:
+        heard.append((name, what))
+        ring(self, name, what)
+
+    monkeypatch.setattr(Doorbells, "ring", listen)
+    return heard
 
 
 @pytest.fixture

@@ -62,3 +62,9 @@ def queued(function: Callable[[], Any], line: Any) -> Iterator[Call]:
         eventually(lambda: set(line.stats().waiters) - before or call.is_over)
         assert not call.is_over, f"it did not wait: {call.result()}"
         yield call
+
+
+def doorbells(store: Any) -> list[str]:
+    """Those of the line, the next one's first."""
+    rows = store.engine.read("select doorbell from kvsync_ticket order by id")
+    return [doorbell for (doorbell,) in rows]

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import kvsync
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbells
+from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.primitives.units import Units
 from kvsync.session import EPOCH
 from kvsync.testing import ManualClock
-from tests.lines import queued
+from tests.lines import doorbells, queued
 from tests.processes import eventually
 
 NAME = "job"
@@ -24,26 +24,6 @@ HOUR = 3600.0
 def store(timed_store: kvsync.Store) -> kvsync.Store:
     """One whose time moves when the test says so."""
     return timed_store
-
-
-@pytest.fixture
-def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """All rings of this process: whom, and what."""
-    heard: list[tuple[str, bytes]] = []
-    ring = Doorbells.ring
-
-    def listen(self: Doorbells, name: str, what: bytes = LOOK) -> None:
-        heard.append((name, what))
-        ring(self, name, what)
-
-    monkeypatch.setattr(Doorbells, "ring", listen)
-    return heard
-
-
-def doorbells(store: kvsync.Store) -> list[str]:
-    """Those of the line, the next one's first."""
-    rows = store.engine.read("select doorbell from kvsync_ticket order by id")
-    return [doorbell for (doorbell,) in rows]
 
 
 @pytest.mark.parametrize("held", [0.0, 0.0005, 1000.0])

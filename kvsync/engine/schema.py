@@ -224,13 +224,26 @@ create unique index kvsync_item_key on kvsync_item (queue, key)
     where key is not null and state between 0 and 1;
 
 -- What is done most is one statement each, for the queue's row counts along: to insert into the
--- first puts an item, into the second hands one out under `receipt`, into the third takes it away.
+-- first puts an item, or gives it to a `ticket` under `receipt`, into the second hands one out,
+-- into the third takes it away. What was given is claimed by an insert into the last, for a while,
+-- or by a delete from it, for good.
 create view kvsync_item_in as
-    select queue, place, id, priority, value, since from kvsync_item;
-create trigger kvsync_item_put instead of insert on kvsync_item_in begin
+    select queue, id, priority, value, since, place as receipt, ticket, session, attempt, claim_by,
+        null as doorbell, null as behind
+    from kvsync_item;
+create trigger kvsync_item_put instead of insert on kvsync_item_in when new.ticket is null begin
     insert into kvsync_item (queue, state, place, id, priority, value, since, attempts)
-    values (new.queue, 0, new.place, new.id, new.priority, new.value, new.since, 0);
+    values (new.queue, 0, -new.priority, new.id, new.priority, new.value, new.since, 0);
     update kvsync_queue set last = new.id, size = size + 1 where name = new.queue;
+end;
+create trigger kvsync_item_give instead of insert on kvsync_item_in when new.ticket is not null
+begin
+    insert into kvsync_item (queue, state, place, id, priority, value, since, attempts, session,
+        attempt, ticket, taken, claim_by)
+    values (new.queue, -1, new.receipt, new.id, new.priority, new.value, new.since, 0, new.session,
+        new.attempt, new.ticket, new.since, new.claim_by);
+    update kvsync_queue set last = new.id, receipts = new.receipt where name = new.queue;
+    update kvsync_ticket set state = 'granted', token = new.receipt where id = new.ticket;
 end;
 create view kvsync_item_out as
     select queue, place, id, priority, value, key, since, attempts, error, session, attempt,
@@ -249,6 +262,24 @@ create trigger kvsync_item_get instead of insert on kvsync_item_got begin
     delete from kvsync_item
     where queue = new.queue and state = 0 and place = new.place and id = new.id;
     update kvsync_queue set size = size - 1, got = got + 1 where name = new.queue;
+end;
+create view kvsync_item_given as
+    select queue, place, item.id, priority, value, key, item.since, attempts, error, max_attempts,
+        until, line.id as ticket
+    from kvsync_ticket as line join kvsync_item as item
+    on queue = name and item.state = -1 and place = line.token and ticket = line.id
+    where space = 'queue' and claim_by is not null;
+create trigger kvsync_item_claim instead of insert on kvsync_item_given begin
+    update kvsync_item set claim_by = null, ticket = null, attempts = new.attempts,
+        max_attempts = new.max_attempts, until = new.until
+    where queue = new.queue and state = -1 and place = new.place and id = new.id;
+    delete from kvsync_ticket where id = new.ticket;
+end;
+create trigger kvsync_item_claim_for_good instead of delete on kvsync_item_given begin
+    delete from kvsync_item
+    where queue = old.queue and state = -1 and place = old.place and id = old.id;
+    update kvsync_queue set got = got + 1 where name = old.queue;
+    delete from kvsync_ticket where id = old.ticket;
 end;
 """
 

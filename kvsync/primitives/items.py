@@ -18,8 +18,9 @@
                      The first that is ready so lies beside what is in hand, mostly on one page of
                      the file, and a commit costs by the page.
 
-What is done most, putting and taking a single item while there is nothing else to see to, is one
-statement each: an insert into a view, whose trigger changes the item and the queue's row.
+What is done most is one statement each, while there is nothing else to see to: putting a single
+item, which gives it to the first who waits for one; taking it; and claiming what was given. It
+changes a view, whose trigger changes the item, the queue's row and the ticket.
 
 Three lines of tickets, each in the order of asking: who wants an item ("queue"), who wants to put
 one ("queue-put"), who waits until all is done ("queue-join").
@@ -42,12 +43,13 @@ from typing import NamedTuple
 
 from kvsync.codec import Stored
 from kvsync.engine import Engine, Params, Row, Transaction
+from kvsync.engine.doorbell import SERVED as WAS_SERVED
 from kvsync.engine.process import this_process
 from kvsync.errors import LimitError, ShutDown
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND
-from kvsync.waiting import HOLDERS, ring
+from kvsync.waiting import HOLDERS, ring, ring_served
 
 TAKEN, READY, DELAYED, ASKING, DEAD = range(-1, 4)
 GET, PUT, JOIN = "queue", "queue-put", "queue-join"
@@ -102,16 +104,29 @@ _PUT = """
     values (:queue, :state, :place, :id, :priority, :value, :key, :since, 0)
 """
 _PUT_ONE = """
-    insert into kvsync_item_in (queue, place, id, priority, value, since)
-    select :queue, -:priority, last + 1, :priority, :value, :now
-    from kvsync_queue where name = :queue and shut = 0 and maxsize = :maxsize
-    and (maxsize = 0 or size < maxsize) and mark <= :now and mark > :now - :mark_every
-    and not exists (select 1 from kvsync_item where queue = :queue and state = 2)
-    and not exists (select 1 from kvsync_ticket where space = 'queue' and name = :queue)
-    returning id
+    insert into kvsync_item_in (queue, id, priority, value, since, receipt, ticket, session,
+        attempt, claim_by, doorbell, behind)
+    select :queue, last + 1, :priority, :value, :now, receipts + 1, next.id, next.session,
+        next.attempt, :claim_by, next.doorbell, behind.doorbell
+    from kvsync_queue
+        left join kvsync_ticket as next on next.id = (
+            select min(id) from kvsync_ticket
+            where space = 'queue' and name = :queue and state = 'waiting')
+        left join kvsync_ticket as behind on behind.id = (
+            select min(id) from kvsync_ticket
+            where space = 'queue' and name = :queue and state = 'waiting' and id > next.id)
+    where kvsync_queue.name = :queue and shut = 0 and maxsize = :maxsize
+    and (maxsize = 0 or (size < maxsize
+        and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
+    and mark <= :now and mark > :now - :mark_every
+    and (next.deadline is null or next.deadline > :boot)
+    and (behind.deadline is null or behind.deadline > :boot)
+    returning id, doorbell, behind as doorbell
 """
-"""An item without delay and key, if there is room and nobody waits, neither for room nor for it;
-where it puts nothing, `Items.put` does the rest."""
+"""An item without delay and key, if there is room and nobody waits for room. It is given to the
+head of the line, if there is one, for then no other item is ready. Says whom to ring: who was given
+it, and the one behind, who has another to watch now. Where it puts nothing, `Items.put` does the
+rest."""
 
 _FIRST_ONE = """
     from kvsync_queue, (
@@ -183,6 +198,18 @@ _ACKNOWLEDGE_IF_NOBODY_JOINS = f"""
         and not exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)
     returning 1
 """
+_CLAIM = f"""
+    insert into kvsync_item_given (queue, {_COLUMNS}, max_attempts, until, ticket)
+    select queue, place, id, priority, value, key, since, attempts + 1, error, :max_attempts,
+        :until, ticket
+    from kvsync_item_given where queue = :queue and ticket = :ticket returning {_COLUMNS}
+"""
+_CLAIM_FOR_GOOD = f"""
+    delete from kvsync_item_given where queue = :queue and ticket = :ticket returning {_COLUMNS}
+"""
+"""What was given to a ticket, by its owner; the ticket goes. (The first is no update, for of a view
+that is updated SQLite 3.40 returns whole numbers as integers.)"""
+
 _MOVE = """
     update kvsync_item set state = :state, place = :at, attempts = :attempts,
         error = coalesce(:error, error), session = null, attempt = null, ticket = null,
@@ -364,13 +391,19 @@ class Items:
         """A commit of its own: its id, or nothing if there is more to it than that."""
         if draft.due is not None or draft.key is not None:
             return []
+        boot = self.engine.boot()
         row = {
             **self._first(self.engine.now()),
             "maxsize": maxsize,
             "priority": draft.priority,
             "value": draft.value,
+            "boot": boot,
+            "claim_by": boot + CLAIM_TIME,
         }
-        return [number for (number,) in self.engine.write(_PUT_ONE, row)]
+        rows = self.engine.write(_PUT_ONE, row)
+        for _, next, behind in rows:
+            ring_served(self.engine, next, behind)
+        return [row[0] for row in rows]
 
     def _put(self, transaction: Transaction, draft: Draft, number: int) -> None:
         value, priority, key, due = draft
@@ -529,31 +562,28 @@ class Items:
 
         None if it has passed on. The ticket goes, or waits again in its old place.
         """
-        given = {**self._here, "ticket": ticket, **(hand._asdict() if hand else {})}
-        where = (
-            "where queue = :queue and state = -1 and ticket = :ticket and claim_by is not null"
-            " and place = (select token from kvsync_ticket where id = :ticket)"
-        )
         if hand is None:
-            rows = transaction.execute(
-                f"delete from kvsync_item {where} returning {_COLUMNS}", given
-            )
+            rows = transaction.execute(_CLAIM_FOR_GOOD, self._given(ticket))
         else:
-            rows = transaction.execute(
-                "update kvsync_item set claim_by = null, ticket = null, attempts = attempts + 1,"
-                f" until = :until, max_attempts = :max_attempts {where} returning {_COLUMNS}",
-                given,
-            )
+            rows = transaction.execute(_CLAIM, {**self._given(ticket), **hand._asdict()})
         if not rows:
             self._return(transaction, ticket)
             return None
-        transaction.execute("delete from kvsync_ticket where id = :ticket", {"ticket": ticket})
-        if hand is None:
-            transaction.execute(
-                "update kvsync_queue set got = got + 1 where name = :queue",
-                self._here,
-            )
         return Kept._make(rows[0])
+
+    def claim_one(self, ticket: int, hand: Hand) -> list[Kept]:
+        """A commit of its own: what was given to that ticket, if it has not passed on."""
+        row = {**self._given(ticket), **hand._asdict()}
+        rows = self.engine.write(_CLAIM, row, sure=True, urgent=True)
+        return list(map(Kept._make, rows))
+
+    def claim_one_for_good(self, ticket: int, row: list[Row]) -> list[Kept]:
+        """The same for good. It is in `row` if and only if that is committed: see `take_one`."""
+        rows = self.engine.write(_CLAIM_FOR_GOOD, self._given(ticket), urgent=True, into=row)
+        return list(map(Kept._make, rows))
+
+    def _given(self, ticket: int) -> dict[str, object]:
+        return {"queue": self.queue, "ticket": ticket}
 
     def _return(self, transaction: Transaction, ticket: int) -> None:
         if transaction.execute(
@@ -781,7 +811,7 @@ class Items:
                 ring(self.engine, transaction, doorbell)  # it has others to watch now
                 return
             self._give(transaction, first[0], ticket, session, attempt)
-            ring(self.engine, transaction, doorbell)
+            ring(self.engine, transaction, doorbell, WAS_SERVED)
 
     def _give(
         self, transaction: Transaction, first: Row, ticket: int, session: int, attempt: int

@@ -50,8 +50,12 @@ class Attempt:
         """What is ready, and nobody waits for. Raises: ShutDown, DecodeError."""
         raise NotImplementedError
 
+    def claim_one(self, ticket: int) -> list[Kept]:
+        """What was given to that ticket, if one statement is enough. Raises: DecodeError."""
+        raise NotImplementedError
+
     def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
-        """What was given to that ticket, and some more; nothing if it has passed on."""
+        """The same, and some more; nothing if it has passed on."""
         raise NotImplementedError
 
     def undo(self, patience: float | None) -> None:
@@ -134,6 +138,11 @@ class Reserving(Attempt):
     def take(self, transaction: Transaction) -> list[Kept]:
         return self._read(self.items.hand_out(transaction, self.count, self._hand()))
 
+    def claim_one(self, ticket: int) -> list[Kept]:
+        if self.count > 1:
+            return []
+        return self._read(self.items.claim_one(ticket, self._hand()))
+
     def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
         hand = self._hand()
         first = self.items.claim(transaction, ticket, hand)
@@ -161,6 +170,13 @@ class Getting(Attempt):
 
     def take(self, transaction: Transaction) -> list[Kept]:
         return self._note(transaction, self.items.take(transaction, self.count))
+
+    def claim_one(self, ticket: int) -> list[Kept]:
+        if self.count > 1:
+            return []
+        row: list[Row] = []
+        self._taken.append(_Taken(self.items, None, row))
+        return self._read(self.items.claim_one_for_good(ticket, row))
 
     def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
         first = self.items.claim(transaction, ticket, None)
@@ -277,7 +293,7 @@ class Taking:
         if timeout == 0:
             return self._engine.transact(partial(self._try, attempt))
         self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
-        wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline)
+        wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline, claims=True)
         with self._session.doorbell() as doorbell:
             return self._queue(attempt, wish, doorbell)
 
@@ -302,7 +318,9 @@ class Taking:
                 return found
             with Wait(self._session, wish, ticket, doorbell) as wait:
                 while (state := wait.until_served()) == GRANTED:
-                    if found := self._engine.transact(partial(attempt.claim, ticket)):
+                    if found := attempt.claim_one(ticket) or self._engine.transact(
+                        partial(attempt.claim, ticket), urgent=True
+                    ):
                         return found
             patience = wish.patience(self._engine.boot())
             if state == WAITING:

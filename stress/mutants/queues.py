@@ -70,7 +70,7 @@ def attempts_not_counted() -> None:
     edit_text(items, "_HAND_OUT", "attempts = attempts + 1", "attempts = attempts")
     edit_text(items, "_HAND_OUT_ONE", "attempts + 1, error", "attempts, error")
     edit(items._handed_out, "attempts + 1", "attempts")
-    edit(Items.claim, "attempts = attempts + 1", "attempts = attempts")
+    edit_text(items, "_CLAIM", "attempts + 1, error", "attempts, error")
 
 
 @caught_by("queue_failures")

@@ -1,0 +1,229 @@
+"""How an item comes to one who waits for it: by which way, by which ring, and to whom."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+import kvsync
+from kvsync.engine.doorbell import LOOK, SERVED
+from kvsync.primitives.items import ASKING, DEAD, DELAYED, READY, TAKEN, Draft, Items
+from tests.lines import doorbells
+from tests.processes import eventually
+from tests.queues import NAME, tickets, waiting
+
+HOUR = 3600.0
+
+TAKES: dict[str, Callable[[kvsync.Queue], Any]] = {
+    "get": kvsync.Queue.get,
+    "reserve": lambda jobs: jobs.reserve().item,
+}
+takes = pytest.mark.parametrize("take", TAKES.values(), ids=TAKES)
+
+
+@pytest.fixture
+def store(timed_store: kvsync.Store) -> kvsync.Store:
+    """One whose time moves when the test says so."""
+    return timed_store
+
+
+@dataclass
+class Row:
+    """The row of `kvsync_queue`; its `size` is what its items make it."""
+
+    maxsize: int
+    shut: int
+    mark: float  # seconds ago
+
+
+@dataclass
+class Ticket:
+    """A row of `kvsync_ticket`, in the line of those who want an item."""
+
+    state: str
+    deadline: float | None
+    session: int
+    has_doorbell: bool
+
+
+_OURS, _GONE = 1, 99
+_DRAFTS = st.builds(Draft, value=st.just('"new"'), priority=st.sampled_from([0.0, 7.0, -7.0]))
+_QUEUES = st.builds(
+    Row,
+    maxsize=st.sampled_from([0, 0, 2]),
+    shut=st.sampled_from([0] * 8 + [1, 2]),
+    mark=st.sampled_from([0.0, 0.0, 30.0, 59.0, 60.0, 600.0, -1.0]),
+)
+_ITEMS = st.lists(
+    st.tuples(st.sampled_from([READY, DELAYED, ASKING, TAKEN, DEAD]), st.sampled_from([0.0, 7.0])),
+    max_size=4,
+)
+_LINE = st.lists(
+    st.builds(
+        Ticket,
+        state=st.sampled_from(["waiting"] * 4 + ["granted", "passed"]),
+        deadline=st.sampled_from([None, None, None, HOUR, 0.0, -HOUR]),
+        session=st.sampled_from([_OURS, _OURS, _GONE]),
+        has_doorbell=st.sampled_from([True, True, False]),
+    ),
+    max_size=4,
+)
+
+
+class Moment:
+    """A queue and its line at one moment, as a commit leaves them; it can be had again."""
+
+    def __init__(
+        self,
+        store: kvsync.Store,
+        queue: Row,
+        items: list[tuple[int, float]],
+        line: list[Ticket],
+    ) -> None:
+        if any(ticket.state == "waiting" for ticket in line):
+            items = [(state, priority) for state, priority in items if state != READY]
+        self._engine, self._queue, self._items, self._line = store.engine, queue, items, line
+
+    def again(self) -> None:
+        for table in ("queue", "item", "ticket"):
+            self._engine.write(f"delete from kvsync_{table}")
+        now, counted = self._engine.now(), [state in (READY, DELAYED) for state, _ in self._items]
+        self._engine.write(
+            "insert into kvsync_queue (name, maxsize, shut, last, size, got, purged, receipts,"
+            " mark, mark_last, mark_done, older, older_last, older_done) values ('jobs', :maxsize,"
+            " :shut, 50, :size, 3, 4, 70, :mark, 5, 6, 0, 7, 8)",
+            {**vars(self._queue), "size": sum(counted), "mark": now - self._queue.mark},
+        )
+        for id, (state, priority) in enumerate(self._items, 1):
+            places = {READY: -priority, DELAYED: now - 1 + id, ASKING: 1000, TAKEN: 50 + id}
+            self._engine.write(
+                "insert into kvsync_item (queue, state, place, id, priority, value, since,"
+                " attempts) values ('jobs', :state, :place, :id, :priority, '1', 1.0, 2)",
+                {"state": state, "place": places.get(state, 1.0), "id": id, "priority": priority},
+            )
+        for id, ticket in enumerate(self._line, 1):
+            self._engine.write(
+                "insert into kvsync_ticket (id, space, name, kind, units, capacity, session,"
+                " attempt, thread, doorbell, since, deadline, state, token) values (:id, 'queue',"
+                " 'jobs', 'get', 0, 0, :session, :id, 'one', :doorbell, 1.0, :boot + :deadline,"
+                " :state, case when :state = 'granted' then 60 end)",
+                {
+                    **vars(ticket),
+                    "id": id,
+                    "boot": self._engine.boot(),
+                    "doorbell": f"bell {id}" if ticket.has_doorbell else None,
+                },
+            )
+
+    def found(self) -> list[Any]:
+        tables = ("kvsync_queue", "kvsync_item", "kvsync_ticket")
+        return [self._engine.read(f"select * from {each} order by 1, 2, 3, 4") for each in tables]
+
+
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(draft=_DRAFTS, queue=_QUEUES, items=_ITEMS, line=_LINE)
+def test_putting_in_one_statement_is_what_putting_and_giving_come_to(
+    store: kvsync.Store,
+    rings: list[tuple[str, bytes]],
+    draft: Draft,
+    queue: Row,
+    items: list[tuple[int, float]],
+    line: list[Ticket],
+) -> None:
+    """Or it does nothing at all."""
+    assert store.session.id == _OURS
+    jobs = Items(store.engine, NAME)
+    moment = Moment(store, queue, items, line)
+    moment.again()
+    before = moment.found()
+    rings.clear()
+    put = jobs.put_one(draft, queue.maxsize)
+    after, rung = moment.found(), rings[:]
+    event(f"put: {bool(put)}, given: {before[2] != after[2]}")
+    if not put:
+        assert after == before
+        assert rung == []
+        return
+    moment.again()
+    rings.clear()
+    again = store.engine.transact(partial(jobs.put, drafts=[draft], maxsize=queue.maxsize))
+    assert (again, moment.found(), rings) == (put, after, rung)
+
+
+@takes
+def test_an_item_that_is_waited_for_is_given_in_one_statement_and_claimed_in_one(
+    store: kvsync.Store, take: Callable[[kvsync.Queue], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("first")
+    jobs.get()
+    with ExitStack() as stack:
+        calls = [stack.enter_context(waiting(lambda: take(jobs), store)) for _ in range(2)]
+        monkeypatch.setattr(Items, "put", None)
+        monkeypatch.setattr(Items, "claim", None)
+        for item, call in zip("ab", calls, strict=True):
+            jobs.put(item)
+            assert call.result() == item
+        assert tickets(store) == []
+
+
+def test_what_is_claimed_is_as_if_it_had_been_taken_at_once(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a", priority=7)
+    at_once = jobs.reserve()
+    with waiting(jobs.reserve, store) as call:
+        jobs.put("a", priority=7)
+        claimed = call.result()
+    for task in (at_once, claimed):
+        assert repr((task.item, task.priority, task.attempts)) == "('a', 7.0, 1)"
+        assert task.enqueued_at == store.engine.now()
+        task.ack()
+    assert jobs.unfinished_tasks == 0
+
+
+@takes
+def test_who_is_told_that_it_was_given_an_item_and_was_not_goes_on_waiting(
+    store: kvsync.Store, take: Callable[[kvsync.Queue], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims: list[Any] = []
+    claim = Items.claim
+
+    def noted(self: Items, *arguments: Any) -> Any:
+        claims.append(claim(self, *arguments))
+        return claims[-1]
+
+    jobs = store.queue(NAME)
+    with waiting(lambda: take(jobs), store) as call:
+        monkeypatch.setattr(Items, "claim", noted)
+        store.engine.doorbells.ring(doorbells(store)[0], SERVED)
+        eventually(lambda: claims == [None])
+        assert tickets(store) == [("queue", "waiting")]
+        jobs.put("a")
+        assert call.result() == "a"
+
+
+@pytest.mark.parametrize("put", [kvsync.Queue.put, lambda jobs, item: jobs.put_many([item])])
+def test_who_was_given_an_item_is_told_so_and_who_comes_first_then_is_told_to_look(
+    store: kvsync.Store, rings: list[tuple[str, bytes]], put: Callable[[kvsync.Queue, str], Any]
+) -> None:
+    """And nobody before the commit."""
+    jobs = store.queue(NAME)
+    jobs.put("first")
+    jobs.get()
+    with ExitStack() as stack:
+        calls = [stack.enter_context(waiting(jobs.get, store)) for _ in range(3)]
+        first, second, _ = doorbells(store)
+        rings.clear()
+        with store.transaction():
+            put(jobs, "a")
+            assert rings == []
+        assert rings[:2] == [(first, SERVED), (second, LOOK)]
+        assert calls[0].result() == "a"
+        for item, call in zip("bc", calls[1:], strict=True):
+            put(jobs, item)
+            assert call.result() == item
