@@ -126,7 +126,7 @@ def _run_and_tell(asked: argparse.Namespace, facts: dict[str, str]) -> int:
     status = 0
     try:
         for result in _results(asked):
-            print(report.violations(asked.seed, result), end="", flush=True)
+            print(report.violations(asked.seed, result, asked.report), end="", flush=True)
             run = replace(run, scenarios=(*run.scenarios, result))
     except KeyboardInterrupt:
         status = _interrupted()

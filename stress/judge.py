@@ -28,12 +28,18 @@ def expect_legal(stage: Stage, *checks: Check) -> None:
 
 
 def _violation(history: History, checks: tuple[Check, ...], figures: Counter[str]) -> str:
-    try:
-        found = [violation for check in checks if (violation := check(history))]
-    except Undecided:
+    """What is found with the fewest operations comes first."""
+    found, undecided = [], False
+    for check in checks:
+        try:
+            found += filter(None, [check(history)])
+        except Undecided:
+            undecided = True
+    if undecided and not found:
         figures["undecided"] += 1
         return ""
     figures["histories"] += 1
     figures["checked operations"] += len(history)
     figures["unknown outcomes"] += sum(each.outcome is Outcome.UNKNOWN for each in history)
+    found.sort(key=lambda violation: len(violation.operations))
     return "\nand ".join(map(str, found))

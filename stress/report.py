@@ -12,6 +12,7 @@ import psutil
 
 import kvsync
 from kvsync.engine.sqlite import Health
+from stress.checkers.display import beginning
 from stress.record import Run, ScenarioResult
 from stress.stage import Stage
 
@@ -95,13 +96,23 @@ def sums(results: Iterable[ScenarioResult]) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("ok", "VIOLATED", "SKIPPED"))
 
 
-def violations(seed: int, result: ScenarioResult) -> str:
+def violations(seed: int, result: ScenarioResult, written: str | None) -> str:
     """What was found wrong, the first of it, and how to see it again; empty if nothing was."""
     if not result.violations:
         return ""
     show("")
-    found = "".join(f"\n{result.name}: {each}\n" for each in result.violations[:_FEW])
+    found = "".join(
+        f"\n{result.name}: {_shortened(each, written)}\n" for each in result.violations[:_FEW]
+    )
     return f"{found}\n{result.name}: seed {seed}, repeat with: {result.repeat}\n"
+
+
+def _shortened(violation: str, written: str | None) -> str:
+    first, more = beginning(violation)
+    if not more:
+        return "\n".join(first)
+    where = f"in {written}" if written else "--report FILE writes them too"
+    return "\n".join([*first, f"  and {len(more):,} lines more: {where}"])
 
 
 def _row(result: ScenarioResult) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations, permutations
 from typing import Any
 
-from stress.checkers.models import Model
+from stress.checkers.models import Model, State
 from stress.history import History, Operation, Outcome
 
 
@@ -69,6 +69,18 @@ def brute_force(history: History, model: Model) -> bool:
     others = [each for each in complete if each.outcome is Outcome.UNKNOWN]
     chosen = (some for size in range(len(others) + 1) for some in combinations(others, size))
     return any(_fits(order, model) for some in chosen for order in _orders([*known, *some]))
+
+
+def goes_on(state: State, left: list[Operation], model: Model) -> bool:
+    """Whether some order is legal from that state: tries whatever may come next."""
+    if not any(each.known for each in left):
+        return True
+    for next in left:
+        if not any(each.known and _precedes(each, next) for each in left):
+            rest = [each for each in left if each is not next and not _precedes(each, next)]
+            if any(goes_on(after, rest, model) for after in model.after(state, next)):
+                return True
+    return False
 
 
 def _orders(operations: list[Operation]) -> Iterator[tuple[Operation, ...]]:

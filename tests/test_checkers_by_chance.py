@@ -5,18 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stress.checkers import fenced_mutex, fetch_and_add, permits, total_queue
-from stress.checkers.linearizability import flaw, is_linearizable
+from stress.checkers import course, fenced_mutex, fetch_and_add, permits, total_queue
+from stress.checkers.course import parts
+from stress.checkers.linearizability import _Shrinking, flaw, is_linearizable
 from stress.checkers.models import Model
 from stress.checkers.models.counter import Counter
 from stress.checkers.models.held import FencedMutex, ReadWriteLock, ReentrantMutex, Semaphore
 from stress.checkers.models.queue import FifoQueue
 from stress.checkers.models.register import Register
+from stress.checkers.shrinking import shrunk
 from stress.history import History, Operation, Outcome
-from tests.histories import brute_force
+from tests.histories import brute_force, goes_on
 
 pytestmark = pytest.mark.suite
 
@@ -211,6 +213,43 @@ def test_what_a_violation_shows_is_illegal_whatever_became_of_the_others(
         assert violation.others <= len(others)
         rest = [replace(each, outcome=Outcome.UNKNOWN, result=None) for each in others]
         assert not is_linearizable([*violation.operations, *rest], kind.model)
+
+
+@each_kind
+@settings(deadline=None)
+@given(data=st.data())
+def test_an_illegal_history_has_an_end_that_nothing_explains_and_a_legal_one_has_none(
+    kind: Kind, data: Any
+) -> None:
+    """All that is known of it was so when the history became illegal, not earlier."""
+    history = data.draw(histories(kind) | executions(kind, 8).map(lambda drawn: drawn[0]))
+    found = list(parts(history, kind.model))
+    assert bool(found) != is_linearizable(history, kind.model)
+    for part in found:
+        end = max(each.returned or 0 for each in part.operations if each.known)
+        before = [each for each in history if (each.returned or 0) < end]
+        assert is_linearizable(before, kind.model)
+
+
+@each_kind
+@settings(
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_what_is_shown_is_illegal_from_each_state_that_is_shown(
+    kind: Kind, data: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever became of the others, and however short the part is that is looked at."""
+    monkeypatch.setattr(course, "_LENGTHS", (2, 1))
+    history = data.draw(histories(kind))
+    for part in parts(history, kind.model):
+        shrinking = _Shrinking(part.states, kind.model)
+        if shrinking.is_illegal(part.operations):
+            kept, _ = shrunk(part.operations, shrinking.is_illegal)
+            rest = [each for each in part.operations if each not in kept]
+            forgotten = [replace(each, outcome=Outcome.UNKNOWN, result=None) for each in rest]
+            for state in part.states:
+                assert not goes_on(state, [*kept, *forgotten], kind.model)
 
 
 @settings(deadline=None, max_examples=300)

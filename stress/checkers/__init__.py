@@ -2,6 +2,7 @@
 
     linearizability  any history on any model, by search
     models/          what a register, a counter, a mutex ... does, one call after the other
+    course           the end of a long illegal history, and the states in which it can have begun
     shrinking        the part of an illegal history that shows why it is illegal
     display          that part as text
     fetch_and_add    counters, mutexes with a fence, what there is so many of, and queues: in one
@@ -18,7 +19,10 @@ changed nothing and are left out.
 from dataclasses import dataclass
 
 from stress.checkers.display import table
+from stress.checkers.models import State
 from stress.history import Operation
+
+_LONGEST_STATE = 200
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,19 @@ class Violation:
     others: int = 0
     """How many more there were; it is wrong whatever became of those."""
 
+    before: int = 0
+    """How many were over before these, and what they left is one of `states`."""
+
+    states: tuple[State, ...] = ()
+
     def __str__(self) -> str:
-        rest = f"\n  whatever became of {self.others} others" if self.others else ""
-        return f"{self.reason}:\n{table(self.operations)}{rest}"
+        after = f", after {self.before:,} operations that left {self._left()}" * bool(self.before)
+        rest = f"\n  whatever became of {self.others:,} others" if self.others else ""
+        return f"{self.reason}{after}:\n{table(self.operations)}{rest}"
+
+    def _left(self) -> str:
+        return " or ".join(sorted(map(_cut, map(repr, self.states))))
+
+
+def _cut(state: str) -> str:
+    return state if len(state) <= _LONGEST_STATE else f"{state[:_LONGEST_STATE]}..."

@@ -1,10 +1,18 @@
-"""Operations as text: a line each, times in µs since the first of them was invoked."""
+"""Operations as text: a line each, times in µs since the first of them was invoked; and how much
+of such a text people are shown at once."""
 
 from collections.abc import Sequence
 
 from stress.history import Operation
 
 _NS_IN_US = 1000
+_LINES = 60
+
+
+def beginning(text: str) -> tuple[list[str], list[str]]:
+    """The lines that are shown, and those that are more than people read."""
+    lines = text.strip("\n").split("\n")
+    return lines[:_LINES], lines[_LINES:]
 
 
 def table(operations: Sequence[Operation]) -> str:

@@ -20,6 +20,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from stress.checkers import Violation
+from stress.checkers.course import parts
 from stress.checkers.models import Model, State
 from stress.checkers.shrinking import shrunk
 from stress.history import History, Operation, Outcome
@@ -27,8 +28,11 @@ from stress.history import History, Operation, Outcome
 LIMIT = 200_000
 """Pairs of taken operations and state after which a search is given up."""
 
-_LIMIT_OF_SHRINKING = 300_000
-"""For all searches together."""
+_LIMIT_OF_SHRINKING = 100_000
+"""For all searches in a part of a history together."""
+
+_READABLE = 10
+"""Operations that need not become fewer."""
 
 
 class Undecided(Exception):
@@ -37,31 +41,43 @@ class Undecided(Exception):
 
 def is_linearizable(history: History, model: Model, limit: int = LIMIT) -> bool:
     """Whether the history is legal. Raises: Undecided after `limit` steps."""
-    return _Search(model.completed(history), model, limit).succeeds()
+    return _Search(model.completed(history), model, limit, (model.initial,)).succeeds()
 
 
 def flaw(history: History, model: Model, limit: int = LIMIT) -> Violation | None:
     """What is illegal about it, if anything is. Raises: Undecided after `limit` steps."""
     if is_linearizable(history, model, limit):
         return None
-    kept, others = shrunk(history, _Shrinking(model).is_illegal)
-    return Violation(f"not linearizable as a {type(model).__name__}", kept, others)
+    reason = f"not linearizable as a {type(model).__name__}"
+    found = Violation(reason, tuple(history))
+    for part in parts(history, model):
+        shrinking = _Shrinking(part.states, model)
+        if shrinking.is_illegal(part.operations, limit):
+            kept, others = shrunk(part.operations, shrinking.is_illegal)
+            if len(kept) < len(found.operations):
+                others -= part.added
+                found = Violation(reason, kept, others, part.before, part.states)
+        if len(found.operations) <= _READABLE:
+            break
+    return found
 
 
 class _Shrinking:
-    """Searches with a limit to all of their steps; what is not decided by then counts as legal."""
+    """Searches from some states with a limit to all of their steps; what is not decided by then
+    counts as legal."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, states: tuple[State, ...], model: Model) -> None:
+        self._states = states
         self._model = model
         self._left = _LIMIT_OF_SHRINKING
 
-    def is_illegal(self, history: History) -> bool:
+    def is_illegal(self, operations: History, limit: int = 0) -> bool:
         """Which of the two is the shorter search depends on the model."""
-        return self._fails(_never_over(history)) or self._fails(history)
+        limit = limit or min(self._left, 20 * len(operations))
+        return self._fails(_never_over(operations), limit) or self._fails(operations, limit)
 
-    def _fails(self, history: History) -> bool:
-        limit = min(self._left, 20 * len(history))
-        search = _Search(self._model.completed(history), self._model, limit)
+    def _fails(self, operations: History, limit: int) -> bool:
+        search = _Search(operations, self._model, limit, self._states)
         try:
             return not search.succeeds()
         except Undecided:
@@ -91,9 +107,11 @@ class _Taken(NamedTuple):
 class _Search:
     """The known operations in the order of their invocations, and `_Optional` the others."""
 
-    def __init__(self, operations: Iterable[Operation], model: Model, limit: int) -> None:
+    def __init__(
+        self, operations: Iterable[Operation], model: Model, limit: int, states: Iterable[State]
+    ) -> None:
         ordered = sorted(operations, key=lambda operation: operation.invoked)
-        self.seen = {_Taken(0, 0, 0, 0, model.initial)}
+        self.seen = {_Taken(0, 0, 0, 0, state) for state in states}
         self._known = [each for each in ordered if each.known]
         self._optional = _Optional(ordered, model)
         self._model = model

@@ -1,5 +1,8 @@
 """What was found wrong: each in full, with the shortest part of a history that shows it."""
 
+from collections.abc import Iterator
+
+from stress.checkers.display import beginning
 from stress.page.chart import section
 from stress.page.figures import plural
 from stress.page.markup import Markup, element
@@ -24,25 +27,35 @@ def _violated(result: ScenarioResult) -> Markup:
         "article",
         element("h3", result.name),
         element("p", element("b", "Broken: "), result.invariant, class_="invariant"),
-        [_history(each) for each in found[:_OPEN]],
+        [list(_history(each)) for each in found[:_OPEN]],
         _more(found[_OPEN:]),
         _repeat(result.repeat),
         class_="violation",
     )
 
 
-def _history(found: str) -> Markup:
+def _history(found: str) -> Iterator[Markup]:
+    """Its first lines, and below them, to be opened, the others."""
+    first, more = beginning(found)
+    yield _told("\n".join(first))
+    if more:
+        said = element("summary", f"{plural(len(more), 'line')} more")
+        yield element("details", said, _told("\n".join(more)))
+
+
+def _told(found: str) -> Markup:
     left_out = len(found) - _LONGEST
     tail = f"\n… and {plural(left_out, 'character')} more" if left_out > 0 else ""
-    told = found[:_LONGEST].strip("\n") + tail
-    return element("pre", element("code", told), tabindex=0, aria_label="violation")
+    return element(
+        "pre", element("code", found[:_LONGEST] + tail), tabindex=0, aria_label="violation"
+    )
 
 
 def _more(found: tuple[str, ...]) -> Markup | None:
     if not found:
         return None
     said = element("summary", f"{plural(len(found), 'violation')} more")
-    return element("details", said, [_history(each) for each in found])
+    return element("details", said, [list(_history(each)) for each in found])
 
 
 def _repeat(command: str) -> Markup | None:

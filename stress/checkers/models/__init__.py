@@ -15,7 +15,7 @@ class Model(Protocol):
     initial: State
 
     def completed(self, history: History) -> History:
-        """With what may have happened too, though nobody could write it down."""
+        """And after it, what may have happened too, though nobody could write it down."""
 
     def after(self, state: State, operation: Operation) -> Collection[State]:
         """The states in which the operation can leave the object; none if it cannot happen.
