@@ -2,10 +2,12 @@
 
 import queue
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
+from functools import lru_cache, partial
 
 import kvsync
 from stress.crew import PATIENCE, Worker
+from stress.history import Recording
 from stress.stage import Stage
 
 NAME = "jobs"
@@ -20,12 +22,30 @@ SHORTLY = 0.05
 its turn to write, too: then nothing was changed."""
 
 
+ROOM = 10
+"""As many items hold the queues of the windows in which calls are recorded: few, so that a search
+need not try many orders in which they may have come in."""
+
 _PER_PRODUCER = 10_000_000
+_MASTER = 0
+"""Who works off the last items, in the histories."""
 
 
-def jobs_of(store: kvsync.Store) -> kvsync.Queue:
+def jobs_of(store: kvsync.Store, ending: str = "") -> kvsync.Queue:
     """Items whose workers are killed or late come back as often as that happens."""
-    return store.queue(NAME, MAXSIZE, max_attempts=1_000_000, visibility=VISIBILITY)
+    size = ROOM if ending else MAXSIZE
+    return store.queue(NAME + ending, size, max_attempts=1_000_000, visibility=VISIBILITY)
+
+
+def windows_of(worker: Worker) -> Callable[[], tuple[kvsync.Queue, Recording]]:
+    """Says which queue to use now, and where to call it."""
+    jobs = lru_cache(2)(partial(jobs_of, worker.store))
+
+    def now() -> tuple[kvsync.Queue, Recording]:
+        ending, history = worker.window()
+        return jobs(ending), history
+
+    return now
 
 
 def numbers(worker: Worker) -> Iterator[int]:
@@ -42,12 +62,15 @@ def producer_of(number: int) -> int:
 
 
 def produce(worker: Worker) -> None:
-    """Put numbers; note each before, and its id after."""
-    jobs = jobs_of(worker.store)
+    """Put numbers; note each before and after."""
+    window = windows_of(worker)
     for number in numbers(worker):
         worker.journal.note("putting", number)
+        jobs, history = window()
+        put = partial(jobs.put, number, timeout=SHORTLY)
         with suppress(queue.Full, kvsync.BusyError):
-            worker.journal.note("id", jobs.put(number, timeout=SHORTLY) or 0)
+            number_of = history.call(jobs.name, "put", number, put, queue.Full)
+            worker.journal.note(f"id-in-{jobs.name}", number_of or 0)
             worker.journal.note("put", number)
             worker.ready()
 
@@ -61,13 +84,55 @@ def reserved(worker: Worker) -> Iterator[kvsync.Task]:
             worker.ready()
 
 
-def got(worker: Worker, get: Callable[[kvsync.Queue], int]) -> Iterator[int]:
-    """One item after the other, until it is enough."""
-    jobs = jobs_of(worker.store)
+def handed_out(worker: Worker) -> Iterator[tuple[kvsync.Task, Recording]]:
+    """The same, recorded; and where to settle it."""
+    window = windows_of(worker)
     while worker.going_on():
+        jobs, history = window()
         with suppress(queue.Empty, kvsync.BusyError):
-            yield get(jobs)
+            yield reserve(jobs, SHORTLY, history), history
             worker.ready()
+
+
+def reserve(jobs: kvsync.Queue, timeout: float, history: Recording) -> kvsync.Task:
+    task: list[kvsync.Task] = []
+
+    def take() -> list[int]:
+        task.append(jobs.reserve(timeout))
+        return named(task[0])
+
+    history.call(jobs.name, "reserve", None, take, queue.Empty)
+    return task[0]
+
+
+def named(task: kvsync.Task) -> list[int]:
+    """Its item and its receipt."""
+    return [task.item, task.receipt]
+
+
+def got(worker: Worker, get: Callable[[kvsync.Queue], int]) -> Iterator[tuple[str, int]]:
+    """One item after the other, with the name of its queue, until it is enough."""
+    window = windows_of(worker)
+    while worker.going_on():
+        jobs, history = window()
+        with suppress(queue.Empty, kvsync.BusyError):
+            yield jobs.name, history.call(jobs.name, "get", None, partial(get, jobs), queue.Empty)
+            worker.ready()
+
+
+def left(stage: Stage, store: kvsync.Store) -> Iterator[tuple[kvsync.Queue, Recording]]:
+    """The queues, when all workers have gone, and where to call them."""
+    for name in store.names("queue"):
+        ending = name.removeprefix(NAME)
+        with closing(stage.windows.recorder(ending, _MASTER)) as history:
+            yield jobs_of(store, ending), history
+
+
+def get_all(jobs: kvsync.Queue, history: Recording) -> Iterator[int]:
+    """Until it is empty."""
+    with suppress(queue.Empty):
+        while True:
+            yield history.call(jobs.name, "get", None, jobs.get_nowait, queue.Empty)
 
 
 def drain(stage: Stage, store: kvsync.Store) -> Iterator[kvsync.Task]:
@@ -75,5 +140,9 @@ def drain(stage: Stage, store: kvsync.Store) -> Iterator[kvsync.Task]:
     jobs = jobs_of(store)
     while jobs.unfinished_tasks:
         yield jobs.reserve(PATIENCE)
-    left = store.engine.read("select state, id from kvsync_item")
-    stage.expect(not left, f"left in the queue: {left[:5]}")
+    expect_nothing_left(stage, store)
+
+
+def expect_nothing_left(stage: Stage, store: kvsync.Store) -> None:
+    items = store.engine.read("select state, id from kvsync_item")
+    stage.expect(not items, f"left in the queue: {items[:5]}")

@@ -61,6 +61,10 @@ class Windows:
     def group(self, client: int) -> int:
         return client % -(-self.clients // CLIENTS)
 
+    def recorder(self, ending: str, client: int) -> Recorder | Unrecorded:
+        """For what is done, after its window, to an object whose name ends so."""
+        return Recorder(self.place(int(ending.split("-")[1])), client) if ending else Unrecorded()
+
     def histories(self) -> Iterator[tuple[str, History]]:
         """What was recorded, one key of one window after the other."""
         for place in sorted(Path(self.folder).glob("window-*")):

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from stress.checkers import Violation, fenced_mutex, fetch_and_add, permits, rate, total_queue
+from stress.checkers import (
+    Violation,
+    fenced_mutex,
+    fetch_and_add,
+    handed_out,
+    permits,
+    rate,
+    total_queue,
+)
 from stress.checkers.linearizability import Undecided, flaw, is_linearizable
 from stress.checkers.models import Model
 from stress.checkers.models.counter import Counter
@@ -214,6 +222,24 @@ LEGAL: dict[str, tuple[Model, History]] = {
             ok(B, (8, 9), "get", None, None),
         ],
     ),
+    "who died had an item only for a while": (
+        FifoQueue(),
+        [
+            ok(A, (0, 1), "put", "x", 1),
+            ok(A, (2, 3), "put", "y", 2),
+            unknown(B, 4, "get"),
+            ok(C, (5, 6), "get", None, "y"),
+            ok(C, (7, 8), "get", None, "x"),
+        ],
+    ),
+    "a put of unknown outcome has a number too": (
+        FifoQueue(),
+        [
+            unknown(A, 0, "put", "x"),
+            ok(B, (1, 2), "put", "y", 2),
+            ok(C, (3, 4), "get", None, "x"),
+        ],
+    ),
     "who died while it took an item has it": (
         FifoQueue(),
         [
@@ -391,6 +417,20 @@ ILLEGAL: dict[str, tuple[Model, History]] = {
             ok(B, (6, 7), "get", None, "x"),
         ],
     ),
+    "who died had an item before there was one": (
+        FifoQueue(),
+        [
+            ok(A, (0, 1), "put", "x"),
+            ok(A, (2, 3), "put", "y"),
+            ok(C, (5, 6), "get", None, "y"),
+            unknown(B, 7, "get"),
+        ],
+    ),
+    "numbers in another order than the puts": (
+        FifoQueue(),
+        [ok(A, (0, 1), "put", "x", 2), ok(A, (2, 3), "put", "y", 1)],
+    ),
+    "a number too many": (FifoQueue(), [ok(A, (0, 1), "put", "x", 2)]),
     "an item that nobody put in": (FifoQueue(), [ok(A, (0, 1), "get", None, "x")]),
     "empty, though an item was there": (
         FifoQueue(),
@@ -664,6 +704,74 @@ def test_a_queue_is_checked_without_a_search(reason: str, gets: History) -> None
 )
 def test_a_queue_that_keeps_its_promise_passes(gets: History, at_least_once: bool) -> None:
     assert total_queue.flaw([*PUT_XY, *gets], at_least_once=at_least_once) is None
+
+
+def test_an_item_of_who_died_may_come_late_but_no_more_items_than_died() -> None:
+    """It was given to that one, who did not come to take it."""
+    late = [ok(B, (4, 5), "get", None, "y"), ok(B, (6, 7), "get", None, "x")]
+    assert total_queue.flaw([*PUT_XY, unknown(C, 3, "get"), *late]) is None
+    puts = [*PUT_XY, ok(C, (0, 1), "put", "z"), ok(C, (2, 3), "put", "w")]
+    others = [ok(B, (8, 9), "get", None, "w"), ok(B, (10, 11), "get", None, "z")]
+    assert total_queue.flaw([*puts, unknown(C, 4, "get"), *late, *others])
+
+
+HANDED_OUT = [
+    *PUT_XY,
+    ok(B, (4, 5), "reserve", None, ("x", 1)),
+    ok(C, (4, 6), "reserve", None, ("y", 2)),
+    ok(C, (7, 8), "ack", ("y", 2)),
+]
+ACKED = ok(B, (7, 8), "ack", ("x", 1))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([ACKED], id="each is acknowledged"),
+        pytest.param([unknown(B, 7, "ack", ("x", 1))], id="one died acknowledging"),
+        pytest.param(
+            [ok(C, (9, 10), "reserve", None, ("x", 3)), ok(C, (11, 12), "ack", ("x", 3))],
+            id="one died working",
+        ),
+        pytest.param(
+            [
+                failed(B, 11, "ack", ("x", 1)),
+                ok(C, (9, 10), "reserve", None, ("x", 3)),
+                ok(C, (13, 14), "ack", ("x", 3)),
+            ],
+            id="one was late",
+        ),
+    ],
+)
+def test_what_is_handed_out_until_it_is_acknowledged_passes(more: History) -> None:
+    assert handed_out.flaw([*HANDED_OUT, *more]) is None
+    assert is_linearizable(handed_out.first_hand_outs([*HANDED_OUT, *more]), FifoQueue())
+
+
+@pytest.mark.parametrize(
+    ("reason", "more"),
+    [
+        ("1 items were never acknowledged", []),
+        ("acknowledged twice", [ACKED, ok(C, (9, 10), "ack", ("x", 1))]),
+        (
+            "had it no more",
+            [ok(C, (4, 6), "reserve", None, ("x", 3)), ACKED],
+        ),
+        ("after it was acknowledged", [ACKED, ok(C, (9, 10), "reserve", None, ("x", 3))]),
+        ("nobody put", [ACKED, ok(C, (9, 10), "reserve", None, ("z", 3))]),
+    ],
+)
+def test_what_is_wrong_with_what_is_handed_out_is_said(reason: str, more: History) -> None:
+    violation = handed_out.flaw([*HANDED_OUT, *more])
+    assert violation is not None
+    assert reason in violation.reason
+
+
+def test_of_two_hand_outs_at_one_time_either_may_have_been_the_first() -> None:
+    """The one that took effect first may have been the last to return."""
+    history = [*HANDED_OUT, ok(A, (4, 3_000), "reserve", None, ("x", 3))]
+    gets = [each for each in handed_out.first_hand_outs(history) if each.result == "x"]
+    assert [(each.invoked, each.returned) for each in gets] == [(4, 3_000)]
 
 
 def test_a_queue_whose_items_are_not_different_cannot_be_checked() -> None:

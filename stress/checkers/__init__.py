@@ -9,6 +9,7 @@
     fenced_mutex     pass over a sorted history, for those that are too long to search
     permits
     total_queue
+    handed_out
     rate             grants of a rate limiter: each span of time, for histories that are short
 
 A checker never calls a legal history illegal. What it says of an operation of unknown outcome, it

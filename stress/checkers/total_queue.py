@@ -2,8 +2,9 @@
 
 What came out was put in, and not later; nothing came out twice, unless at-least-once was promised;
 what was put in came out, but for as many as there are `get` of unknown outcome; and the items of
-one producer came out in the order in which it put them in. (After the checker of that name in
-Jepsen, which has no order; the full order of a FIFO queue is for the search.)
+one producer came out in the order in which it put them in, but for as many again, which were given
+to one who died before it took them, and came back. (After the checker of that name in Jepsen, which
+has no order; the full order of a FIFO queue is for the search.)
 """
 
 from collections import defaultdict
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 from stress.checkers import Violation
 from stress.checkers.models.queue import EMPTY
-from stress.checkers.order import disorder
+from stress.checkers.order import Pair, disorder
 from stress.history import Datum, History, Operation, Outcome
 
 Items = dict[Datum, Operation]
@@ -27,7 +28,7 @@ def flaw(history: History, *, at_least_once: bool = False) -> Violation | None:
         _invented(puts, gets)
         or (None if at_least_once else _twice(first, gets))
         or _lost(puts, first, history)
-        or _out_of_order(puts, first)
+        or _out_of_order(puts, first, history)
     )
 
 
@@ -63,22 +64,39 @@ def _twice(first: Items, gets: History) -> Violation | None:
 
 def _lost(puts: Items, first: Items, history: History) -> Violation | None:
     lost = [put for item, put in puts.items() if put.known and item not in first]
-    unknown = [get for get in history if get.function == "get" and _is_unknown(get)]
+    unknown = _unknown_gets(history)
     if len(lost) <= len(unknown):
         return None
     return Violation(f"{len(lost)} items are lost, {len(unknown)} may be", (*lost, *unknown))
+
+
+def _unknown_gets(history: History) -> History:
+    return [get for get in history if get.function == "get" and _is_unknown(get)]
 
 
 def _is_unknown(operation: Operation) -> bool:
     return operation.outcome is Outcome.UNKNOWN
 
 
-def _out_of_order(puts: Items, first: Items) -> Violation | None:
-    for producer in _by_producer(puts):
-        gets = [first[put.argument] for put in producer if put.argument in first]
-        if pair := disorder(gets):
-            return Violation("items of one producer changed places", pair)
-    return None
+def _out_of_order(puts: Items, first: Items, history: History) -> Violation | None:
+    late = [
+        pair
+        for producer in _by_producer(puts)
+        for pair in _overtaken([first[put.argument] for put in producer if put.argument in first])
+    ]
+    if len(late) <= len(_unknown_gets(history)):
+        return None
+    return Violation("items of one producer changed places", late[-1])
+
+
+def _overtaken(gets: History) -> Iterator[Pair]:
+    """Each that was invoked after a later one had returned, with that one."""
+    earliest: Operation | None = None
+    for get in reversed(gets):
+        if earliest and (earliest.returned or 0) < get.invoked:
+            yield get, earliest
+        if earliest is None or (get.returned or 0) < (earliest.returned or 0):
+            earliest = get
 
 
 def _by_producer(puts: Items) -> Iterator[History]:

@@ -1,15 +1,30 @@
 """Every item that was put is acknowledged exactly once, by who was handed it last, though producers
 and consumers are killed by SIGKILL at any instant, some consumers are so slow that their items are
-given to others, and some put theirs back.
+given to others, and some put theirs back; and as they are handed out for the first time, the items
+leave in the order in which they came.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import kvsync
-from stress.backlog import NAME, VISIBILITY, drain, produce, reserved
-from stress.crew import Crew, Worker
+from stress import judge
+from stress.backlog import (
+    VISIBILITY,
+    expect_nothing_left,
+    handed_out,
+    left,
+    named,
+    produce,
+    reserve,
+)
+from stress.checkers import Violation, linearizability
+from stress.checkers.handed_out import first_hand_outs, flaw
+from stress.checkers.models.queue import FifoQueue
+from stress.crew import PATIENCE, Crew, Worker
+from stress.history import History, Recording
 from stress.journal import acknowledged
 from stress.record import Books
 from stress.stage import SOUND, Stage
@@ -29,7 +44,7 @@ def _ack_by_id(task: kvsync.Task) -> None:
     """As one who knows the item, and not whether it is still his."""
     task._items.engine.write(
         "delete from kvsync_item where queue = :queue and id = :id",
-        {"queue": NAME, "id": task.id},
+        {"queue": task._items.queue, "id": task.id},
     )
 
 
@@ -40,30 +55,36 @@ WAYS: dict[str, Callable[[kvsync.Task], None]] = {
 
 
 def _consume(worker: Worker) -> None:
-    for task in reserved(worker):
+    for task, history in handed_out(worker):
         worker.journal.note("handed-out", _packed(task))
         if worker.chance.random() < _SLOW:
             time.sleep(1.5 * VISIBILITY)
-        worker.journal.note("worked", task.id)
-        _settle(worker, task)
+        worker.journal.note("worked", task.item)
+        _settle(worker, task, history)
 
 
-def _settle(worker: Worker, task: kvsync.Task) -> None:
+def _settle(worker: Worker, task: kvsync.Task, history: Recording) -> None:
     try:
         if worker.chance.random() < _FAILS:
             task.retry(delay=0)
             return
-        WAYS[worker.way](task)
+        _ack(task, history, WAYS[worker.way])
     except kvsync.StaleReceiptError:
-        worker.journal.note("late", task.id)
+        worker.journal.note("late", task.item)
     else:
-        worker.journal.note("acknowledged", task.id)
+        worker.journal.note("acknowledged", task.item)
         worker.journal.note("under", _packed(task))
+
+
+def _ack(task: kvsync.Task, history: Recording, way: Callable[[kvsync.Task], None]) -> None:
+    jobs = task._items.queue
+    history.call(jobs, "ack", named(task), partial(way, task), kvsync.StaleReceiptError)
 
 
 def _packed(task: kvsync.Task) -> int:
     """The hand-out in one number."""
-    return task.id << 64 | task.receipt
+    number: int = task.item
+    return number << 64 | task.receipt
 
 
 def run(stage: Stage) -> None:
@@ -73,9 +94,14 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     _expect_none_twice(stage)
     _expect_only_the_last(stage)
-    if not stage.violations:
+    if sound := not stage.violations:
         _expect_all(stage, crew.killed)
+    judge.expect_legal(stage, _disorder, partial(flaw, worked_off=sound))
     stage.expect_sound_file()
+
+
+def _disorder(history: History) -> Violation | None:
+    return linearizability.flaw(first_hand_outs(history), FifoQueue())
 
 
 def _expect_none_twice(stage: Stage) -> None:
@@ -98,9 +124,12 @@ def _expect_all(stage: Stage, killed: int) -> None:
     """Those that are left are acknowledged here."""
     rest = []
     with stage.open() as store:
-        for task in drain(stage, store):
-            rest.append(task.id)
-            task.ack()
+        for jobs, history in left(stage, store):
+            while jobs.unfinished_tasks:
+                task = reserve(jobs, PATIENCE, history)
+                rest.append(task.item)
+                _ack(task, history, kvsync.Task.ack)
+        expect_nothing_left(stage, store)
         for (size,) in store.engine.read("select size from kvsync_queue"):
             stage.expect(size == 0, f"an empty queue counts {size} items")
     _expect_accounted(stage, rest, killed)
@@ -109,8 +138,9 @@ def _expect_all(stage: Stage, killed: int) -> None:
 def _expect_accounted(stage: Stage, rest: list[int], killed: int) -> None:
     """An ack of which nobody knows was cut off by a kill, and so was a put."""
     notes = acknowledged(stage.folder)
-    acked, worked, put = {*notes["acknowledged"]}, {*notes["worked"], *rest}, {*notes["id"]}
-    stage.expect(len(put) == len(notes["id"]), "an id was given to two items")
+    acked, worked, put = {*notes["acknowledged"]}, {*notes["worked"], *rest}, {*notes["put"]}
+    ids = [each for name, each in notes.items() if name.startswith("id-in-")]
+    stage.expect(all(len({*each}) == len(each) for each in ids), "an id was given to two items")
     stage.expect(acked.isdisjoint(rest), "what was acknowledged came again")
     lost = put - worked
     stage.expect(not lost, f"{len(lost)} items were never worked on: {sorted(lost)[:5]}")

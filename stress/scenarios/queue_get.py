@@ -1,13 +1,17 @@
-"""No item is got twice, though producers and consumers are killed by SIGKILL at any instant; and
-none is lost but what a killed consumer was just getting.
+"""No item is got twice, though producers and consumers are killed by SIGKILL at any instant; none
+is lost but what a killed consumer was just getting; and the queue is linearizable.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from queue import Empty
 
 import kvsync
-from stress.backlog import NAME, SHORTLY, got, produce
+from stress import judge
+from stress.backlog import SHORTLY, get_all, got, left, produce
+from stress.checkers import linearizability, total_queue
+from stress.checkers.models.queue import FifoQueue
 from stress.crew import Crew, Worker
 from stress.journal import acknowledged
 from stress.record import Books
@@ -23,9 +27,12 @@ def _peek_and_delete(jobs: kvsync.Queue) -> int:
     for first in jobs.peek():
         jobs.store.engine.write(
             "delete from kvsync_item where queue = :queue and id = :id",
-            {"queue": NAME, "id": first.id},
+            {"queue": jobs.name, "id": first.id},
         )
-        jobs.store.engine.write("update kvsync_queue set size = size - 1 where size > 0")
+        jobs.store.engine.write(
+            "update kvsync_queue set size = size - 1 where name = :queue and size > 0",
+            {"queue": jobs.name},
+        )
         item: int = first.item
         return item
     raise Empty
@@ -38,7 +45,7 @@ WAYS: dict[str, Callable[[kvsync.Queue], int]] = {
 
 
 def _consume(worker: Worker) -> None:
-    for number in got(worker, WAYS[worker.way]):
+    for _, number in got(worker, WAYS[worker.way]):
         worker.journal.note("got", number)
 
 
@@ -47,18 +54,16 @@ def run(stage: Stage) -> None:
         crew.start(produce, stage.processes // 2)
         crew.start(_consume, stage.processes - stage.processes // 2)
         crew.be_struck()
-    left: list[int] = []
     with stage.open() as store:
-        jobs = store.queue(NAME)
-        while jobs.qsize() and stage.way == SOUND:
-            left.append(jobs.get())
-    _expect_none_twice(stage, left, crew.killed)
+        rest = [number for each in left(stage, store) for number in get_all(*each)]
+    _expect_none_twice(stage, rest, crew.killed)
+    judge.expect_legal(stage, partial(linearizability.flaw, model=FifoQueue()), total_queue.flaw)
     stage.expect_sound_file()
 
 
-def _expect_none_twice(stage: Stage, left: list[int], killed: int) -> None:
+def _expect_none_twice(stage: Stage, rest: list[int], killed: int) -> None:
     notes = acknowledged(stage.folder)
-    times = Counter(notes["got"] + left)
+    times = Counter(notes["got"] + rest)
     twice = [number for number, count in times.items() if count > 1]
     stage.expect(not twice, f"{len(twice)} items were got twice: {twice[:5]}")
     lost = set(notes["put"]) - times.keys()
