@@ -1,7 +1,7 @@
 """`python -m stress`: long, hard use of kvsync by many processes.
 
 Exit status: 0 if every invariant held, 1 if one was violated, 2 if it cannot run here, nor any of
-the scenarios, 130 if it was interrupted.
+the scenarios, 130 if it was interrupted before anything was found.
 """
 
 import argparse
@@ -55,7 +55,6 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m stres
         signal.signal(number, interrupt)
     try:
         facts = report.facts(_probe(asked.store))
-        pages.require(asked.report)
         return _run_and_tell(asked, facts)
     except (OSError, kvsync.KvsyncError, Unable) as error:
         print(f"stress: cannot run in {_where(asked.store)}: {error}", file=sys.stderr)
@@ -123,23 +122,26 @@ def _run_and_tell(asked: argparse.Namespace, facts: dict[str, str]) -> int:
     date = datetime.now(UTC).isoformat(timespec="seconds")
     run = Run(command, asked.seed, date, 0, facts, (), asked.mutants)
     print(report.header(run), flush=True)
-    status = 0
+    interrupted = 0
     try:
         for result in _results(asked):
             print(report.violations(asked.seed, result, asked.report), end="", flush=True)
             run = replace(run, scenarios=(*run.scenarios, result))
     except KeyboardInterrupt:
-        status = _interrupted()
+        interrupted = _interrupted()
     report.show("")
     print(report.summary(run.scenarios))
     if asked.report:
         pages.write(asked.report, replace(run, seconds=time.monotonic() - began))
-    return status or _status(run.scenarios)
+    return _status(run.scenarios, interrupted)
 
 
-def _status(results: Sequence[ScenarioResult]) -> int:
+def _status(results: Sequence[ScenarioResult], interrupted: int) -> int:
+    """What was violated is violated, whatever ended the run."""
     if any(result.violations for result in results):
         return 1
+    if interrupted:
+        return interrupted
     return 2 if all(result.skipped for result in results) else 0
 
 

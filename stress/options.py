@@ -18,6 +18,9 @@ DEFAULT = [name for name, scenario in ALL.items() if not getattr(scenario, "SLOW
 
 UNITS = sorted({scenario.UNIT for scenario in ALL.values()})
 
+_MOST = 1_000
+"""Processes of a scenario: each takes some 20 MB, and they are started one after the other."""
+
 _HISTORIES = "windows in which each scenario records one to be checked (default: %(default)s)"
 _NEMESES = f"the faults that the run uses, of {','.join(nemeses.NAMES)} (default: all)"
 _MUTANTS = "for the page: the matrix that `mutants --json FILE` wrote"
@@ -103,13 +106,22 @@ def _parser(program: str) -> argparse.ArgumentParser:
     for unit in UNITS:
         of = ", ".join(name for name, scenario in ALL.items() if unit == scenario.UNIT)
         add(f"--{unit}", type=_count, metavar="N", help=f"go on until there were N {unit}: {of}")
-    add("--processes", type=_count, metavar="N", help="that write in each scenario")
+    add("--processes", type=_crowd, metavar="N", help=f"in each scenario (at most {_MOST:,})")
     add("--histories", type=_count, default=HISTORIES, metavar="N", help=_HISTORIES)
     add("--store", metavar="PATH", help="folder in which the stores are made")
-    add("--report", metavar="FILE", help=_REPORT)
+    add("--report", type=_report, metavar="FILE", help=_REPORT)
     add("--mutants", type=_matrix, metavar="FILE", help=_MUTANTS)
     add("--twin", default=SOUND, help="run a broken twin (see --list), which must be caught")
     return parser
+
+
+def _report(path: str) -> str:
+    """Before the run: after it would be late to hear that there is no place for it."""
+    try:
+        pages.require(path)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
 
 
 def _matrix(path: str) -> Matrix:
@@ -164,3 +176,9 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _crowd(text: str) -> int:
+    if (number := _count(text)) > _MOST:
+        raise argparse.ArgumentTypeError(f"{number:,} are too many: {_MOST:,} at the most")
+    return number

@@ -8,13 +8,14 @@ from pathlib import Path
 from stress.record import Matrix, MutantRow, Run
 
 
-def require(path: str | None) -> None:
-    """Raises: OSError, before the run, if nothing can be written there after it."""
-    if path is not None:
-        existed = os.path.exists(path)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
-        if not existed:
-            os.unlink(path)
+def require(path: str) -> None:
+    """Raises: OSError if nothing can be written there."""
+    folder, existed = os.path.dirname(os.path.abspath(path)), os.path.exists(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder}")
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666))
+    if not existed:
+        os.unlink(path)
 
 
 def matrix(path: str) -> Matrix:

@@ -187,7 +187,7 @@ class Stage:
         for label in sorted(values.keys() | notes.keys()):
             self._expect_each_once(label, values.get(label, 0), notes[label])
         total, known = sum(values.values()), sum(map(len, notes.values()))
-        self.figures |= {"acknowledged": known, "unknown": total - known}
+        self.figures |= {"acknowledged": known, "unknown": max(0, total - known)}
         lost = sum(max(0, len(notes[label]) - values.get(label, 0)) for label in notes)
         self.books = Books(known, lost, max(0, total - known), killed)
         self.expect(

@@ -153,6 +153,7 @@ def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
         pytest.param(["--store", "/not/there"], id="no such folder"),
         pytest.param(["--store", "/proc"], id="not writable"),
         pytest.param(["--report", "/not/there/report.html"], id="no place for the report"),
+        pytest.param(["--processes", "100000"], id="too many processes"),
     ],
 )
 def test_what_cannot_run_ends_with_status_2_and_says_why(
@@ -161,3 +162,10 @@ def test_what_cannot_run_ends_with_status_2_and_says_why(
     done = stress(tmp_path, *arguments)
     assert done.returncode == 2
     assert re.fullmatch(r"stress: .+\n", done.stderr), done.stderr
+
+
+def test_a_report_without_a_folder_is_refused_by_its_name(tmp_path: Path) -> None:
+    """Before the run, and nothing is said of the folder of the stores."""
+    done = stress(tmp_path, "--report", f"{tmp_path}/not-there/report.html")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"argument --report: there is no folder {tmp_path}/not-there" in done.stderr

@@ -20,7 +20,11 @@ import psutil
 import pytest
 
 import stress.__main__ as program
-from stress.record import Matrix, MutantRow
+from stress.journal import Journal
+from stress.record import Books, Matrix, MutantRow, ScenarioResult
+from stress.scenarios import counter
+from stress.stage import Stage, Terms
+from tests.made_runs import result
 from tests.processes import PATIENCE
 from tests.test_stress import ALL_RECORDED, ROOT, stress
 
@@ -133,6 +137,32 @@ def test_an_interrupt_ends_all_processes_and_tells_what_was_done_so_far(tmp_path
     assert "bank" not in output.partition("scenario  ")[2]
     assert not psutil.wait_procs(begun, PATIENCE)[1]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("violations", "status"), [((), 130), (("lost",), 1)])
+def test_an_interrupt_does_not_hide_what_was_violated(
+    monkeypatch: pytest.MonkeyPatch, violations: tuple[str, ...], status: int
+) -> None:
+    def results(_: object) -> Iterator[ScenarioResult]:
+        verdict = "VIOLATED" if violations else "ok"
+        yield result("counter", verdict=verdict, violations=violations)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "_results", results)
+    monkeypatch.setattr(program.signal, "signal", lambda *_: None)
+    assert program.main(["--scenario", "counter"]) == status
+
+
+def test_more_acknowledged_than_counted_is_lost_and_not_unknown(tmp_path: Path) -> None:
+    terms = Terms(1, 1)
+    stage = Stage(counter, terms, str(tmp_path), lambda _: None)
+    with Journal(str(tmp_path), 1) as journal:
+        for number in range(1, 4):
+            journal.note("hits", number)
+    stage.expect_accounted({"hits": 1})
+    assert stage.figures == {"acknowledged": 3, "unknown": 0}
+    assert stage.books == Books(acknowledged=3, lost=2)
+    assert stage.violations
 
 
 def test_a_full_file_system_is_said_to_be_full(
