@@ -229,6 +229,20 @@ def test_a_run_of_many_events_stays_small_enough_to_be_sent() -> None:
     assert len(page(run(full(processes=200, stays=100_000)))) < 500_000
 
 
+def test_a_narrow_screen_has_the_figures_of_the_latencies_in_a_table() -> None:
+    """The picture, which is wider, is not shown there, nor is the table elsewhere."""
+    text = page(RUNS["full"])
+    (told,) = re.findall(r'<table class="latencies">.*?</table>', text)
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", told)
+    assert cells[:5] == ["operation", "calls", "half", "99 %", "worst"]
+    drawn = text[text.index('id="latencies-title"') : text.index('class="narrow"')]
+    assert all(f">{each}<" in drawn for each in cells[6:])
+    style = STYLE.read_text()
+    narrow = style[style.index("max-width: 760px") :]
+    assert ".narrow { display: none; }" in style.replace(narrow, "")
+    assert ".broad { display: none; }" in narrow
+
+
 def test_lost_and_missed_are_marked_by_more_than_colour() -> None:
     assert re.search(r"✗ </span>3</td>", page(RUNS["lost"]))
     assert "✗ not caught" in page(RUNS["hole"])

@@ -41,7 +41,8 @@ def _rows(shown: Excerpt) -> Iterator[Markup]:
     for row, process in enumerate(shown.lanes):
         middle = _TOP + _ROW * (row + 0.66)
         yield element("line", x1=_LEFT, x2=_RIGHT, y1=middle, y2=middle, class_="lane")
-        yield words(f"process {process}", _LEFT - 10, middle + 4, "label", "end")
+        named = element("tspan", "process ", class_="broad"), str(process)
+        yield element("text", *named, x=_LEFT - 10, y=middle + 4, class_="label end")
 
 
 class _Place:

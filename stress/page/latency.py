@@ -1,4 +1,7 @@
-"""How long the calls of each operation took: a row for each, on an axis of orders of magnitude."""
+"""How long the calls of each operation took: a row for each, on an axis of orders of magnitude.
+
+Where a screen is too narrow for the picture, its figures stand alone, in a table.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,6 +10,7 @@ from stress.page.chart import WIDTH, cut, legend, line, picture, scrolling, word
 from stress.page.figures import number, plural, seconds
 from stress.page.markup import Markup, element
 from stress.page.scale import Log, log_around
+from stress.page.table import figure_cell, row, table
 from stress.record import Latency, ScenarioResult
 
 _LEFT, _RIGHT, _TOP, _ROW = 218, WIDTH - 262, 30, 22
@@ -35,7 +39,26 @@ def latency(name: str, results: Sequence[ScenarioResult]) -> Markup | None:
         [words(said, x, _TOP - 14, "tick", "end") for said, x in _COLUMNS],
         [_drawn(row, _TOP + _ROW * (place + 0.5), along) for place, row in enumerate(rows)],
     )
-    return element("div", _legend(measured), scrolling("Picture: latency of each operation", svg))
+    drawn = element(
+        "div",
+        _legend(measured),
+        scrolling("Picture: latency of each operation", svg),
+        class_="broad",
+    )
+    return element("div", drawn, element("div", _table(rows), class_="narrow"))
+
+
+def _table(rows: Sequence[_Row]) -> Markup:
+    heads = ("operation", *(said for said, _ in _COLUMNS))
+    return table("Latency of each operation", heads, [_told(*each) for each in rows], "latencies")
+
+
+def _told(said: str, measured: Latency | None) -> Markup:
+    if measured is None:
+        return element(
+            "tr", element("th", cut(said, 60), colspan=5, scope="rowgroup", class_="name")
+        )
+    return row(said, [figure_cell(each) for each in _given(measured)])
 
 
 def _rows(results: Sequence[ScenarioResult]) -> Iterator[_Row]:
@@ -73,10 +96,15 @@ def _drawn(row: _Row, y: float, along: Log) -> list[Markup]:
 
 
 def _figures(measured: Latency, y: float) -> Iterator[Markup]:
-    given = measured.quantiles
-    half, most, worst = (seconds(given[at]) if at in given else "" for at in (0.5, 0.99, 1.0))
-    for said, (_, x) in zip((number(measured.calls), half, most, worst), _COLUMNS, strict=True):
+    for said, (_, x) in zip(_given(measured), _COLUMNS, strict=True):
         yield words(said, x, y, "value", "end")
+
+
+def _given(measured: Latency) -> tuple[str, ...]:
+    """What is in the columns."""
+    given = measured.quantiles
+    took = (seconds(given[at]) if at in given else "" for at in (0.5, 0.99, 1.0))
+    return number(measured.calls), *took
 
 
 def _mark(at: float, x: float, y: float) -> Markup:
