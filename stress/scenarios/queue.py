@@ -6,8 +6,9 @@ leave in the order in which they came.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from queue import Empty
 
 import kvsync
 from stress import judge
@@ -94,9 +95,8 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     _expect_none_twice(stage)
     _expect_only_the_last(stage)
-    if sound := not stage.violations:
-        _expect_all(stage, crew.killed)
-    judge.expect_legal(stage, _disorder, partial(flaw, worked_off=sound))
+    worked_off = not stage.violations and _expect_all(stage, crew.killed)
+    judge.expect_legal(stage, _disorder, partial(flaw, worked_off=worked_off))
     stage.expect_sound_file()
 
 
@@ -120,19 +120,28 @@ def _expect_only_the_last(stage: Stage) -> None:
     stage.expect(not stale, f"{len(stale)} acks under a receipt that was over: {stale[:5]}")
 
 
-def _expect_all(stage: Stage, killed: int) -> None:
-    """Those that are left are acknowledged here."""
-    rest = []
+def _expect_all(stage: Stage, killed: int) -> bool:
+    """Those that are left are acknowledged here; whether that came to an end."""
     with stage.open() as store:
-        for jobs, history in left(stage, store):
-            while jobs.unfinished_tasks:
-                task = reserve(jobs, PATIENCE, history)
-                rest.append(task.item)
-                _ack(task, history, kvsync.Task.ack)
+        try:
+            rest = [*_work_off(stage, store)]
+        except Empty:
+            stage.expect(False, "items are counted that are not to be had")
+            return False
         expect_nothing_left(stage, store)
         for (size,) in store.engine.read("select size from kvsync_queue"):
             stage.expect(size == 0, f"an empty queue counts {size} items")
     _expect_accounted(stage, rest, killed)
+    return True
+
+
+def _work_off(stage: Stage, store: kvsync.Store) -> Iterator[int]:
+    """Raises: Empty if some of them cannot be had."""
+    for jobs, history in left(stage, store):
+        while jobs.unfinished_tasks:
+            task = reserve(jobs, PATIENCE, history)
+            _ack(task, history, kvsync.Task.ack)
+            yield task.item
 
 
 def _expect_accounted(stage: Stage, rest: list[int], killed: int) -> None:
