@@ -225,7 +225,7 @@ def test_a_run_in_doubt_tells_that_its_lead_was_lost(
 
     with pytest.raises(kvsync.LeaseLostError):
         election.run(doubt)
-    assert election.leader() is None
+    eventually(lambda: election.leader() is None)
 
 
 def unreadable(_: kvsync.Grant) -> bool:

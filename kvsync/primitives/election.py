@@ -127,7 +127,11 @@ class Election(Lockable):
         return result
 
     def _end_of_run(self, won: Grant | None) -> None:
-        # Without a depth it was given up: by this thread, or by another one and so it is lost.
-        if won is not None and (won.depth or won in self._runs):
-            self._runs.discard(won)
+        if won is None:
+            return
+        resigned = won not in self._runs  # by this thread itself, in `func`
+        self._runs.discard(won)
+        if won.depth:
             self._units.release(won)
+        elif not resigned:
+            raise self._units.lost(won)  # in doubt, or by another thread, it was given up
