@@ -174,7 +174,7 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
         return
     moment.again()
     rings.clear()
-    ((expires,),) = units._drop(mine, store.engine.boot())
+    ((expires,),) = units._drop(mine, store.engine.boot(), None)
     assert expires is None or expires > store.engine.boot()
     assert (moment.found(), rings) == (after, rung)
 

@@ -253,5 +253,5 @@ def test_an_interrupted_get_that_was_struck_out_is_put_back_all_the_same(
     jobs._take(attempt, 0)
     jobs.shutdown(immediate=True)
     jobs.reopen()
-    attempt.undo()
+    attempt.undo(None)
     assert jobs.unfinished_tasks == jobs.qsize() == 1
