@@ -40,13 +40,14 @@ TWINS = [
 RECORDED = [
     each
     for each in TWINS
-    if each[0] in {"counter", "dict_cas", "lock", "queue_get", "queue_order", "queue"}
+    if each[0] in {"counter", "dict_cas", "lock", "queue_get", "queue_order"}
     and each != ("lock", "no-lock")
 ]
 """Twins whose histories show it; of the others somebody has ended before the first window."""
 
 WITH_HISTORIES = sorted(
-    {name for name, _ in RECORDED} | {"election", "rate_limiter", "rlock", "rwlock", "semaphore"}
+    {name for name, _ in RECORDED}
+    | {"election", "queue", "rate_limiter", "rlock", "rwlock", "semaphore"}
 )
 
 CHANCES = 4
