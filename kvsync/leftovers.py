@@ -69,6 +69,7 @@ class Leftovers:
         try:
             threading.Thread(target=self._work, name="kvsync-leftovers", daemon=True).start()
         except RuntimeError:  # no thread is to be had: the process is at its limit, or ends
+            self._failures += 1
             self._is_at_work = False
 
     def _work(self) -> None:
