@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 import kvsync
+from kvsync import waiting
 from kvsync.engine.doorbell import LOOK, Doorbells
 from kvsync.testing import ManualClock
 
@@ -54,7 +55,9 @@ def timed_store(path: Path, clock: ManualClock) -> Iterator[kvsync.Store]:
 
 @pytest.fixture
 def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """All rings of this process: whom, and what."""
+    """All rings of this process: whom, and what. Nobody in a line looks, or rings, unless woken."""
+    monkeypatch.setattr(waiting, "HEAD_NETS", (1e6, 1e6))
+    monkeypatch.setattr(waiting, "_NETS", (1e6,))
     heard: list[tuple[str, bytes]] = []
     ring = Doorbells.ring
 
