@@ -231,7 +231,9 @@ class Store:
 
     def names(self, kind: str) -> list[str]:
         """The names in use of one kind: "dict", "counter", "counters", "rate_limiter", "once" or
-        "queue"; for "event" those that are set, for "barrier" those that are broken.
+        "queue"; for "event" those that are set, for "barrier" those that are broken; for "lock"
+        (with rlock and rwlock), "semaphore", "election" and "condition" those that somebody holds
+        or waits for.
 
         Raises: ValueError for an unknown kind.
         """
@@ -244,7 +246,8 @@ class Store:
         shut down. Who waits for an item goes on waiting, `join` returns, and who waits for room
         puts its item into the queue anew.
 
-        Raises: ValueError for an unknown kind.
+        Raises: ValueError for an unknown kind, and for one of which there is nothing to delete: of
+        a lock, semaphore, election or condition nothing is left when nobody uses it.
         """
         delete(self._sqlite, kind, name)
 

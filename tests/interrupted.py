@@ -22,6 +22,9 @@ _WITHIN = (
 )
 
 
+Trace = Callable[[FrameType, str, Any], Any]
+
+
 class Interrupt(BaseException):
     """What no code expects."""
 
@@ -34,33 +37,64 @@ def at_each_point(
     Without `lines` the points are the beginnings of functions alone. None is in the functions of
     `sparing` themselves, but in what they call.
     """
+
+    def tracing(meet_point: Callable[[], None]) -> Trace:
+        def trace(frame: FrameType, event: str, _: object) -> Trace | None:
+            code = frame.f_code
+            if not code.co_filename.startswith(_WITHIN) or code.co_name == "<genexpr>":
+                return None
+            if code in sparing:
+                return None
+            if event == "call" or (lines and event == "line" and not _is_try(frame)):
+                meet_point()
+            return trace
+
+        return trace
+
+    return _at_each(call, tracing)
+
+
+def at_each_instruction(call: Callable[[], Any], code: CodeType, text: str) -> Iterator[int]:
+    """Interrupt `call` before each instruction of those lines of a function that have `text`."""
+
+    def tracing(meet_point: Callable[[], None]) -> Trace:
+        def trace(frame: FrameType, event: str, _: object) -> Trace | None:
+            if frame.f_code is not code:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and text in linecache.getline(code.co_filename, frame.f_lineno):
+                meet_point()
+            return trace
+
+        return trace
+
+    return _at_each(call, tracing)
+
+
+def _at_each(
+    call: Callable[[], Any], tracing: Callable[[Callable[[], None]], Trace]
+) -> Iterator[int]:
     point = 0
-    while _is_cut_off(call, point, lines, sparing):
+    while _is_cut_off(call, tracing, point):
         yield point
         point += 1
     assert point, "no point was met"
 
 
 def _is_cut_off(
-    call: Callable[[], Any], point: int, lines: bool, sparing: Collection[CodeType]
+    call: Callable[[], Any], tracing: Callable[[Callable[[], None]], Trace], point: int
 ) -> bool:
     left = point
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:
+    def meet_point() -> None:
         nonlocal left
-        code = frame.f_code
-        if not code.co_filename.startswith(_WITHIN) or code.co_name == "<genexpr>":
-            return None
-        if code in sparing:
-            return None
-        if event == "call" or (lines and event == "line" and not _is_try(frame)):
-            left -= 1
-            if left < 0:
-                raise Interrupt
-        return trace
+        left -= 1
+        if left < 0:
+            raise Interrupt
 
     before = sys.gettrace()
-    sys.settrace(trace)
+    sys._getframe().f_trace_opcodes = True  # CPython 3.12 traces none where nobody asked before
+    sys.settrace(tracing(meet_point))
     try:
         call()
     except Interrupt:
@@ -72,38 +106,3 @@ def _is_cut_off(
 
 def _is_try(frame: FrameType) -> bool:
     return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() == "try:"
-
-
-def at_each_instruction(call: Callable[[], Any], code: CodeType, text: str) -> Iterator[int]:
-    """Interrupt `call` before each instruction of those lines of a function that have `text`."""
-    point = 0
-    while _is_cut_off_in(call, code, text, point):
-        yield point
-        point += 1
-    assert point, "no point was met"
-
-
-def _is_cut_off_in(call: Callable[[], Any], code: CodeType, text: str, point: int) -> bool:
-    left = point
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal left
-        if frame.f_code is not code:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and text in linecache.getline(code.co_filename, frame.f_lineno):
-            left -= 1
-            if left < 0:
-                raise Interrupt
-        return trace
-
-    before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # CPython 3.12 traces none where nobody asked before
-    sys.settrace(trace)
-    try:
-        call()
-    except Interrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False

@@ -6,6 +6,7 @@ asking for it: the process lives, so nobody else may take it away.
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -225,3 +226,24 @@ def test_what_was_left_in_a_parent_is_not_its_childs(impatient: kvsync.Store, ho
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     eventually(lambda: rows(impatient) == [])
+
+
+def test_who_has_to_wait_for_leftovers_waits_no_longer_than_its_patience_without_a_thread(
+    impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process at its limit has none to take them back; the next call that can begin one does."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(kvsync.BusyError), impatient.lock(NAME):
+            hog.begin()
+        hog.end()
+        with pytest.raises(kvsync.BusyError, match="earlier call"):
+            impatient.lock("other").acquire(timeout=0.01)
+        assert rows(impatient) == [("lock", NAME, "holds")]
+    with impatient.lock(NAME):
+        assert rows(impatient) == [("lock", NAME, "holds")]
+    assert rows(impatient) == []

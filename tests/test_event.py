@@ -147,7 +147,7 @@ def test_the_dead_leave_no_place_in_the_line(store: kvsync.Store) -> None:
         eventually(lambda: len(event.stats().waiters) == 1)
         with queued(event.wait, event) as call:
             kill(child)
-            eventually(lambda: len(event.stats().waiters) == 1)
+            eventually(lambda: len(tickets(store)) == 1)
             event.set()
             assert call.result()
 

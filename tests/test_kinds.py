@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,54 @@ def test_the_kinds_are_apart(store: kvsync.Store) -> None:
     assert store.dict("same") == {"k": 1}
 
 
+PASSING: dict[str, tuple[str, Callable[[kvsync.Store], Any]]] = {
+    "lock": ("lock", lambda store: store.lock("x")),
+    "rlock": ("lock", lambda store: store.rlock("x")),
+    "read": ("lock", lambda store: store.rwlock("x").read()),
+    "write": ("lock", lambda store: store.rwlock("x").write()),
+    "semaphore": ("semaphore", lambda store: store.semaphore("x", 1)),
+}
+
+
+@pytest.mark.parametrize(("kind", "make"), PASSING.values(), ids=PASSING)
+def test_what_somebody_holds_is_in_use(
+    store: kvsync.Store, kind: str, make: Callable[[kvsync.Store], Any]
+) -> None:
+    """And nothing else; it cannot be deleted."""
+    it = make(store)
+    assert store.names(kind) == []
+    with it:
+        assert store.names(kind) == ["x"]
+        with pytest.raises(ValueError, match="not deleted"):
+            store.delete(kind, "x")
+    assert store.names(kind) == []
+
+
+def test_where_there_is_a_leader_is_in_use(store: kvsync.Store) -> None:
+    leader = store.election("x")
+    assert store.names("election") == []
+    assert leader.campaign()
+    assert store.names("election") == ["x"]
+    leader.resign()
+    assert store.names("election") == []
+
+
+def test_what_somebody_waits_at_is_in_use(store: kvsync.Store) -> None:
+    ready = store.condition("x")
+
+    def wait() -> None:
+        with ready:
+            ready.wait(PATIENCE)
+
+    assert store.names("condition") == []
+    with calling(wait) as call:
+        eventually(lambda: store.names("condition") == ["x"])
+        with ready:
+            ready.notify()
+        call.result()
+    assert store.names("condition") == []
+
+
 def test_names_are_sorted_and_hold_something(store: kvsync.Store) -> None:
     for name in ("b", "a", "c", "\U0010ffff", "\uffff"):
         store.dict(name)["k"] = 1
@@ -169,7 +218,7 @@ def test_delete_inside_a_transaction_is_part_of_it(store: kvsync.Store) -> None:
     assert len(store.dict("d")) == 1500
 
 
-@pytest.mark.parametrize("kind", ["", "lock", "Dict", "dict; --", "kvsync_dict", None, 1, []])
+@pytest.mark.parametrize("kind", ["", "mutex", "Dict", "dict; --", "kvsync_dict", None, 1, []])
 def test_an_unknown_kind_is_refused(store: kvsync.Store, kind: Any) -> None:
     with pytest.raises(ValueError, match="'dict', 'counter', 'counters'"):
         store.names(kind)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.primitives.items import ASKING, DEAD, DELAYED, READY, TAKEN, Draft, Items
+from kvsync.testing import ManualClock
 from tests.lines import doorbells
 from tests.processes import eventually
 from tests.queues import NAME, tickets, waiting
@@ -34,7 +35,7 @@ def store(timed_store: kvsync.Store) -> kvsync.Store:
 
 @dataclass
 class Row:
-    """The row of `kvsync_queue`; its `size` is what its items make it."""
+    """The row of `kvsync_queue`; its `size` and `due` are what its items make them."""
 
     maxsize: int
     shut: int
@@ -93,14 +94,20 @@ class Moment:
         for table in ("queue", "item", "ticket"):
             self._engine.write(f"delete from kvsync_{table}")
         now, counted = self._engine.now(), [state in (READY, DELAYED) for state, _ in self._items]
+        due = [now - 2 + id for id, (state, _) in enumerate(self._items, 1) if state == DELAYED]
         self._engine.write(
             "insert into kvsync_queue (name, maxsize, shut, last, size, got, purged, receipts,"
-            " mark, mark_last, mark_done, older, older_last, older_done) values ('jobs', :maxsize,"
-            " :shut, 50, :size, 3, 4, 70, :mark, 5, 6, 0, 7, 8)",
-            {**vars(self._queue), "size": sum(counted), "mark": now - self._queue.mark},
+            " due, mark, mark_last, mark_done, older, older_last, older_done) values ('jobs',"
+            " :maxsize, :shut, 50, :size, 3, 4, 70, :due, :mark, 5, 6, 0, 7, 8)",
+            {
+                **vars(self._queue),
+                "size": sum(counted),
+                "due": min(due, default=None),
+                "mark": now - self._queue.mark,
+            },
         )
         for id, (state, priority) in enumerate(self._items, 1):
-            places = {READY: -priority, DELAYED: now - 1 + id, ASKING: 1000, TAKEN: 50 + id}
+            places = {READY: -priority, DELAYED: now - 2 + id, ASKING: 1000, TAKEN: 50 + id}
             self._engine.write(
                 "insert into kvsync_item (queue, state, place, id, priority, value, since,"
                 " attempts) values ('jobs', :state, :place, :id, :priority, '1', 1.0, 2)",
@@ -170,6 +177,24 @@ def test_an_item_that_is_waited_for_is_given_in_one_statement_and_claimed_in_one
             jobs.put(item)
             assert call.result() == item
         assert tickets(store) == []
+
+
+@takes
+def test_what_fell_due_is_given_before_what_is_put(
+    store: kvsync.Store,
+    clock: ManualClock,
+    rings: list[tuple[str, bytes]],
+    take: Callable[[kvsync.Queue], Any],
+) -> None:
+    """Though who waits for it has not looked yet."""
+    jobs = store.queue(NAME)
+    jobs.put("due", delay=HOUR)
+    with waiting(lambda: take(jobs), store) as call:
+        clock.advance(HOUR)
+        assert rings == []
+        jobs.put("new")
+        assert call.result() == "due"
+        assert [left.item for left in jobs.peek()] == ["new"]
 
 
 def test_what_is_claimed_is_as_if_it_had_been_taken_at_once(store: kvsync.Store) -> None:

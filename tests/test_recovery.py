@@ -598,6 +598,27 @@ def test_the_dead_readers_of_a_lock_do_not_count(store: kvsync.Store) -> None:
         assert [holder.pid for holder in book.stats().holders] == [os.getpid()]
 
 
+def wait(pipe: Any, path: str, kind: str) -> None:
+    """Until killed."""
+    pipe.send("ready")
+    make(kvsync.open(path), kind).acquire()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_dead_wait_for_nothing(store: kvsync.Store, kind: str) -> None:
+    """Says whoever is asked, and does no more: nobody has reaped them."""
+    it, holder = make(store, kind), make(store, "write" if kind == "read" else kind)
+    holder.acquire()
+    with running(wait, store.path, kind) as (child, pipe):
+        expect(pipe)
+        eventually(lambda: it.stats().waiters)
+        assert [waiter.pid for waiter in it.stats().waiters] == [child.pid]
+        kill(child)
+        assert it.stats().waiters == ()
+        assert store.engine.read("select state from kvsync_ticket") == [("waiting",)]
+    holder.release()
+
+
 def test_what_changes_hands_is_held_all_the_time(
     store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -230,7 +230,7 @@ class Barrier(Primitive):
 
     def stats(self) -> BarrierStats:
         """Parties, waiters and whether it is broken. Blocks no writer."""
-        waiting = waiters(self._engine, SPACE, self._name)
+        waiting = waiters(self._session, SPACE, self._name)
         return BarrierStats(self._name, self._parties, self.broken, tuple(waiting))
 
     def reset(self) -> None:

@@ -269,7 +269,7 @@ class Condition(Enterable, Primitive):
 
     def stats(self) -> ConditionStats:
         """Who waits. Blocks no writer."""
-        waiting = waiters(self._engine, _SPACE, self._name)
+        waiting = waiters(self._session, _SPACE, self._name)
         return ConditionStats(self._name, self._lock.name, tuple(waiting))
 
 

@@ -105,7 +105,7 @@ class Event(Primitive):
 
     def stats(self) -> EventStats:
         """How it stands. Blocks no writer."""
-        waiting = waiters(self._engine, _SPACE, self._name)
+        waiting = waiters(self._session, _SPACE, self._name)
         return EventStats(self._name, self.is_set(), tuple(waiting))
 
 

@@ -142,7 +142,7 @@ HAND_OVER = f"""
     returning doorbell, (
         select doorbell from kvsync_ticket
         where space = :space and name = :name and state = 'waiting' and id > ticket
-        order by id limit 1)
+        order by id limit 1) as doorbell
 """
 """What the only holder has, to the head of the line, which wants all there is. It is what freeing
 it and `serve` come to, in less work; where it finds nothing, these do it. Says whom to ring: the
@@ -185,8 +185,8 @@ _HOLDERS = """
     where space = :space and name = :name order by kvsync_grant.id
 """
 _WAITERS = """
-    select coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind,
-        kvsync_ticket.since, units
+    select kvsync_ticket.session, coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'),
+        thread, kind, kvsync_ticket.since, units
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
     where space = :space and name = :name and state <> 'granted' order by kvsync_ticket.id
 """
@@ -387,10 +387,15 @@ def _holder(row: Row, boot: float) -> Holder:
     return Holder(host, pid, command, thread, kind, counted(units), token, since, left)
 
 
-def waiters(engine: Engine, space: str, name: str) -> list[Waiter]:
-    """Who waits for units of that name, the next one first."""
-    rows = engine.read(_WAITERS, {"space": space, "name": name})
-    return [Waiter._make([*who, counted(units), since]) for *who, since, units in rows]
+def waiters(session: Session, space: str, name: str) -> list[Waiter]:
+    """Who waits for units of that name, the next one first, without the dead; `session` asks."""
+    rows = session.engine.read(_WAITERS, {"space": space, "name": name})
+    dead = {each for each in {row[0] for row in rows} if session.is_dead(each)}
+    return [
+        Waiter._make([*who, counted(units), since])
+        for each, *who, since, units in rows
+        if each not in dead
+    ]
 
 
 for each in ("lock", "semaphore", "election", "once"):

@@ -90,8 +90,8 @@ _ADMIT = """
     where name = :queue and shut = 0 and maxsize = :maxsize and (maxsize = 0 or (
         size + :count <= maxsize
         and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
-    returning last, mark,
-        exists (select 1 from kvsync_ticket where space = 'queue' and name = :queue)
+    returning last, mark, exists (
+        select 1 from kvsync_ticket where space = 'queue' and name = :queue and state = 'waiting')
 """
 _INSERT = """
     insert into kvsync_item (queue, state, place, id, priority, value, key, since, attempts, error,
@@ -119,14 +119,15 @@ _PUT_ONE = """
     and (maxsize = 0 or (size < maxsize
         and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
     and mark <= :now and mark > :now - :mark_every
+    and (next.id is null or kvsync_queue.due is null or kvsync_queue.due > :now)
     and (next.deadline is null or next.deadline > :boot)
     and (behind.deadline is null or behind.deadline > :boot)
     returning id, doorbell, behind as doorbell
 """
 """An item without delay and key, if there is room and nobody waits for room. It is given to the
-head of the line, if there is one, for then no other item is ready. Says whom to ring: who was given
-it, and the one behind, who has another to watch now. Where it puts nothing, `Items.put` does the
-rest."""
+head of the line, if there is one, for then no other item is ready, or due. Says whom to ring: who
+was given it, and the one behind, who has another to watch now. Where it puts nothing, `Items.put`
+does the rest."""
 
 _FIRST_ONE = """
     from kvsync_queue, (
@@ -384,6 +385,7 @@ class Items:
             self._put(transaction, draft, number)
         self._mark(transaction, mark)
         if somebody_waits:
+            self._ripen(transaction)
             self.give(transaction)
         return ids
 

@@ -32,6 +32,14 @@ _KINDS = {
     "queue": _Kind("kvsync_queue", "name", "name", "true", "true"),
 }
 
+_PASSING = "lock", "semaphore", "election", "condition"
+"""Kinds of which nothing is left when nobody holds one, or waits for it."""
+
+_IN_USE = """
+    select name from kvsync_grant where space = :kind and units > 0
+    union select name from kvsync_ticket where space = :kind order by name
+"""
+
 # By the ids that there were at first: what is put meanwhile, by those who wait for room too, stays.
 _DELETE_ITEMS = """
     delete from kvsync_item where queue = :name and (state, place, id) in (
@@ -46,7 +54,9 @@ _FORGET_QUEUE = """
 
 
 def names(engine: Engine, kind: str) -> list[str]:
-    """The names of that kind that hold something, sorted. Raises: ValueError for another kind."""
+    """The names of that kind in use, sorted. Raises: ValueError for another kind."""
+    if kind in _PASSING:
+        return [name for (name,) in engine.read(_IN_USE, {"kind": kind})]
     table, name, _, rows_of, live = _kind(kind)
     found: list[str] = []
     # From each name straight to the next one: a distinct over all rows would read them all.
@@ -61,6 +71,8 @@ def names(engine: Engine, kind: str) -> list[str]:
 
 def delete(engine: Engine, kind: str, name: str) -> None:
     """Remove all rows of that name, a chunk a commit. Raises: ValueError for another kind."""
+    if kind in _PASSING:
+        raise ValueError(f"a {kind} is not deleted: nothing is left of it when nobody uses it")
     table, column, key, condition, _ = _kind(kind)
     check_name(name)
     if kind == "queue":
@@ -103,4 +115,5 @@ def _kind(kind: str) -> _Kind:
     try:
         return _KINDS[kind]
     except (KeyError, TypeError):
-        raise ValueError(f"unknown kind {kind!r}: one of {', '.join(map(repr, _KINDS))}") from None
+        known = ", ".join(map(repr, (*_KINDS, *_PASSING)))
+        raise ValueError(f"unknown kind {kind!r}: one of {known}") from None

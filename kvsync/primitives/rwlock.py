@@ -55,7 +55,7 @@ class RWLock(Primitive):
         return LockStats(
             self._name,
             tuple(holders(self._store.session, SPACE, self._name)),
-            tuple(waiters(self._engine, SPACE, self._name)),
+            tuple(waiters(self._store.session, SPACE, self._name)),
         )
 
 

@@ -480,8 +480,8 @@ class Units:
         return held_by(self.session, self.space, self.name)
 
     def waiters(self) -> list[Waiter]:
-        """Who waits, the next one first."""
-        return waiters(self._engine, self.space, self.name)
+        """Who waits, the next one first, without the dead."""
+        return waiters(self.session, self.space, self.name)
 
     # --- within -------------------------------------------------------------------------------
 
