@@ -102,6 +102,16 @@ def test_a_row_that_kvsync_cannot_have_written_is_damage(
         store.event("other").set()
 
 
+@pytest.mark.parametrize("column", ["priority", "since", "attempts"])
+def test_a_damaged_item_is_not_lost(path: Path, column: str) -> None:
+    """Though `get` sees the damage only when the item is gone."""
+    tamper(path, f"update kvsync_item set {column} = 'x'")
+    with kvsync.open(path) as store:
+        with pytest.raises(kvsync.CorruptError):
+            store.queue("jobs").get(timeout=0)
+        assert store.engine.read("select count(*) from kvsync_item") == [(1,)]
+
+
 @pytest.mark.parametrize("name", ["gate", "claim", "setup.lock"])
 def test_a_fifo_in_the_place_of_a_file_of_the_folder_keeps_nobody_waiting(
     path: Path, name: str

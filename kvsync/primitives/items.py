@@ -658,13 +658,17 @@ class Items:
         return True
 
     def restore(self, transaction: Transaction, kept: Kept) -> None:
-        """Put back what was taken for good, in its old place. The lines are still to be served."""
+        """Put back what was taken for good, in its old place. The lines are still to be served.
+
+        What is damaged goes back as it was.
+        """
+        place = -kept.priority if isinstance(kept.priority, float) else kept.place
         key = kept.key
         if key is not None and self.has_key(transaction, key):
             key = None
         more = {"since": kept.since, "attempts": kept.attempts, "error": kept.error}
         draft = Draft(kept.value, kept.priority, key)
-        self._insert(transaction, draft, READY, -kept.priority, kept.id, **more)
+        self._insert(transaction, draft, READY, place, kept.id, **more)
         transaction.execute(
             "update kvsync_queue set size = size + 1,"
             " got = case when got > 0 then got - 1 else 0 end where name = :queue",
