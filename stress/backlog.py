@@ -4,10 +4,11 @@ import queue
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import kvsync
 from stress.crew import PATIENCE, Worker
-from stress.history import Recording
+from stress.history import Recording, now
 from stress.stage import Stage
 
 NAME = "jobs"
@@ -48,6 +49,17 @@ def windows_of(worker: Worker) -> Callable[[], tuple[kvsync.Queue, Recording]]:
     return now
 
 
+class Hand(NamedTuple):
+    """In which a worker has an item, for as long as it may, from no sooner than `asked` on."""
+
+    asked: int
+
+    def expect_over(self) -> None:
+        """It was told that the item is in its hand no more, and lives."""
+        held = (now() - self.asked) / 1e9
+        assert held >= VISIBILITY, f"an item was given to another after {held:.3f} s at most"
+
+
 def numbers(worker: Worker) -> Iterator[int]:
     """A new number each time, above all those before, and of nobody else; until it is enough."""
     number = worker.number * _PER_PRODUCER
@@ -75,22 +87,24 @@ def produce(worker: Worker) -> None:
             worker.ready()
 
 
-def reserved(worker: Worker) -> Iterator[kvsync.Task]:
+def reserved(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand]]:
     """One task after the other, until it is enough."""
     jobs = jobs_of(worker.store)
     while worker.going_on():
+        hand = Hand(now())
         with suppress(queue.Empty, kvsync.BusyError):
-            yield jobs.reserve(SHORTLY)
+            yield jobs.reserve(SHORTLY), hand
             worker.ready()
 
 
-def handed_out(worker: Worker) -> Iterator[tuple[kvsync.Task, Recording]]:
+def handed_out(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand, Recording]]:
     """The same, recorded; and where to settle it."""
     window = windows_of(worker)
     while worker.going_on():
         jobs, history = window()
+        hand = Hand(now())
         with suppress(queue.Empty, kvsync.BusyError):
-            yield reserve(jobs, SHORTLY, history), history
+            yield reserve(jobs, SHORTLY, history), hand, history
             worker.ready()
 
 

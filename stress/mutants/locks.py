@@ -74,6 +74,19 @@ def lease_without_end() -> None:
     edit(Units._wish, "units, capacity, lease,", "units, capacity, None,")
 
 
+@caught_by("lease")
+def lease_too_short() -> None:
+    """A lease that was claimed from the line ends after a tenth of its time."""
+    edit_text(grants, "CLAIM", ":boot + lease", ":boot + lease / 10")
+
+
+@caught_by("lease")
+def lease_cut_short() -> None:
+    """Who waits takes a lease for over before it is."""
+    edit(grants._is_over, "min(ends) <= boot", "min(ends) - 0.02 <= boot")
+    edit(Wait._look, "(end for end in ends", "(end - 0.02 for end in ends")
+
+
 @caught_by("interrupts")
 def ticket_left_behind() -> None:
     """Who is interrupted in the line leaves its ticket there."""

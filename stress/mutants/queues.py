@@ -3,6 +3,7 @@
 from kvsync.primitives import items
 from kvsync.primitives.items import Items
 from kvsync.primitives.putting import Putting
+from kvsync.primitives.taking import Reserving
 from kvsync.primitives.task import Task
 from stress.mutants.breaking import edit, edit_text
 from stress.mutants.mutant import caught_by
@@ -51,6 +52,12 @@ def acknowledged_by_id() -> None:
     """`ack` takes away the item of that id, whoever has it in hand by now."""
     for name in ("_ACKNOWLEDGE", "_ACKNOWLEDGE_IF_NOBODY_JOINS"):
         edit_text(items, name, "and place = :receipt ", "")
+
+
+@caught_by("queue", "queue_transactions")
+def visibility_too_short() -> None:
+    """An item that was handed out is given to another long before its time is over."""
+    edit(Reserving._hand, "+ self._visibility", "+ self._visibility / 100")
 
 
 @caught_by("queue", "queue_failures")

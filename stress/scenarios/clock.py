@@ -74,11 +74,14 @@ def _abandon(worker: Worker, store: kvsync.Store) -> None:
     """What is not given back is free once its lease is over."""
     lock = store.lock("short", lease=_SHORT_LEASE, timeout=_WAIT)
     while worker.going_on():
+        asked = boot()
         assert lock.acquire(), "a lease does not end"
         worker.ready()
         time.sleep(worker.chance.uniform(0, 3 * _SHORT_LEASE))
-        with suppress(kvsync.LeaseLostError):
+        try:
             lock.release()
+        except kvsync.LeaseLostError:
+            assert boot() - asked >= _SHORT_LEASE, "a lease ends early"
         worker.journal.note("let-go", UNKNOWN)
 
 

@@ -1,5 +1,6 @@
 """A holder that is stopped past its lease, between acquiring and writing, and goes on when another
-has the lock, is refused every guarded transaction, release and extension.
+has the lock, is refused every guarded transaction, release and extension; and no other has the lock
+before the lease is over.
 
 `--stops N` counts these holders. Each of them first writes under its guard, which must succeed
 while its lease lasts; so what is written shows tokens that never fall. There are several locks,
@@ -29,6 +30,8 @@ _AT_ONE_LOCK = 3
 
 _LEASE = 0.05
 _LEASE_NS = 50_000_000
+_ROUNDING = 1_000
+"""Nanoseconds, about, to which seconds of the boot clock as a float are exact, and more."""
 
 WAYS: dict[str, Callable[[kvsync.Store, kvsync.Lock], AbstractContextManager[Any]]] = {
     SOUND: lambda store, lock: store.transaction(guard=lock),
@@ -55,12 +58,12 @@ def _take_turns(worker: Worker, name: str) -> None:
     lock, register = worker.store.lock(name, lease=_LEASE), worker.store.dict("register")
     worker.ready()
     while worker.going_on():
-        last = register.get(name, 0)
+        last, asked = register.get(name, 0), now()
         lock.acquire()
         began, token = now(), lock.token
         assert token is not None
         assert last < token, f"token {token} of {name} was given after {last}"
-        worker.pipe.send(("holds", token))
+        worker.pipe.send(("holds", Held(token, began, _end_of_lease(lock, asked))))
         with suppress(kvsync.LeaseLostError):  # we were slow
             _write(worker, lock)
         stopped = now()
@@ -70,6 +73,16 @@ def _take_turns(worker: Worker, name: str) -> None:
             not_refused, refused = _attempts(worker, lock)
             span = Span(lock.name, worker.number, token, began, began + _LEASE_NS, refused)
             worker.pipe.send(("goes on", Stale(not_refused, fault, span)))
+
+
+def _end_of_lease(lock: kvsync.Lock, asked: int) -> int:
+    """The earliest moment at which it can be over; 0 if it is over already."""
+    before, holder = now(), lock.holder()
+    if holder is None or holder.token != lock.token or holder.lease_left is None:
+        return 0
+    left = int(holder.lease_left * 1e9)
+    assert now() + left >= asked + _LEASE_NS, "a lease is shorter than it was asked for"
+    return before + left - _ROUNDING
 
 
 def _write(worker: Worker, lock: kvsync.Lock) -> None:
@@ -103,10 +116,18 @@ def _is_refused(attempt: Callable[[], object]) -> bool:
     return False
 
 
-class Turn(NamedTuple):
-    """With which token who has a lock, since when; it has stopped, or is about to."""
+class Held(NamedTuple):
+    """What a holder says of its grant; the moments are ns of the boot clock."""
 
     token: int
+    began: int
+    ends: int
+
+
+class Turn(NamedTuple):
+    """Who has a lock, and since when we know; it has stopped, or is about to."""
+
+    held: Held
     member: Member | None
     since: float
 
@@ -117,7 +138,7 @@ class Holders:
     def __init__(self, stage: Stage, crew: Crew, locks: Iterable[str]) -> None:
         self.refused = 0
         self._stage, self._crew = stage, crew
-        self._turns = {name: Turn(0, None, time.monotonic()) for name in locks}
+        self._turns = {name: Turn(Held(0, 0, 0), None, time.monotonic()) for name in locks}
         self._tokens: dict[str, set[int]] = {name: set() for name in locks}
 
     def look(self) -> None:
@@ -131,13 +152,18 @@ class Holders:
                     self._count(what)
         self._expect_no_standstill()
 
-    def _next(self, member: Member, token: int) -> None:
+    def _next(self, member: Member, held: Held) -> None:
         """The one with the smaller token is stale, though it may be so slow as to tell last."""
         (name,) = member.more
-        told, tokens = Turn(token, member, time.monotonic()), self._tokens[name]
-        self._stage.expect(token not in tokens, f"token {token} of {name} was given twice")
-        tokens.add(token)
-        stale, self._turns[name] = sorted([self._turns[name], told], key=lambda turn: turn.token)
+        told, tokens = Turn(held, member, time.monotonic()), self._tokens[name]
+        self._stage.expect(held.token not in tokens, f"token {held.token} of {name} came twice")
+        tokens.add(held.token)
+        stale, last = sorted([self._turns[name], told], key=lambda turn: turn.held.token)
+        early = (stale.held.ends - last.held.began) / 1e9
+        self._stage.expect(
+            early <= 0, f"{name} was another's {early:.4f} s before a lease was over"
+        )
+        self._turns[name] = last
         if stale.member is not None:
             _go_on(stale.member)
 

@@ -1,7 +1,7 @@
 """Every item that was put is acknowledged exactly once, by who was handed it last, though producers
 and consumers are killed by SIGKILL at any instant, some consumers are so slow that their items are
-given to others, and some put theirs back; and as they are handed out for the first time, the items
-leave in the order in which they came.
+given to others, and no sooner, and some put theirs back; and as they are handed out for the first
+time, the items leave in the order in which they came.
 """
 
 import time
@@ -14,6 +14,7 @@ import kvsync
 from stress import judge
 from stress.backlog import (
     VISIBILITY,
+    Hand,
     expect_nothing_left,
     handed_out,
     left,
@@ -56,21 +57,22 @@ WAYS: dict[str, Callable[[kvsync.Task], None]] = {
 
 
 def _consume(worker: Worker) -> None:
-    for task, history in handed_out(worker):
+    for task, hand, history in handed_out(worker):
         worker.journal.note("handed-out", _packed(task))
         if worker.chance.random() < _SLOW:
             time.sleep(1.5 * VISIBILITY)
         worker.journal.note("worked", task.item)
-        _settle(worker, task, history)
+        _settle(worker, task, hand, history)
 
 
-def _settle(worker: Worker, task: kvsync.Task, history: Recording) -> None:
+def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -> None:
     try:
         if worker.chance.random() < _FAILS:
             task.retry(delay=0)
             return
         _ack(task, history, WAYS[worker.way])
     except kvsync.StaleReceiptError:
+        hand.expect_over()
         worker.journal.note("late", task.item)
     else:
         worker.journal.note("acknowledged", task.item)

@@ -36,11 +36,13 @@ def _produce(worker: Worker) -> None:
 
 
 def _consume(worker: Worker) -> None:
-    for task in reserved(worker):
+    for task, hand in reserved(worker):
         if worker.chance.random() < _SLOW:
             time.sleep(1.5 * VISIBILITY)
-        with suppress(kvsync.StaleReceiptError):
+        try:
             _finish(worker.store, task, worker.way)
+        except kvsync.StaleReceiptError:
+            hand.expect_over()
 
 
 def _finish(store: kvsync.Store, task: kvsync.Task, way: str) -> None:
