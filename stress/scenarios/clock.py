@@ -8,7 +8,6 @@ import os
 import queue
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
