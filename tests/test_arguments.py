@@ -170,7 +170,9 @@ def test_what_is_no_timeout_is_refused(
         waits(untouched)[call](timeout)
 
 
-@pytest.mark.parametrize("call", ["event.wait", "condition.wait", "barrier.wait"])
+@pytest.mark.parametrize(
+    "call", ["event.wait", "condition.wait", "barrier.wait", "once.run", "election.run"]
+)
 def test_minus_one_is_for_ever_in_acquire_alone(untouched: kvsync.Store, call: str) -> None:
     """Elsewhere it is negative like any other, as in `queue`."""
     with pytest.raises(ValueError, match="timeout"):

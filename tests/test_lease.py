@@ -59,6 +59,20 @@ def assert_lost(store: kvsync.Store, held: Any) -> None:
     assert store.counter("done").value == done
 
 
+def test_each_release_of_a_lost_rlock_says_so(store: kvsync.Store, clock: ManualClock) -> None:
+    """The inner ones too: what comes between it and the last is not protected any more."""
+    held = store.rlock("job", lease=10)
+    for _ in range(3):
+        held.acquire()
+    held.release()
+    clock.advance(11)
+    for _ in range(2):
+        with pytest.raises(kvsync.LeaseLostError):
+            held.release()
+    with pytest.raises(kvsync.NotOwnedError):
+        held.release()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lease_that_is_over_passes_to_who_waits(
     store: kvsync.Store, clock: ManualClock, kind: str

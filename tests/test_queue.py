@@ -592,6 +592,25 @@ def test_stats_tell_how_it_stands(path: Path) -> None:
             stats.depth = 2  # type: ignore[misc]
 
 
+def test_the_oldest_may_be_far_back_in_the_line(path: Path) -> None:
+    """Behind those of a higher priority; and it may have come back, or be due and not ready yet."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME)
+        for priority in (0, 1, 2):
+            jobs.put("an item", priority=priority)
+            clock.advance(10)
+        assert jobs.stats().oldest_age == 30.0
+        jobs.get()
+        assert jobs.stats().oldest_age == 30.0
+        jobs.purge()
+        assert jobs.stats().oldest_age is None
+        jobs.put("late", delay=5)
+        assert jobs.stats().oldest_age is None
+        clock.advance(7)
+        assert (jobs.stats().depth, jobs.stats().oldest_age) == (1, 7.0)
+
+
 def test_rates_are_those_of_the_last_minutes(path: Path) -> None:
     """What happened long ago does not count."""
     clock = ManualClock()

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError
-from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking
+from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, check_wait
 from kvsync.primitives.grants import Grant, Holder
 from kvsync.primitives.lock import Lockable
 from kvsync.primitives.primitive import Home
@@ -100,7 +100,7 @@ class Election(Lockable):
         Raises: what `func` raises; AcquireTimeout; LeaseLostError if the lead ended before `func`
         did, unless `func` has resigned what this `run` had won.
         """
-        seconds = check_blocking(True, timeout, self._timeout)
+        seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
         lead = self._lead()
         if lead is None or (lead in self._runs and lead.thread != this_thread()):
             return self._run_in_turn(func, seconds)

@@ -210,11 +210,14 @@ class RLock(Lockable):
     def release(self) -> None:
         """Undo one `acquire`; the last one gives it back.
 
-        Raises: NotOwnedError if this thread does not hold it; LeaseLostError.
+        Raises: NotOwnedError if this thread does not hold it; LeaseLostError, from each of them, if
+        it was lost meanwhile.
         """
         grant = self._grant()
         if grant.depth > 1:
             grant.depth -= 1
+            if not self._units.is_current(grant):
+                raise self._units.lost(grant)
             return
         try:
             self._units.release(grant)

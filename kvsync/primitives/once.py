@@ -24,7 +24,7 @@ from kvsync.errors import (
     NotDoneError,
     NotOwnedError,
 )
-from kvsync.primitives.arguments import Seconds, check_positive, check_timeout
+from kvsync.primitives.arguments import Seconds, check_positive, check_wait
 from kvsync.primitives.grants import Grant, Holder, Waiter
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.primitives.units import Units
@@ -99,7 +99,7 @@ class Once(Primitive):
         """The result of `func(*args, **kwargs)`, whoever calls it: one of us, one at a time.
 
         If it is done already, that result; if somebody is running it, theirs, after waiting up to
-        `timeout` seconds for their end (None and -1: for ever; 0: not at all). If they raise or
+        `timeout` seconds for their end (None: for ever; 0: not at all). If they raise or
         die, it is the turn of the next who waits. All get the result as JSON gives it back.
 
         Raises: what `func` raises, to its own caller alone; EncodeError if JSON cannot hold the
@@ -109,7 +109,7 @@ class Once(Primitive):
         """
         if not callable(func):
             raise TypeError(f"run takes something to call, not {func!r}")
-        seconds = check_timeout(timeout)
+        seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("run")
         before = self._last()
         if before is not None and self._counts(before):

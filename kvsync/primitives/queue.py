@@ -61,6 +61,12 @@ _PEEK = f"""
     order by due is not null, coalesce(due, place), id limit :count
 """
 _STATS = """
+    with recursive priorities (place) as (
+        select min(place) from kvsync_item where queue = :queue and state = 0
+        union all select (
+            select min(place) from kvsync_item
+            where queue = :queue and state = 0 and place > priorities.place)
+        from priorities where place is not null)
     select coalesce(maxsize, :maxsize), coalesce(shut, 0), coalesce(size, 0), coalesce(older, :now),
         case when mark > :lately then last - older_last else 0 end,
         case when mark > :lately then last - size - purged - older_done else 0 end,
@@ -69,10 +75,13 @@ _STATS = """
         (select count(*) from kvsync_item where queue = :queue and state = -1) as taken,
         (select count(*) from kvsync_item where queue = :queue and state = 3) as dead,
         (select min(since) from (
-            select min(since) as since from kvsync_item where queue = :queue and state = -1
-            union all select since from (
-                select since from kvsync_item where queue = :queue and state = 0
-                order by place, id limit 1) as first) as oldest) as since,
+            select since from kvsync_item where queue = :queue and state = -1
+            union all select since from kvsync_item
+                where queue = :queue and state = 1 and place <= :now
+            union all select (
+                select since from kvsync_item
+                where queue = :queue and state = 0 and kvsync_item.place = priorities.place
+                order by id limit 1) as since from priorities) as oldest) as since,
         (select count(*) from kvsync_ticket where space = 'queue' and name = :queue) as getters,
         (select count(*) from kvsync_ticket where space = 'queue-put' and name = :queue) as putters
     from (select 1) as always left join kvsync_queue on name = :queue
@@ -113,7 +122,7 @@ class QueueStats:
     """Items that are reserved."""
     dead: int
     oldest_age: float | None
-    """Seconds since the first of those in line or in flight was put."""
+    """Seconds since the oldest of those in line or in flight was put."""
     put_rate: float
     done_rate: float
     getters: int
