@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks import backlog, wakeup
+from benchmarks import backlog, delay, wakeup
 from benchmarks.crew import Crew, Idle, Spent, Step
 from benchmarks.field import Field, gather
 from benchmarks.options import Options
@@ -70,14 +70,21 @@ def run(options: Options) -> Report:
             figures |= _of_size(field, options, size, report)
         woken = wakeup.measure(field, options)
         versions = field.versions
+    late = delay.measure(options)
     long = backlog.measure(options)
     for row, measured in figures.items():
         report.measured.update({f"{name}, {row}": each for name, each in measured.items()})
         report.tables.append(_table(row, measured, report.skipped))
     report.measured.update({f"{name}, wake-up": each for name, each in woken.items()})
+    report.measured["kvsync, delayed"] = late
     report.measured.update(long.measured)
-    report.tables += [_wakeup(woken), *long.tables(), _sides(versions, report.skipped)]
-    report.targets = [*_targets(figures), *_prompt(woken.get("kvsync")), *long.targets()]
+    report.tables += [_wakeup(woken), _late(late), *long.tables(), _sides(versions, report.skipped)]
+    report.targets = [
+        *_targets(figures),
+        *_prompt(woken.get("kvsync")),
+        _punctual(late),
+        *long.targets(),
+    ]
     return report
 
 
@@ -199,11 +206,20 @@ def _table(row: Row, measured: dict[str, Measured], skipped: dict[str, str]) -> 
 
 
 def _wakeup(measured: dict[str, Measured]) -> Table:
+    return _latencies("Queue: from `put` to a waiting `get`", measured)
+
+
+def _late(ours: Measured) -> Table:
+    what = "Queue: from when a delayed item is due to a waiting `get`"
+    return _latencies(what, {"kvsync": ours})
+
+
+def _latencies(what: str, measured: dict[str, Measured]) -> Table:
     rows = [
         [name, milliseconds(side.p50), milliseconds(side.p99), milliseconds(side.worst)]
         for name, side in measured.items()
     ]
-    return Table("Queue: from `put` to a waiting `get`", ["side", "p50", "p99", "worst"], rows)
+    return Table(what, ["side", "p50", "p99", "worst"], rows)
 
 
 def _sides(versions: dict[str, str], skipped: dict[str, str]) -> Table:
@@ -242,3 +258,8 @@ def _prompt(ours: Measured | None) -> list[Target]:
         )
         for quantity, bound in (("p50", 0.5), ("p99", 5.0))
     ]
+
+
+def _punctual(late: Measured) -> Target:
+    what = "queue, from when a delayed item is due to a waiting `get`: p99 in ms"
+    return Target(what, 50.0, late.p99.times(1e3), at_most=True)
