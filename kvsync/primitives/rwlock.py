@@ -17,8 +17,9 @@ class RWLock(Primitive):
 
     Both sides wait in one line: a reader that comes after a waiting writer waits behind it, and
     readers that stand together get in together. A thread that holds the write side may take the
-    read side too, and then release the write side (a downgrade). The other way round is refused:
-    two readers that both wait to write would wait for ever.
+    read side too, and then release the write side (a downgrade). The other way round is refused, at
+    once if it is through the same object: two readers that both wait to write would wait for ever.
+    Through another object of the same name it is a deadlock like any other.
 
     Example:
         >>> lock = store.rwlock("catalogue")
