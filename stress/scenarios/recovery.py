@@ -1,5 +1,6 @@
 """Who waits next holds the lock within 150 ms of a SIGKILL, in 99 of 100 cases, and alone, whoever
-it was that died: the holder, a waiter at any place, who was about to ring, or who was reaping.
+it was that died: the holder, a waiter at any place, who was about to ring, or who was reaping. So
+has who waits for an item of a queue what a worker had in hand when it was killed.
 
 `--kills N` are so many at each of these points. The instant is drawn at random around the point,
 which the victim tells of where only it can know. The time is measured from the SIGKILL to the
@@ -28,7 +29,7 @@ from stress.witness import alone
 
 UNIT = "kills"
 PROCESSES = 4
-PRIMITIVES = ("lock",)
+PRIMITIVES = ("lock", "queue")
 NEMESES = ("kill",)
 
 LIMIT = 0.15
@@ -62,6 +63,9 @@ def _stand_by(worker: Worker) -> None:
     assert worker.store.session.id
     worker.ready()
     while order := worker.pipe.recv():
+        if order == "work":
+            _work(worker)
+            continue
         _POINTS[order](worker)
         lock.acquire()
         with alone(worker.path + "-witness", lock.token):
@@ -70,6 +74,14 @@ def _stand_by(worker: Worker) -> None:
         lock.release()
         worker.pipe.send(("released", time.monotonic()))
         worker.ready()
+
+
+def _work(worker: Worker) -> None:
+    with worker.store.queue("jobs").reserve():
+        worker.pipe.send(("holds", time.monotonic()))
+        worker.pipe.recv()
+    worker.pipe.send(("released", time.monotonic()))
+    worker.ready()
 
 
 def _tell_instead_of_ringing(worker: Worker) -> None:
@@ -113,8 +125,9 @@ class Case:
 class Line:
     """One member that holds the lock, and those who wait behind it, in their order."""
 
-    def __init__(self, stage: Stage, crew: Crew, control: Control, lock: kvsync.Lock) -> None:
-        self._stage, self._crew, self._control, self._lock = stage, crew, control, lock
+    def __init__(self, stage: Stage, crew: Crew, control: Control, store: kvsync.Store) -> None:
+        self._stage, self._crew, self._control = stage, crew, control
+        self._lock, self._jobs = store.lock("turn"), store.queue("jobs")
         self.members = crew.start(_stand_by, stage.processes)
 
     def form(self, point_of_first_waiter: str = "go on") -> None:
@@ -128,6 +141,14 @@ class Line:
 
     def _are_waiting(self, how_many: int) -> bool:
         return len(self._lock.stats().waiters) == how_many
+
+    def work(self) -> None:
+        """The first has an item in hand, the second waits for one."""
+        self._jobs.put(1)
+        self.members[0].pipe.send("work")
+        self.until(self.members[0], "holds")
+        self.members[1].pipe.send("work")
+        self._crew.until(lambda: self._jobs.stats().getters == 1)
 
     def let(self, place: int, point: str = "go on") -> None:
         """Let the one at that place, who holds the lock, release it."""
@@ -162,6 +183,10 @@ class Line:
                 self.until(member, "holds")
             member.pipe.send("go on")
             self.until(member, "released")
+        self.replace_before(place)
+
+    def replace_before(self, place: int) -> None:
+        """The dead, of those that stood before that place."""
         for number, member in enumerate(self.members[:place]):
             if member.killed:
                 self.members[number] = self._crew.replace(member)
@@ -229,12 +254,24 @@ def _reaping(line: Line) -> Case:
     return case
 
 
+def _worker(line: Line) -> Case:
+    """Its item has no visibility, so that nothing but its death brings that back."""
+    line.work()
+    line.pass_by(_AROUND)
+    case = line.case(line.kill(0), 1)
+    line.let(1)
+    line.until(line.members[1], "released")
+    line.replace_before(1)
+    return case
+
+
 VICTIMS: dict[str, Callable[[Line], Case]] = {
     "holder": _holder,
     "waiter at the head": _first_waiter,
     "waiter in the middle": _middle_waiter,
     "holder between commit and ring": _before_ringing,
     "waiter that reaps": _reaping,
+    "worker of a queue": _worker,
 }
 
 
@@ -243,7 +280,7 @@ def run(stage: Stage) -> None:
     cases: dict[str, list[Case]] = {victim: [] for victim in VICTIMS}
     with stage.open() as store, Crew(stage) as crew:
         control = Control(stage, crew)
-        line = Line(stage, crew, control, store.lock("turn"))
+        line = Line(stage, crew, control, store)
         crew.assemble()
         rounds = 0
         while not stage.enough(rounds):
