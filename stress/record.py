@@ -27,6 +27,7 @@ class Span:
     began: int
     ended: int | None  # None: killed inside
     refused: tuple[int, ...] = ()  # moments at which a stale holder was refused
+    side: str = ""  # read or write, where there are these two
 
 
 @dataclass(frozen=True)
