@@ -14,9 +14,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from stress.page import write
+from stress.page import marks, write
 from stress.page.excerpt import KILLED, LANES, LEFT, MARKS, UNSEEN, excerpt
 from stress.page.figures import number, seconds, short
+from stress.page.lanes import lanes
 from stress.page.page import page
 from stress.page.scale import Linear, log_around, up_to
 from stress.record import Books, Fault, Latency, Matrix, MutantRow, Rate, Run, Span
@@ -300,6 +301,83 @@ def test_nothing_is_made_up_of_who_was_not_seen_to_leave() -> None:
         (BOOT, UNSEEN),
         (BOOT + 90, LEFT),
     ]
+
+
+def test_faults_of_who_works_at_other_locks_are_not_in_the_picture() -> None:
+    """Nor does another lock seem eventful by them."""
+    spans = (
+        Span("mine", 1, 1, BOOT, BOOT + 90),
+        Span("mine", 3, 2, BOOT + 95, BOOT + 99, (BOOT + 98,)),
+        Span("other", 2, 1, BOOT + 10, BOOT + 80),
+    )
+    faults = (Fault("stop", 2, BOOT + 20, BOOT + 50), Fault("stop", 1, BOOT + 60, BOOT + 70))
+    shown = excerpt(result(spans=spans, faults=faults))
+    assert shown is not None
+    assert (shown.key, list(shown.lanes), shown.processes) == ("mine", [1, 3], 2)
+    assert [(event.process, event.kind) for event in shown.events] == [(1, "stop"), (3, "refused")]
+
+
+def test_a_key_is_eventful_by_the_faults_of_those_who_were_inside() -> None:
+    calm = [Span("calm", process, 1, BOOT + process, BOOT + 90) for process in (1, 2)]
+    struck = [Span("struck", process, 1, BOOT + process, BOOT + 90) for process in (3, 4)]
+    faults = (Fault("kill", 3, BOOT + 20), Fault("stop", 4, BOOT + 30, BOOT + 40))
+    shown = excerpt(result(spans=(*calm, *struck), faults=faults))
+    assert shown is not None
+    assert shown.key == "struck"
+
+
+@pytest.mark.parametrize("kind", ["kill", "stop", "refused"])
+def test_a_mark_is_on_the_lane_of_its_process(kind: str) -> None:
+    spans = [Span("k", process, 1, BOOT + process, BOOT + 90) for process in (1, 2, 3)]
+    faults = (Fault(kind, 2, BOOT + 40),)
+    shown = excerpt(result(spans=tuple(spans), faults=faults))
+    assert shown is not None
+    drawn = ElementTree.fromstring(lanes("held", shown))
+    lines = [float(each.get("y1", 0)) for each in drawn.iter("line") if each.get("class") == "lane"]
+    every = [each for each in drawn.iter("g") if each.get("class") == f"mark {kind}"]
+    (mark,) = [each for each in every if each.find("title") is not None]
+    path, expected = mark.find("path"), marks.mark(kind, 0, lines[1])
+    assert path is not None
+    assert path.get("d", "").split()[1] == expected.split('d="M')[1].split()[1]
+
+
+def test_readers_and_writers_are_told_apart_by_colour_and_by_name() -> None:
+    spans = (
+        Span("pages", 1, None, BOOT, BOOT + 90, side="write"),
+        Span("pages", 2, None, BOOT + 95, BOOT + 190, side="read"),
+    )
+    text = page(run(result(spans=spans)))
+    assert "process 1, writes, inside for 90" in text
+    assert "process 2, reads, inside for 95" in text
+    assert re.search(r'class="stay t-write[^"]*".*class="stay t-read', text, re.DOTALL)
+    legend = text[text.index('class="legend"') : text.index("Picture: who held")]
+    assert "reads" in legend
+    assert "writes" in legend
+    assert "token" not in legend
+    assert {"t-read", "t-write"} <= set(re.findall(r"\.(t-\w+)", STYLE.read_text()))
+
+
+def _legend_of_bars(*spans: Span) -> str:
+    text = page(run(result(spans=spans)))
+    return text[text.index('class="legend"') : text.index("Picture: who held")]
+
+
+def test_the_legend_of_the_bars_says_what_they_show_and_no_more() -> None:
+    """Digits only where one is wide enough, colours only where there are tokens."""
+    wide = _legend_of_bars(Span("k", 1, 7, BOOT, BOOT + 90))
+    narrow = [Span("k", 1, n, BOOT + 999 * n, BOOT + 999 * n + 2) for n in range(MARKS)]
+    assert "its colour is its token" in wide
+    assert "digits" in wide
+    assert "its colour is its token" in _legend_of_bars(*narrow)
+    assert "digits" not in _legend_of_bars(*narrow)
+    assert "token" not in _legend_of_bars(Span("k", 1, None, BOOT, BOOT + 90))
+
+
+def test_what_a_stale_holder_was_refused_is_called_what_it_is() -> None:
+    """A write, an extension or a release."""
+    text = page(run(result(spans=(Span("k", 0, 1, BOOT, BOOT + 5, (BOOT + 2,) * 3),))))
+    assert "call of a stale holder, refused (3)" in text
+    assert "stale write" not in text
 
 
 def test_a_refusal_after_the_last_stay_is_in_the_excerpt() -> None:

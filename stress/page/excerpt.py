@@ -24,6 +24,7 @@ class Stay:
     ended: int
     ending: str  # LEFT, KILLED or UNSEEN
     refused: tuple[int, ...] = ()
+    side: str = ""
 
     @property
     def over(self) -> int:
@@ -43,7 +44,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """`of`: the stays in the whole run; `processes`: those who were inside here, or had a fault."""
+    """`of`: the stays in the whole run; `processes`: those who were inside here, or had a fault
+    here and were inside at some other time.
+    """
 
     key: str
     stays: Sequence[Stay]
@@ -60,7 +63,7 @@ def excerpt(result: ScenarioResult) -> Excerpt | None:
     if not result.spans:
         return None
     key, spans = of_one_key(result)
-    events = _events(spans, result.faults)
+    events = _events(spans, _of_those_inside(spans, result.faults))
     stays = _stays(spans, _moments(events, "kill"))
     shown = _part_with_most(stays, events)
     began, ended = shown[0].began, max(stay.over for stay in shown)
@@ -86,9 +89,15 @@ def of_one_key(result: ScenarioResult) -> tuple[str, list[Span]]:
     of: dict[str, list[Span]] = {}
     for span in sorted(result.spans, key=lambda span: span.began):
         of.setdefault(span.key, []).append(span)
-    faults = sorted(result.faults, key=lambda fault: fault.at)
+    faults = sorted(result.faults, key=_at)
     key = max(of, key=lambda key: _sights(of[key], faults))
     return key, of[key]
+
+
+def _of_those_inside(spans: Iterable[Span], faults: Iterable[Fault]) -> list[Fault]:
+    """Without those of processes that work elsewhere."""
+    processes = {span.process for span in spans}
+    return [fault for fault in faults if fault.process in processes]
 
 
 def _sights(spans: Sequence[Span], faults: Sequence[Fault]) -> tuple[bool, int, int, int]:
@@ -96,8 +105,9 @@ def _sights(spans: Sequence[Span], faults: Sequence[Fault]) -> tuple[bool, int, 
     began, ended = spans[0].began, max(span.ended or span.began for span in spans)
     meanwhile = faults[bisect_left(faults, began, key=_at) : bisect_right(faults, ended, key=_at)]
     refused = any(span.refused for span in spans)
+    kinds = {fault.kind for fault in _of_those_inside(spans, meanwhile)}
     processes = {span.process for span in spans}
-    return refused, len({fault.kind for fault in meanwhile}), len(processes), len(spans)
+    return refused, len(kinds), len(processes), len(spans)
 
 
 def _at(event: Fault | Event) -> int:
@@ -135,7 +145,7 @@ def _stays(spans: Sequence[Span], kills: Mapping[int, Sequence[int]]) -> list[St
 def _stay(span: Span, killed: int | None) -> Stay:
     ending = KILLED if killed is not None else UNSEEN if span.ended is None else LEFT
     ended = max(span.began, span.ended or killed or span.began)
-    return Stay(span.process, span.token, span.began, ended, ending, span.refused)
+    return Stay(span.process, span.token, span.began, ended, ending, span.refused, span.side)
 
 
 def _after(moments: Sequence[int], moment: int) -> int | None:
