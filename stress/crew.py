@@ -415,10 +415,12 @@ class Crew:
         """Let all finish what they do."""
         self._meet_all_successors()
         self.tell_to_stop()
+        told = now()
         for member in list(self.members):
             self._dismiss(member)
             if member.hung:
                 return  # so may all others, and each of them takes its time
+        self._stage.end(told, self.operations())
 
     def __enter__(self) -> "Crew":
         return self

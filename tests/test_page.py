@@ -244,6 +244,21 @@ def test_a_narrow_screen_has_the_figures_of_the_latencies_in_a_table() -> None:
     assert ".broad { display: none; }" in narrow
 
 
+def test_the_books_say_what_they_count_by_the_names_that_the_figures_have() -> None:
+    made = run(result(figures={"unheard": 7}, books=Books(100, 0, unheard=7, cut_off=68)))
+    text = page(made)
+    part = text[text.index('id="books"') : text.index('id="holders"')]
+    assert re.findall(r'scope="col">([^<]*)<', part)[1:] == [
+        "acknowledged",
+        "lost",
+        "unheard",
+        "cut off",
+    ]
+    assert re.findall(r'class="number">(?:<[^>]*>)?([^<]*)<', part) == ["100", "0", "7", "68"]
+    assert "no more unheard than cut off" in part
+    assert "<b>7</b> unheard" in text
+
+
 def test_lost_and_missed_are_marked_by_more_than_colour() -> None:
     assert re.search(r"✗ </span>3</td>", page(RUNS["lost"]))
     assert "✗ not caught" in page(RUNS["hole"])
