@@ -29,9 +29,15 @@ pytestmark = pytest.mark.suite
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STYLE = Path(__file__).parent.parent / "stress" / "page" / "page.css"
 VOID = {"meta", "br", "wbr"}
+SCHEMES = {"light": (1, "false", "rgb(252, 252, 250)"), "dark": (0, "true", "rgb(21, 24, 28)")}
+"""The number by which Blink knows each, whether the page is told dark, and what its paper is."""
 
 RUNS = {
-    "full": run(full(), result("idle"), matrix=matrix(True, False, None)),
+    "full": run(
+        full(),
+        result("counters_in_transactions", books=Books(12_454_286, 0, 3_317, 34_173)),
+        matrix=matrix(True, False, None),
+    ),
     "nothing": run(),
     "no facts": replace(run(), facts={}, command="", date="", seconds=math.nan),
     "bare": run(result()),
@@ -263,6 +269,26 @@ def test_lost_and_missed_are_marked_by_more_than_colour() -> None:
     assert re.search(r"✗ </span>3</td>", page(RUNS["lost"]))
     assert "✗ not caught" in page(RUNS["hole"])
     assert "no scenario caught 1 broken twin" in page(RUNS["hole"])
+
+
+@pytest.mark.parametrize("made", ["bare", "no mutants"])
+def test_without_mutants_the_page_says_how_to_have_them(made: str) -> None:
+    """By two commands that the program takes."""
+    text = html.unescape(page(RUNS[made]))
+    part = text[text.index('id="mutants"') : text.index('id="machine"')]
+    (told,) = re.findall(r"<code>(.*?)</code>", part, re.DOTALL)
+    assert told.splitlines() == [
+        "python -m stress mutants --json mutants.json",
+        "python -m stress --report report.html --mutants mutants.json",
+    ]
+
+
+def test_how_to_point_at_a_bar_is_said_only_where_one_can() -> None:
+    assert re.search(r'<span class="hovering">[^<]*[Pp]oint', page(RUNS["full"]))
+    rule = re.search(
+        r"@media \(hover: none\) \{\s*\.hovering \{ display: none; \}", STYLE.read_text()
+    )
+    assert rule
 
 
 def test_a_token_that_falls_is_marked() -> None:
@@ -545,7 +571,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["report.html"]
 
 
-def _looked_at(folder: Path, text: str, width: int) -> tuple[str, str]:
+def _looked_at(folder: Path, text: str, width: int, scheme: str) -> tuple[list[str], str]:
     """What Chromium says of the page in a frame of this width: its measures, and its complaints.
 
     In a frame, as a window has a least width; from outside of it, as the page runs no script.
@@ -556,11 +582,21 @@ def _looked_at(folder: Path, text: str, width: int) -> tuple[str, str]:
         "const wide = [...inside.querySelectorAll('body *')].filter(each =>"
         " !each.closest('.scrolls, pre, svg, .unseen') &&"
         " each.getBoundingClientRect().right > root.clientWidth + 1);"
+        "const cut = [...inside.querySelectorAll('.scrolls:has(> .books)')].filter(each =>"
+        " each.scrollWidth > each.clientWidth);"
+        "const style = each => frame.contentWindow.getComputedStyle(each);"
+        "const small = [...inside.querySelectorAll('.scrolls > svg, .many svg')].filter(each =>"
+        " each.getClientRects().length &&"
+        " parseFloat(style(each).fontSize) * each.getScreenCTM().a < 11);"
+        "const names = some => some.map(each => each.tagName + '.' + each.className).join(' ');"
         "document.title = [root.scrollWidth, root.clientWidth, inside.styleSheets.length,"
-        " wide.map(each => each.tagName + '.' + each.className).join(' ')].join('|');"
+        " frame.contentWindow.matchMedia('(prefers-color-scheme: dark)').matches,"
+        " style(inside.body).backgroundColor,"
+        " names(wide), names(cut), small.length].join('|');"
     )
     frame.write_text(
-        f'<!doctype html><iframe id="frame" style="width:{width}px;height:900px;border:0"'
+        '<!doctype html><meta name="color-scheme" content="light dark">'
+        f'<iframe id="frame" style="width:{width}px;height:900px;border:0"'
         f' onload="{html.escape(measure)}" srcdoc="{html.escape(text)}"></iframe>',
         encoding="utf-8",
     )
@@ -573,6 +609,7 @@ def _looked_at(folder: Path, text: str, width: int) -> tuple[str, str]:
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--enable-logging=stderr",
+            f"--blink-settings=preferredColorScheme={SCHEMES[scheme][0]}",
             f"--user-data-dir={folder / 'profile'}",
             "--window-size=1400,1000",
             "--dump-dom",
@@ -585,19 +622,24 @@ def _looked_at(folder: Path, text: str, width: int) -> tuple[str, str]:
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return title.group(1) if title else "", "\n".join(complaints)
+    return title.group(1).split("|") if title else [], "\n".join(complaints)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("made", ["full", "violated", "hostile", "200 processes", "nothing"])
 def test_a_browser_shows_it_without_complaint_and_without_scrolling_sideways(
-    tmp_path: Path, made: str, width: int
+    tmp_path: Path, made: str, width: int, scheme: str
 ) -> None:
+    """Nor without small letters or a cut table of the books, in the colours that are asked for."""
     if not CHROMIUM:
         pytest.skip("SKIPPED: nobody looks at the page without chromium")
-    measures, complaints = _looked_at(tmp_path, page(RUNS[made]), width)
+    measures, complaints = _looked_at(tmp_path, page(RUNS[made]), width, scheme)
     assert not complaints
-    scroll, window, styles, wide = measures.split("|")
+    scroll, window, styles, dark, paper, wide, cut, small = measures
     assert styles == "1"
+    assert (dark, paper) == SCHEMES[scheme][1:]
     assert int(scroll) <= int(window) <= width
     assert not wide
+    assert not cut
+    assert small == "0"

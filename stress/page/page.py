@@ -106,8 +106,8 @@ def _holders(run: Run) -> Markup:
     drawn = [each for each in figures if each]
     if not drawn:
         return section("holders", title, "", empty("No stays inside of a lock were recorded."))
-    lead = "A lane for each process. Point at a bar or a mark for its token and its times."
-    return section("holders", title, lead, drawn)
+    hint = element("span", " Point at a bar or a mark for its times.", class_="hovering")
+    return section("holders", title, ("A lane for each process.", hint), drawn)
 
 
 def _held(name: str, result: ScenarioResult) -> Markup | None:
