@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from stress.history import History, Operation
+from stress.history import History, Operation, thread_of
 from stress.record import Latency, Rate, Span
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
@@ -148,5 +148,5 @@ def _is_granted(operation: Operation) -> bool:
 def _stay(key: str, acquired: Operation, ended: int | None) -> Span:
     token = acquired.result if type(acquired.result) is int else None
     assert acquired.returned is not None
-    side = _TAKES[acquired.function]
-    return Span(key, acquired.process, token, acquired.returned, ended, side=side)
+    side, (process, thread) = _TAKES[acquired.function], thread_of(acquired.process)
+    return Span(key, process, token, acquired.returned, ended, side=side, thread=thread)

@@ -28,6 +28,7 @@ class Span:
     ended: int | None  # None: killed inside
     refused: tuple[int, ...] = ()  # moments at which a stale holder was refused
     side: str = ""  # read or write, where there are these two
+    thread: int = 0  # of the process
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stress.history import History
+from stress.history import History, of_thread
 from stress.measures import KEPT, QUANTILES, SLICES, SPANS, Latencies, Spans, Throughput
 from stress.record import Span
 from tests.histories import failed, ok, unknown
@@ -165,6 +165,19 @@ def test_nobody_is_inside_of_what_nobody_gives_back(function: str) -> None:
     spans = Spans()
     spans.look("hits", [ok(A, (1, 2), function, None, 7), ok(B, (3, 4), function, None, 8)])
     assert spans.told() == ()
+
+
+def test_a_thread_has_stays_of_its_own() -> None:
+    spans = Spans()
+    spans.look(
+        "turn",
+        [
+            ok(A, (1, 2), "acquire", None, 7),
+            ok(A, (3, 4), "release"),
+            ok(of_thread(A, 1), (5, 6), "acquire", None, 8),
+        ],
+    )
+    assert spans.told() == (Span("turn", A, 7, 2, 3), Span("turn", A, 8, 6, None, thread=1))
 
 
 def test_the_latest_stays_are_kept_in_whatever_order_they_come() -> None:

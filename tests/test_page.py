@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from stress.page import marks, write
-from stress.page.excerpt import KILLED, LANES, LEFT, MARKS, UNSEEN, excerpt
+from stress.page.excerpt import KILLED, LANES, LEFT, MARKS, UNSEEN, Lane, excerpt
 from stress.page.figures import number, seconds, short
 from stress.page.lanes import lanes
 from stress.page.page import page
@@ -319,7 +319,7 @@ def test_the_excerpt_has_a_lane_for_everybody_who_is_inside() -> None:
     shown = excerpt(full(processes=200, stays=8000))
     assert shown is not None
     assert len(shown.lanes) <= LANES
-    assert {stay.process for stay in shown.stays} <= set(shown.lanes)
+    assert {stay.lane for stay in shown.stays} <= set(shown.lanes)
 
 
 def test_who_was_killed_inside_stays_until_its_death() -> None:
@@ -354,8 +354,30 @@ def test_faults_of_who_works_at_other_locks_are_not_in_the_picture() -> None:
     faults = (Fault("stop", 2, BOOT + 20, BOOT + 50), Fault("stop", 1, BOOT + 60, BOOT + 70))
     shown = excerpt(result(spans=spans, faults=faults))
     assert shown is not None
-    assert (shown.key, list(shown.lanes), shown.processes) == ("mine", [1, 3], 2)
-    assert [(event.process, event.kind) for event in shown.events] == [(1, "stop"), (3, "refused")]
+    assert (shown.key, list(shown.lanes), shown.more) == ("mine", [Lane(1), Lane(3)], 0)
+    assert [(event.lane, event.kind) for event in shown.events] == [
+        (Lane(1), "stop"),
+        (Lane(3), "refused"),
+    ]
+
+
+def test_a_process_is_killed_with_all_its_threads() -> None:
+    """Each of them has a lane with the mark; it counts once."""
+    spans = (
+        Span("k", 4, 1, BOOT, BOOT + 20),
+        Span("k", 4, 2, BOOT + 30, None, thread=1),
+        Span("k", 5, 3, BOOT + 95, BOOT + 99),
+    )
+    made = result(spans=spans, faults=(Fault("kill", 4, BOOT + 90),))
+    shown = excerpt(made)
+    assert shown is not None
+    assert list(shown.lanes) == [Lane(4), Lane(4, 1), Lane(5)]
+    assert [stay.ending for stay in shown.stays] == [LEFT, KILLED, LEFT]
+    assert [event.lane for event in shown.events] == [Lane(4), Lane(4, 1)]
+    text = page(run(made))
+    assert "SIGKILL (1)" in text
+    assert "process 4, thread 1, token 2, killed inside" in text
+    assert "4, thread 1<" in text
 
 
 def test_a_key_is_eventful_by_the_faults_of_those_who_were_inside() -> None:
@@ -416,7 +438,9 @@ def test_the_legend_of_the_bars_says_what_they_show_and_no_more() -> None:
 
 def test_what_a_stale_holder_was_refused_is_called_what_it_is() -> None:
     """A write, an extension or a release."""
-    text = page(run(result(spans=(Span("k", 0, 1, BOOT, BOOT + 5, (BOOT + 2,) * 3),))))
+    text = page(
+        run(result(spans=(Span("k", 0, 1, BOOT, BOOT + 5, (BOOT + 2, BOOT + 3, BOOT + 4)),)))
+    )
     assert "call of a stale holder, refused (3)" in text
     assert "stale write" not in text
 

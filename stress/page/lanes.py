@@ -1,14 +1,13 @@
-"""Who held the lock when: a lane for each process, a bar for each stay.
+"""Who held the lock when: a lane for each process, or thread of it, a bar for each stay.
 
 Its colour is that of its token, or of its side where the lock has two.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from stress.page import marks
 from stress.page.chart import WIDTH, cut, legend, picture, scrolling, time_axis, words
-from stress.page.excerpt import KILLED, LEFT, UNSEEN, Event, Excerpt, Stay
+from stress.page.excerpt import KILLED, LEFT, UNSEEN, Event, Excerpt, Lane, Stay
 from stress.page.figures import number, plural, seconds
 from stress.page.markup import Content, Markup, element
 from stress.page.scale import Linear
@@ -47,11 +46,23 @@ def _middle(row: int) -> float:
 
 
 def _rows(shown: Excerpt) -> Iterator[Markup]:
-    for row, process in enumerate(shown.lanes):
+    threads = any(lane.thread for lane in shown.lanes)
+    for row, lane in enumerate(shown.lanes):
         middle = _middle(row)
         yield element("line", x1=_LEFT, x2=_RIGHT, y1=middle, y2=middle, class_="lane")
-        named = element("tspan", "process ", class_="broad"), str(process)
-        yield element("text", *named, x=_LEFT - 10, y=middle + 4, class_="label end")
+        yield element(
+            "text", *_named(lane, threads=threads), x=_LEFT - 10, y=middle + 4, class_="label end"
+        )
+
+
+def _named(lane: Lane, *, threads: bool) -> Iterator[Content]:
+    """Shorter where the screen is narrow."""
+    if threads:
+        yield element("tspan", f"{lane.process}, thread {lane.thread}", class_="broad")
+        yield element("tspan", f"{lane.process}/{lane.thread}", class_="narrow")
+    else:
+        yield element("tspan", "process ", class_="broad")
+        yield str(lane.process)
 
 
 class _Place:
@@ -67,17 +78,17 @@ class _Place:
 
     def bar(self, stay: Stay) -> Markup:
         left, width = self._at(stay.began), self._width(stay)
-        rect = self._rect(stay.process, left, width, _BAR, self._look(stay))
+        rect = self._rect(stay.lane, left, width, _BAR, self._look(stay))
         return element("g", element("title", _stay(stay)), rect, self._told(stay, left + width / 2))
 
     def stop(self, event: Event) -> Markup:
         left, right = self._at(event.at), self._at(event.ended or event.at)
-        return self._rect(event.process, left, max(1.0, right - left), _BAR + 6, "stopped")
+        return self._rect(event.lane, left, max(1.0, right - left), _BAR + 6, "stopped")
 
     def mark(self, event: Event) -> Markup:
         name = marks.NAMES.get(event.kind, event.kind)
         said = f"{name}, at {seconds((event.at - self._began) / 1e9)}"
-        return marks.mark(event.kind, self._at(event.at), self._middles[event.process], said)
+        return marks.mark(event.kind, self._at(event.at), self._middles[event.lane], said)
 
     def shows_token(self, stay: Stay) -> bool:
         """Whether its last digits fit into its bar."""
@@ -98,14 +109,14 @@ class _Place:
     def _at(self, moment: int) -> float:
         return self._across((moment - self._began) / 1e9)
 
-    def _rect(self, process: int, x: float, width: float, height: float, class_: str) -> Markup:
-        y = self._middles[process] - height / 2
+    def _rect(self, lane: Lane, x: float, width: float, height: float, class_: str) -> Markup:
+        y = self._middles[lane] - height / 2
         return element("rect", x=x, y=y, width=width, height=height, rx=1.5, class_=class_)
 
     def _told(self, stay: Stay, middle: float) -> Markup | None:
         if not self._has_room(stay):
             return None
-        y = self._middles[stay.process] + 4
+        y = self._middles[stay.lane] + 4
         return words(self._inscription(stay), middle, y, "token", "middle")
 
     def _has_room(self, stay: Stay) -> bool:
@@ -130,7 +141,8 @@ def _stay(stay: Stay) -> str:
         KILLED: f"killed inside after {inside}",
         UNSEEN: "not seen to leave",
     }
-    return f"process {stay.process}, {held}, {over[stay.ending]}"
+    thread = f", thread {stay.lane.thread}" if stay.lane.thread else ""
+    return f"process {stay.lane.process}{thread}, {held}, {over[stay.ending]}"
 
 
 def _entries(shown: Excerpt, place: _Place) -> Iterator[tuple[Markup, Content]]:
@@ -140,7 +152,7 @@ def _entries(shown: Excerpt, place: _Place) -> Iterator[tuple[Markup, Content]]:
         yield _bar("stay t0 cut"), "killed inside"
     if any(event.ended is not None for event in shown.events):
         yield _bar("stopped"), "for as long as a fault lasted"
-    for kind, count in sorted(Counter(event.kind for event in shown.events).items()):
+    for kind, count in sorted(shown.counts().items()):
         yield marks.mark(kind, 11, 7), f"{marks.NAMES.get(kind, kind)} ({count:,})"
 
 
@@ -170,9 +182,10 @@ def _all_colours() -> Markup:
 
 
 def _described(shown: Excerpt) -> str:
-    events = Counter(event.kind for event in shown.events)
-    done = ", ".join(f"{plural(count, kind)}" for kind, count in sorted(events.items()))
+    events = sorted(shown.counts().items())
+    done = ", ".join(f"{plural(count, kind)}" for kind, count in events)
+    processes = len({lane.process for lane in shown.lanes})
     return (
-        f"{plural(len(shown.stays), 'stay')} of {plural(len(shown.lanes), 'process', 'processes')}"
+        f"{plural(len(shown.stays), 'stay')} of {plural(processes, 'process', 'processes')}"
         f" within {seconds((shown.ended - shown.began) / 1e9)}; {done or 'no faults'}."
     )
