@@ -25,7 +25,7 @@ import psutil
 
 import kvsync
 from stress import leaks, mutants, nemeses
-from stress.history import Recording, now
+from stress.history import Recording, now, of_thread
 from stress.journal import Journal
 from stress.nemeses import Nemesis, fork
 from stress.record import Fault
@@ -35,9 +35,6 @@ from stress.windows import Scribe, Windows
 
 PATIENCE = float(os.environ.get("KVSYNC_STRESS_PATIENCE", "120"))
 """Seconds after which a process is taken to hang."""
-
-_FAR_APART = 1_000_000
-"""More processes there are not."""
 
 _spawning = multiprocessing.get_context("spawn")
 _forking = multiprocessing.get_context("forkserver")
@@ -83,7 +80,7 @@ class Worker:
 
     def window_of(self, thread: int) -> Callable[[], tuple[str, Recording]]:
         """The `window` of one of its threads, where these are to be told apart."""
-        return Scribe(self._orders.windows, self.number + thread * _FAR_APART).window
+        return Scribe(self._orders.windows, of_thread(self.number, thread)).window
 
     def going_on(self) -> bool:
         """Whether to do another round: nobody has said to stop, and the master lives."""
@@ -415,10 +412,12 @@ class Crew:
         """Let all finish what they do."""
         self._meet_all_successors()
         self.tell_to_stop()
+        told = now()
         for member in list(self.members):
             self._dismiss(member)
             if member.hung:
                 return  # so may all others, and each of them takes its time
+        self._stage.end(told, self.operations())
 
     def __enter__(self) -> "Crew":
         return self

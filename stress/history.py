@@ -27,6 +27,9 @@ _BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _PREFIX = "history-"
 _INVOKE = "invoke"
 
+_FAR_APART = 1_000_000
+"""More processes there are not."""
+
 
 class Outcome(StrEnum):
     """What the caller knows of a call."""
@@ -122,6 +125,17 @@ class Recorder:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def of_thread(process: int, thread: int) -> int:
+    """The number under which a history has a thread that is to be told apart; 0 is the first."""
+    return process + thread * _FAR_APART
+
+
+def thread_of(client: int) -> tuple[int, int]:
+    """The process and the thread that have that number in a history."""
+    thread, process = divmod(client, _FAR_APART)
+    return process, thread
 
 
 def read(folder: str) -> dict[str, History]:

@@ -10,6 +10,9 @@ from stress.stage import Stage
 
 Check = Callable[[History], Violation | None]
 
+_UNKNOWN = "checked, outcome unknown"
+"""Those of the checked operations whose callers were cut off."""
+
 
 def expect_legal(stage: Stage, *checks: Check) -> None:
     """All histories that were recorded are legal to all checks; the first that is not ends it.
@@ -17,7 +20,7 @@ def expect_legal(stage: Stage, *checks: Check) -> None:
     The figures say how many there were, with how many operations, of how many of them nobody knows
     what came of them, and how many histories more could not be decided on, if any.
     """
-    figures = Counter({"histories": 0, "checked operations": 0, "unknown outcomes": 0})
+    figures = Counter({"histories": 0, "checked operations": 0, _UNKNOWN: 0})
     for key, history in stage.windows.histories():
         stage.latencies.look(history)
         stage.spans.look(key, history)
@@ -40,6 +43,6 @@ def _violation(history: History, checks: tuple[Check, ...], figures: Counter[str
         return ""
     figures["histories"] += 1
     figures["checked operations"] += len(history)
-    figures["unknown outcomes"] += sum(each.outcome is Outcome.UNKNOWN for each in history)
+    figures[_UNKNOWN] += sum(each.outcome is Outcome.UNKNOWN for each in history)
     found.sort(key=lambda violation: len(violation.operations))
     return "\nand ".join(map(str, found))

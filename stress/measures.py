@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from stress.history import History, Operation
+from stress.history import History, Operation, thread_of
 from stress.record import Latency, Rate, Span
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
@@ -20,6 +20,12 @@ KEPT = 4_000
 SPANS = 400
 SLICES = 120
 _SAMPLES = 2_000
+
+_TAKES = {"acquire": "", "read": "read", "write": "write", "downgrade": "read"}
+"""The calls that begin a stay, or go deeper into it, and on which side of a lock that has two."""
+
+_GIVES = {"release", "downgrade"}
+
 _NS = 1e9
 
 
@@ -112,13 +118,25 @@ class Spans:
 
 
 def _stays(key: str, history: History) -> Iterator[Span]:
-    """From the return of each `acquire` to the next `release`; none follows if it was killed."""
+    """From the first call that took anything until all of it is given back.
+
+    A process that was killed inside has a stay without an end. What nobody ever gives back, such
+    as the units of a rate limiter, is nothing to be inside of.
+    """
+    if not any(operation.function == "release" for operation in history):
+        return
     inside: dict[int, Operation] = {}
+    had: Counter[int] = Counter()
     for operation in history:
-        if operation.function == "release" and operation.process in inside:
-            yield _stay(key, inside.pop(operation.process), operation.invoked)
-        elif operation.function == "acquire" and _is_granted(operation):
-            inside.setdefault(operation.process, operation)
+        who, units = operation.process, operation.argument or 1
+        if who in inside and operation.function in _GIVES:
+            had[who] -= units
+            if had[who] <= 0:
+                had[who] = 0
+                yield _stay(key, inside.pop(who), operation.invoked)
+        if operation.function in _TAKES and _is_granted(operation):
+            had[who] += units
+            inside.setdefault(who, operation)
     for operation in inside.values():
         yield _stay(key, operation, None)
 
@@ -130,4 +148,5 @@ def _is_granted(operation: Operation) -> bool:
 def _stay(key: str, acquired: Operation, ended: int | None) -> Span:
     token = acquired.result if type(acquired.result) is int else None
     assert acquired.returned is not None
-    return Span(key, acquired.process, token, acquired.returned, ended)
+    side, (process, thread) = _TAKES[acquired.function], thread_of(acquired.process)
+    return Span(key, process, token, acquired.returned, ended, side=side, thread=thread)

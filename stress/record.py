@@ -27,6 +27,8 @@ class Span:
     began: int
     ended: int | None  # None: killed inside
     refused: tuple[int, ...] = ()  # moments at which a stale holder was refused
+    side: str = ""  # read or write, where there are these two
+    thread: int = 0  # of the process
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Books:
 
     acknowledged: int = 0
     lost: int = 0
-    recovered: int = 0  # not acknowledged, but found: its caller was killed before it heard
-    unknown: int = 0  # may have had an effect or not
+    unheard: int = 0  # not acknowledged, but done: its caller was cut off before it heard
+    cut_off: int = 0  # callers that were killed, or refused: no more than these can be unheard
 
 
 @dataclass(frozen=True)

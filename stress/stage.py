@@ -134,6 +134,11 @@ class Stage:
         self._show(self)
         return bool(self.violations) or self._reached(done)
 
+    def end(self, at: int, operations: int) -> None:
+        """Its processes, which were told then to stop, are gone and have done so many."""
+        self.operations = max(self.operations, operations)
+        self._throughput.add(at, self.operations)
+
     def _reached(self, done: int) -> bool:
         goals = (self._terms.goal, done), (self._terms.operations, self.operations)
         given = [reached >= goal for goal, reached in goals if goal is not None]
@@ -187,9 +192,10 @@ class Stage:
         for label in sorted(values.keys() | notes.keys()):
             self._expect_each_once(label, values.get(label, 0), notes[label])
         total, known = sum(values.values()), sum(map(len, notes.values()))
-        self.figures |= {"acknowledged": known, "unknown": max(0, total - known)}
+        unheard = max(0, total - known)
+        self.figures |= {"acknowledged": known, "unheard": unheard}
         lost = sum(max(0, len(notes[label]) - values.get(label, 0)) for label in notes)
-        self.books = Books(known, lost, max(0, total - known), killed)
+        self.books = Books(known, lost, unheard, killed)
         self.expect(
             total <= known + killed,
             f"{total} were counted, but only {known} acknowledged and {killed} writers killed",

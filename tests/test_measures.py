@@ -2,7 +2,7 @@
 
 import pytest
 
-from stress.history import History
+from stress.history import History, of_thread
 from stress.measures import KEPT, QUANTILES, SLICES, SPANS, Latencies, Spans, Throughput
 from stress.record import Span
 from tests.histories import failed, ok, unknown
@@ -93,6 +93,91 @@ def test_a_stay_lasts_from_the_return_of_acquire_to_the_next_release() -> None:
         ],
     )
     assert spans.told() == (Span("turn", A, 7, 2, 4), Span("turn", B, 8, 7, None))
+
+
+def test_a_stay_that_was_begun_again_inside_lasts_to_the_outermost_release() -> None:
+    """Under its first token; what nobody heard of was not begun."""
+    spans = Spans()
+    spans.look(
+        "turn",
+        [
+            ok(A, (1, 2), "acquire", None, 7),
+            ok(A, (3, 4), "acquire", None, 7),
+            ok(A, (5, 6), "release"),
+            ok(A, (7, 8), "acquire", None, 7),
+            ok(A, (9, 10), "release"),
+            unknown(A, 11, "release"),
+            ok(B, (12, 13), "acquire", None, 8),
+            ok(B, (14, 15), "acquire", None, 8),
+            ok(B, (16, 17), "release"),
+        ],
+    )
+    assert spans.told() == (Span("turn", A, 7, 2, 11), Span("turn", B, 8, 13, None))
+
+
+def test_a_stay_with_permits_lasts_until_all_of_them_are_back() -> None:
+    """A wait that was in vain begins none."""
+    spans = Spans()
+    spans.look(
+        "permits",
+        [
+            ok(A, (1, 2), "acquire", 3, True),
+            ok(A, (3, 4), "release", 1),
+            ok(B, (4, 5), "acquire", 2, False),
+            ok(A, (5, 6), "release", 2),
+            ok(A, (7, 8), "acquire", None, True),
+            ok(A, (9, 10), "release"),
+        ],
+    )
+    assert spans.told() == (Span("permits", A, None, 2, 5), Span("permits", A, None, 8, 9))
+
+
+def test_who_reads_is_told_from_who_writes_and_a_downgrade_makes_one_of_the_other() -> None:
+    spans = Spans()
+    spans.look(
+        "pages",
+        [
+            ok(A, (1, 2), "write"),
+            ok(A, (3, 5), "downgrade"),
+            ok(B, (4, 6), "read"),
+            ok(A, (7, 8), "release"),
+            ok(A, (9, 10), "write"),
+        ],
+    )
+    assert spans.told() == (
+        Span("pages", A, None, 2, 3, side="write"),
+        Span("pages", A, None, 5, 7, side="read"),
+        Span("pages", B, None, 6, None, side="read"),
+        Span("pages", A, None, 10, None, side="write"),
+    )
+
+
+def test_a_downgrade_that_nobody_heard_of_ends_the_stay() -> None:
+    spans = Spans()
+    history = [ok(A, (1, 2), "write"), unknown(A, 3, "downgrade"), unknown(B, 4, "release")]
+    spans.look("pages", history)
+    assert spans.told() == (Span("pages", A, None, 2, 3, side="write"),)
+
+
+@pytest.mark.parametrize("function", ["read", "acquire"])
+def test_nobody_is_inside_of_what_nobody_gives_back(function: str) -> None:
+    """A counter is read, and a rate limiter's units are used up."""
+    spans = Spans()
+    spans.look("hits", [ok(A, (1, 2), function, None, 7), ok(B, (3, 4), function, None, 8)])
+    assert spans.told() == ()
+
+
+def test_a_thread_has_stays_of_its_own() -> None:
+    spans = Spans()
+    spans.look(
+        "turn",
+        [
+            ok(A, (1, 2), "acquire", None, 7),
+            ok(A, (3, 4), "release"),
+            ok(of_thread(A, 1), (5, 6), "acquire", None, 8),
+        ],
+    )
+    assert spans.told() == (Span("turn", A, 7, 2, 3), Span("turn", A, 8, 6, None, thread=1))
 
 
 def test_the_latest_stays_are_kept_in_whatever_order_they_come() -> None:

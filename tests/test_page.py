@@ -14,9 +14,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from stress.page import write
-from stress.page.excerpt import KILLED, LANES, LEFT, MARKS, UNSEEN, excerpt
+from stress.page import marks, write
+from stress.page.excerpt import KILLED, LANES, LEFT, MARKS, UNSEEN, Lane, excerpt
 from stress.page.figures import number, seconds, short
+from stress.page.lanes import lanes
 from stress.page.page import page
 from stress.page.scale import Linear, log_around, up_to
 from stress.record import Books, Fault, Latency, Matrix, MutantRow, Rate, Run, Span
@@ -28,9 +29,15 @@ pytestmark = pytest.mark.suite
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STYLE = Path(__file__).parent.parent / "stress" / "page" / "page.css"
 VOID = {"meta", "br", "wbr"}
+SCHEMES = {"light": (1, "false", "rgb(252, 252, 250)"), "dark": (0, "true", "rgb(21, 24, 28)")}
+"""The number by which Blink knows each, whether the page is told dark, and what its paper is."""
 
 RUNS = {
-    "full": run(full(), result("idle"), matrix=matrix(True, False, None)),
+    "full": run(
+        full(),
+        result("counters_in_transactions", books=Books(12_454_286, 0, 3_317, 34_173)),
+        matrix=matrix(True, False, None),
+    ),
     "nothing": run(),
     "no facts": replace(run(), facts={}, command="", date="", seconds=math.nan),
     "bare": run(result()),
@@ -243,10 +250,45 @@ def test_a_narrow_screen_has_the_figures_of_the_latencies_in_a_table() -> None:
     assert ".broad { display: none; }" in narrow
 
 
+def test_the_books_say_what_they_count_by_the_names_that_the_figures_have() -> None:
+    made = run(result(figures={"unheard": 7}, books=Books(100, 0, unheard=7, cut_off=68)))
+    text = page(made)
+    part = text[text.index('id="books"') : text.index('id="holders"')]
+    assert re.findall(r'scope="col">([^<]*)<', part)[1:] == [
+        "acknowledged",
+        "lost",
+        "unheard",
+        "cut off",
+    ]
+    assert re.findall(r'class="number">(?:<[^>]*>)?([^<]*)<', part) == ["100", "0", "7", "68"]
+    assert "no more unheard than cut off" in part
+    assert "<b>7</b> unheard" in text
+
+
 def test_lost_and_missed_are_marked_by_more_than_colour() -> None:
     assert re.search(r"✗ </span>3</td>", page(RUNS["lost"]))
     assert "✗ not caught" in page(RUNS["hole"])
     assert "no scenario caught 1 broken twin" in page(RUNS["hole"])
+
+
+@pytest.mark.parametrize("made", ["bare", "no mutants"])
+def test_without_mutants_the_page_says_how_to_have_them(made: str) -> None:
+    """By two commands that the program takes."""
+    text = html.unescape(page(RUNS[made]))
+    part = text[text.index('id="mutants"') : text.index('id="machine"')]
+    (told,) = re.findall(r"<code>(.*?)</code>", part, re.DOTALL)
+    assert told.splitlines() == [
+        "python -m stress mutants --json mutants.json",
+        "python -m stress --report report.html --mutants mutants.json",
+    ]
+
+
+def test_how_to_point_at_a_bar_is_said_only_where_one_can() -> None:
+    assert re.search(r'<span class="hovering">[^<]*[Pp]oint', page(RUNS["full"]))
+    rule = re.search(
+        r"@media \(hover: none\) \{\s*\.hovering \{ display: none; \}", STYLE.read_text()
+    )
+    assert rule
 
 
 def test_a_token_that_falls_is_marked() -> None:
@@ -277,7 +319,7 @@ def test_the_excerpt_has_a_lane_for_everybody_who_is_inside() -> None:
     shown = excerpt(full(processes=200, stays=8000))
     assert shown is not None
     assert len(shown.lanes) <= LANES
-    assert {stay.process for stay in shown.stays} <= set(shown.lanes)
+    assert {stay.lane for stay in shown.stays} <= set(shown.lanes)
 
 
 def test_who_was_killed_inside_stays_until_its_death() -> None:
@@ -300,6 +342,107 @@ def test_nothing_is_made_up_of_who_was_not_seen_to_leave() -> None:
         (BOOT, UNSEEN),
         (BOOT + 90, LEFT),
     ]
+
+
+def test_faults_of_who_works_at_other_locks_are_not_in_the_picture() -> None:
+    """Nor does another lock seem eventful by them."""
+    spans = (
+        Span("mine", 1, 1, BOOT, BOOT + 90),
+        Span("mine", 3, 2, BOOT + 95, BOOT + 99, (BOOT + 98,)),
+        Span("other", 2, 1, BOOT + 10, BOOT + 80),
+    )
+    faults = (Fault("stop", 2, BOOT + 20, BOOT + 50), Fault("stop", 1, BOOT + 60, BOOT + 70))
+    shown = excerpt(result(spans=spans, faults=faults))
+    assert shown is not None
+    assert (shown.key, list(shown.lanes), shown.more) == ("mine", [Lane(1), Lane(3)], 0)
+    assert [(event.lane, event.kind) for event in shown.events] == [
+        (Lane(1), "stop"),
+        (Lane(3), "refused"),
+    ]
+
+
+def test_a_process_is_killed_with_all_its_threads() -> None:
+    """Each of them has a lane with the mark; it counts once."""
+    spans = (
+        Span("k", 4, 1, BOOT, BOOT + 20),
+        Span("k", 4, 2, BOOT + 30, None, thread=1),
+        Span("k", 5, 3, BOOT + 95, BOOT + 99),
+    )
+    made = result(spans=spans, faults=(Fault("kill", 4, BOOT + 90),))
+    shown = excerpt(made)
+    assert shown is not None
+    assert list(shown.lanes) == [Lane(4), Lane(4, 1), Lane(5)]
+    assert [stay.ending for stay in shown.stays] == [LEFT, KILLED, LEFT]
+    assert [event.lane for event in shown.events] == [Lane(4), Lane(4, 1)]
+    text = page(run(made))
+    assert "SIGKILL (1)" in text
+    assert "process 4, thread 1, token 2, killed inside" in text
+    assert "4, thread 1<" in text
+
+
+def test_a_key_is_eventful_by_the_faults_of_those_who_were_inside() -> None:
+    calm = [Span("calm", process, 1, BOOT + process, BOOT + 90) for process in (1, 2)]
+    struck = [Span("struck", process, 1, BOOT + process, BOOT + 90) for process in (3, 4)]
+    faults = (Fault("kill", 3, BOOT + 20), Fault("stop", 4, BOOT + 30, BOOT + 40))
+    shown = excerpt(result(spans=(*calm, *struck), faults=faults))
+    assert shown is not None
+    assert shown.key == "struck"
+
+
+@pytest.mark.parametrize("kind", ["kill", "stop", "refused"])
+def test_a_mark_is_on_the_lane_of_its_process(kind: str) -> None:
+    spans = [Span("k", process, 1, BOOT + process, BOOT + 90) for process in (1, 2, 3)]
+    faults = (Fault(kind, 2, BOOT + 40),)
+    shown = excerpt(result(spans=tuple(spans), faults=faults))
+    assert shown is not None
+    drawn = ElementTree.fromstring(lanes("held", shown))
+    lines = [float(each.get("y1", 0)) for each in drawn.iter("line") if each.get("class") == "lane"]
+    every = [each for each in drawn.iter("g") if each.get("class") == f"mark {kind}"]
+    (mark,) = [each for each in every if each.find("title") is not None]
+    path, expected = mark.find("path"), marks.mark(kind, 0, lines[1])
+    assert path is not None
+    assert path.get("d", "").split()[1] == expected.split('d="M')[1].split()[1]
+
+
+def test_readers_and_writers_are_told_apart_by_colour_and_by_name() -> None:
+    spans = (
+        Span("pages", 1, None, BOOT, BOOT + 90, side="write"),
+        Span("pages", 2, None, BOOT + 95, BOOT + 190, side="read"),
+    )
+    text = page(run(result(spans=spans)))
+    assert "process 1, writes, inside for 90" in text
+    assert "process 2, reads, inside for 95" in text
+    assert re.search(r'class="stay t-write[^"]*".*class="stay t-read', text, re.DOTALL)
+    legend = text[text.index('class="legend"') : text.index("Picture: who held")]
+    assert "reads" in legend
+    assert "writes" in legend
+    assert "token" not in legend
+    assert {"t-read", "t-write"} <= set(re.findall(r"\.(t-\w+)", STYLE.read_text()))
+
+
+def _legend_of_bars(*spans: Span) -> str:
+    text = page(run(result(spans=spans)))
+    return text[text.index('class="legend"') : text.index("Picture: who held")]
+
+
+def test_the_legend_of_the_bars_says_what_they_show_and_no_more() -> None:
+    """Digits only where one is wide enough, colours only where there are tokens."""
+    wide = _legend_of_bars(Span("k", 1, 7, BOOT, BOOT + 90))
+    narrow = [Span("k", 1, n, BOOT + 999 * n, BOOT + 999 * n + 2) for n in range(MARKS)]
+    assert "its colour is its token" in wide
+    assert "digits" in wide
+    assert "its colour is its token" in _legend_of_bars(*narrow)
+    assert "digits" not in _legend_of_bars(*narrow)
+    assert "token" not in _legend_of_bars(Span("k", 1, None, BOOT, BOOT + 90))
+
+
+def test_what_a_stale_holder_was_refused_is_called_what_it_is() -> None:
+    """A write, an extension or a release."""
+    text = page(
+        run(result(spans=(Span("k", 0, 1, BOOT, BOOT + 5, (BOOT + 2, BOOT + 3, BOOT + 4)),)))
+    )
+    assert "call of a stale holder, refused (3)" in text
+    assert "stale write" not in text
 
 
 def test_a_refusal_after_the_last_stay_is_in_the_excerpt() -> None:
@@ -452,7 +595,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["report.html"]
 
 
-def _looked_at(folder: Path, text: str, width: int) -> tuple[str, str]:
+def _looked_at(folder: Path, text: str, width: int, scheme: str) -> tuple[list[str], str]:
     """What Chromium says of the page in a frame of this width: its measures, and its complaints.
 
     In a frame, as a window has a least width; from outside of it, as the page runs no script.
@@ -463,11 +606,21 @@ def _looked_at(folder: Path, text: str, width: int) -> tuple[str, str]:
         "const wide = [...inside.querySelectorAll('body *')].filter(each =>"
         " !each.closest('.scrolls, pre, svg, .unseen') &&"
         " each.getBoundingClientRect().right > root.clientWidth + 1);"
+        "const cut = [...inside.querySelectorAll('.scrolls:has(> .books)')].filter(each =>"
+        " each.scrollWidth > each.clientWidth);"
+        "const style = each => frame.contentWindow.getComputedStyle(each);"
+        "const small = [...inside.querySelectorAll('.scrolls > svg, .many svg')].filter(each =>"
+        " each.getClientRects().length &&"
+        " parseFloat(style(each).fontSize) * each.getScreenCTM().a < 11);"
+        "const names = some => some.map(each => each.tagName + '.' + each.className).join(' ');"
         "document.title = [root.scrollWidth, root.clientWidth, inside.styleSheets.length,"
-        " wide.map(each => each.tagName + '.' + each.className).join(' ')].join('|');"
+        " frame.contentWindow.matchMedia('(prefers-color-scheme: dark)').matches,"
+        " style(inside.body).backgroundColor,"
+        " names(wide), names(cut), small.length].join('|');"
     )
     frame.write_text(
-        f'<!doctype html><iframe id="frame" style="width:{width}px;height:900px;border:0"'
+        '<!doctype html><meta name="color-scheme" content="light dark">'
+        f'<iframe id="frame" style="width:{width}px;height:900px;border:0"'
         f' onload="{html.escape(measure)}" srcdoc="{html.escape(text)}"></iframe>',
         encoding="utf-8",
     )
@@ -480,6 +633,7 @@ def _looked_at(folder: Path, text: str, width: int) -> tuple[str, str]:
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--enable-logging=stderr",
+            f"--blink-settings=preferredColorScheme={SCHEMES[scheme][0]}",
             f"--user-data-dir={folder / 'profile'}",
             "--window-size=1400,1000",
             "--dump-dom",
@@ -492,19 +646,24 @@ def _looked_at(folder: Path, text: str, width: int) -> tuple[str, str]:
     )
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return title.group(1) if title else "", "\n".join(complaints)
+    return title.group(1).split("|") if title else [], "\n".join(complaints)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("made", ["full", "violated", "hostile", "200 processes", "nothing"])
 def test_a_browser_shows_it_without_complaint_and_without_scrolling_sideways(
-    tmp_path: Path, made: str, width: int
+    tmp_path: Path, made: str, width: int, scheme: str
 ) -> None:
+    """Nor without small letters or a cut table of the books, in the colours that are asked for."""
     if not CHROMIUM:
         pytest.skip("SKIPPED: nobody looks at the page without chromium")
-    measures, complaints = _looked_at(tmp_path, page(RUNS[made]), width)
+    measures, complaints = _looked_at(tmp_path, page(RUNS[made]), width, scheme)
     assert not complaints
-    scroll, window, styles, wide = measures.split("|")
+    scroll, window, styles, dark, paper, wide, cut, small = measures
     assert styles == "1"
+    assert (dark, paper) == SCHEMES[scheme][1:]
     assert int(scroll) <= int(window) <= width
     assert not wide
+    assert not cut
+    assert small == "0"

@@ -153,14 +153,14 @@ def test_an_interrupt_does_not_hide_what_was_violated(
     assert program.main(["--scenario", "counter"]) == status
 
 
-def test_more_acknowledged_than_counted_is_lost_and_not_unknown(tmp_path: Path) -> None:
+def test_more_acknowledged_than_counted_is_lost_and_not_unheard(tmp_path: Path) -> None:
     terms = Terms(1, 1)
     stage = Stage(counter, terms, str(tmp_path), lambda _: None)
     with Journal(str(tmp_path), 1) as journal:
         for number in range(1, 4):
             journal.note("hits", number)
     stage.expect_accounted({"hits": 1})
-    assert stage.figures == {"acknowledged": 3, "unknown": 0}
+    assert stage.figures == {"acknowledged": 3, "unheard": 0}
     assert stage.books == Books(acknowledged=3, lost=2)
     assert stage.violations
 
@@ -197,7 +197,21 @@ def test_the_data_of_a_run_has_the_books(tmp_path: Path) -> None:
     (counter,) = run["scenarios"]
     books, figures = counter["books"], counter["figures"]
     assert (books["acknowledged"], books["lost"]) == (figures["acknowledged"], 0)
-    assert books["recovered"] == figures["unknown"] <= books["unknown"] == 3
+    assert books["unheard"] == figures["unheard"] <= books["cut_off"] == 3
+    assert "unknown" not in figures
+
+
+def test_what_is_done_until_the_end_is_among_the_operations(tmp_path: Path) -> None:
+    """All but the first of each process, by which it says that it works, and what a kill cut off
+    between the note in the books and the count.
+    """
+    done, run = recorded(tmp_path, "--scenario=counter", "--kills=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (counter,) = run["scenarios"]
+    figures = counter["figures"]
+    uncounted = counter["processes"] + 2 * figures["kills"]
+    assert 0 <= figures["acknowledged"] - figures["operations"] <= uncounted
+    assert sum(counter["rate"]["counts"]) == figures["operations"]
 
 
 def test_stale_holders_are_told_of_one_by_one(tmp_path: Path) -> None:

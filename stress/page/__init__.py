@@ -11,7 +11,7 @@ a run is hostile: it reaches the page through `markup` alone, which escapes it.
     summary      the verdict, first of all, and the figures that carry it
     violations   what was found wrong, with the shortest history that shows it
     scenarios    every scenario: its verdict, invariant and figures
-    books        acknowledged, lost, recovered, unknown
+    books        acknowledged, lost, unheard, cut off
     excerpt      which part of a long run a picture of it shows
     lanes        who held the lock when
     tokens       the fencing tokens over time

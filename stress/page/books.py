@@ -8,10 +8,13 @@ from stress.page.markup import Markup, element
 from stress.page.table import figure_cell, row, table
 from stress.record import Books, Run
 
-_HEADS = ("scenario", "acknowledged", "lost", "recovered", "unknown")
+_HEADS = ("scenario", "acknowledged", "lost", "unheard", "cut off")
 _LEAD = (
-    "The books are kept outside of the store. Lost: acknowledged, but not found. Recovered: found,"
-    " though its caller was killed before it heard. Unknown: may have had an effect, or not."
+    "The books are kept outside of the store; the store is compared with them at the end."
+    " Acknowledged: what callers were told is done. Lost: acknowledged, but not found. Unheard:"
+    " done, though its caller was cut off before it heard. Cut off: callers that were killed, or"
+    " refused, in the whole run; each leaves one call unheard, or none, so there can be no more"
+    " unheard than cut off."
 )
 
 
@@ -37,12 +40,12 @@ def _row(name: str, each: Books, class_: str = "") -> Markup:
         element(
             "td", lost, number(each.lost), class_=f"number {'bad' if each.lost else ''}".strip()
         ),
-        figure_cell(number(each.recovered)),
-        figure_cell(number(each.unknown)),
+        figure_cell(number(each.unheard)),
+        figure_cell(number(each.cut_off)),
     )
     return row(name, cells, class_)
 
 
 def _sum(every: Iterable[Books]) -> Books:
-    rows = [(each.acknowledged, each.lost, each.recovered, each.unknown) for each in every]
+    rows = [(each.acknowledged, each.lost, each.unheard, each.cut_off) for each in every]
     return Books(*map(sum, zip(*rows, strict=True)))

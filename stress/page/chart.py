@@ -49,7 +49,7 @@ def empty(reason: str) -> Markup:
     return element("p", reason, class_="empty")
 
 
-def legend(entries: Iterable[tuple[Markup, str]]) -> Markup:
+def legend(entries: Iterable[tuple[Markup, Content]]) -> Markup:
     """A sample of each mark with its meaning."""
     return element(
         "ul", [element("li", _sample(mark), said) for mark, said in entries], class_="legend"

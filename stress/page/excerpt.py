@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stress.record import Fault, ScenarioResult, Span
 
@@ -14,16 +15,24 @@ _ENOUGH = 12
 _STEP = 8
 
 
+class Lane(NamedTuple):
+    """That of a thread; what is done to its process is done to it."""
+
+    process: int
+    thread: int = 0
+
+
 @dataclass(frozen=True)
 class Stay:
     """A span, and how it ended; one that was not seen to end is as short as can be."""
 
-    process: int
+    lane: Lane
     token: int | None
     began: int
     ended: int
     ending: str  # LEFT, KILLED or UNSEEN
     refused: tuple[int, ...] = ()
+    side: str = ""
 
     @property
     def over(self) -> int:
@@ -33,26 +42,31 @@ class Stay:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that is marked in a process's lane."""
+    """Something that is marked in a lane."""
 
     kind: str
-    process: int
+    lane: Lane
     at: int
     ended: int | None = None
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """`of`: the stays in the whole run; `processes`: those who were inside here, or had a fault."""
+    """`of`: the stays in the whole run; `more`: lanes that are left out, with faults alone."""
 
     key: str
     stays: Sequence[Stay]
     events: Sequence[Event]
-    lanes: Sequence[int]
+    lanes: Sequence[Lane]
     began: int
     ended: int
     of: int
-    processes: int
+    more: int
+
+    def counts(self) -> Counter[str]:
+        """Its events by kind; what was done to a process counts once, however many lanes it has."""
+        every = {(event.kind, event.lane.process, event.at) for event in self.events}
+        return Counter(kind for kind, *_ in every)
 
 
 def excerpt(result: ScenarioResult) -> Excerpt | None:
@@ -65,19 +79,19 @@ def excerpt(result: ScenarioResult) -> Excerpt | None:
     shown = _part_with_most(stays, events)
     began, ended = shown[0].began, max(stay.over for stay in shown)
     seen = _between(events, began, ended)
-    holders = {stay.process for stay in shown}
-    others = Counter(event.process for event in seen if event.process not in holders)
+    holders = {stay.lane for stay in shown}
+    others = Counter(event.lane for event in seen if event.lane not in holders)
     room = LANES - len(holders)
-    lanes = sorted(holders | {process for process, _ in others.most_common(room)})
+    lanes = sorted(holders | {lane for lane, _ in others.most_common(room)})
     return Excerpt(
         key,
         shown,
-        [event for event in seen if event.process in lanes],
+        [event for event in seen if event.lane in lanes],
         lanes,
         began,
         max(ended, began + 1),
         len(stays),
-        len(holders | set(others)),
+        len(holders) + len(others) - len(lanes),
     )
 
 
@@ -86,9 +100,13 @@ def of_one_key(result: ScenarioResult) -> tuple[str, list[Span]]:
     of: dict[str, list[Span]] = {}
     for span in sorted(result.spans, key=lambda span: span.began):
         of.setdefault(span.key, []).append(span)
-    faults = sorted(result.faults, key=lambda fault: fault.at)
+    faults = sorted(result.faults, key=_at)
     key = max(of, key=lambda key: _sights(of[key], faults))
     return key, of[key]
+
+
+def _lane(span: Span) -> Lane:
+    return Lane(span.process, span.thread)
 
 
 def _sights(spans: Sequence[Span], faults: Sequence[Fault]) -> tuple[bool, int, int, int]:
@@ -97,45 +115,54 @@ def _sights(spans: Sequence[Span], faults: Sequence[Fault]) -> tuple[bool, int, 
     meanwhile = faults[bisect_left(faults, began, key=_at) : bisect_right(faults, ended, key=_at)]
     refused = any(span.refused for span in spans)
     processes = {span.process for span in spans}
-    return refused, len({fault.kind for fault in meanwhile}), len(processes), len(spans)
+    kinds = {fault.kind for fault in meanwhile if fault.process in processes}
+    return refused, len(kinds), len(processes), len(spans)
 
 
 def _at(event: Fault | Event) -> int:
     return event.at
 
 
-def _events(spans: Iterable[Span], faults: Iterable[Fault]) -> list[Event]:
-    refused = [Event("refused", span.process, at) for span in spans for at in span.refused]
-    done = [Event(fault.kind, fault.process, fault.at, fault.ended) for fault in faults]
-    return sorted(refused + done, key=lambda event: event.at)
+def _events(spans: Sequence[Span], faults: Iterable[Fault]) -> list[Event]:
+    """Without what was done to processes that never were inside: they work elsewhere."""
+    lanes = sorted({_lane(span) for span in spans})
+    refused = [Event("refused", _lane(span), at) for span in spans for at in span.refused]
+    done = [
+        Event(fault.kind, lane, fault.at, fault.ended)
+        for fault in faults
+        for lane in lanes
+        if lane.process == fault.process
+    ]
+    return sorted(refused + done, key=_at)
 
 
-def _moments(events: Iterable[Event], kind: str) -> Mapping[int, Sequence[int]]:
-    """When it was done to each process."""
-    moments: dict[int, list[int]] = {}
+def _moments(events: Iterable[Event], kind: str) -> Mapping[Lane, Sequence[int]]:
+    """When it was done to each of them."""
+    moments: dict[Lane, list[int]] = {}
     for event in events:
         if event.kind == kind:
-            moments.setdefault(event.process, []).append(event.at)
+            moments.setdefault(event.lane, []).append(event.at)
     return moments
 
 
-def _stays(spans: Sequence[Span], kills: Mapping[int, Sequence[int]]) -> list[Stay]:
+def _stays(spans: Sequence[Span], kills: Mapping[Lane, Sequence[int]]) -> list[Stay]:
     """One without an end ended with its process, if that was killed before it stayed again."""
-    following: dict[int, int] = {}
+    following: dict[Lane, int] = {}
     stays = []
     for span in reversed(spans):
-        killed = _after(kills.get(span.process, ()), span.began) if span.ended is None else None
-        if killed is not None and killed > following.get(span.process, killed):
+        lane = _lane(span)
+        killed = _after(kills.get(lane, ()), span.began) if span.ended is None else None
+        if killed is not None and killed > following.get(lane, killed):
             killed = None
         stays.append(_stay(span, killed))
-        following[span.process] = span.began
+        following[lane] = span.began
     return stays[::-1]
 
 
 def _stay(span: Span, killed: int | None) -> Stay:
     ending = KILLED if killed is not None else UNSEEN if span.ended is None else LEFT
     ended = max(span.began, span.ended or killed or span.began)
-    return Stay(span.process, span.token, span.began, ended, ending, span.refused)
+    return Stay(_lane(span), span.token, span.began, ended, ending, span.refused, span.side)
 
 
 def _after(moments: Sequence[int], moment: int) -> int | None:
@@ -158,10 +185,10 @@ def _part_with_most(stays: Sequence[Stay], events: Sequence[Event]) -> list[Stay
 
 def _part(stays: Sequence[Stay], first: int, events: Sequence[Event]) -> list[Stay]:
     """From the first on, while there are lanes for all who are inside, and room for all marks."""
-    holders: set[int] = set()
+    holders: set[Lane] = set()
     part: list[Stay] = []
     for stay in stays[first : first + MARKS]:
-        holders.add(stay.process)
+        holders.add(stay.lane)
         marks = len(part) + len(_between(events, stays[first].began, stay.over))
         if part and (len(holders) > LANES or marks > MARKS):
             break

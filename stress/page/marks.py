@@ -56,7 +56,7 @@ _SHAPES: dict[str, Shape] = {
 NAMES = {
     "kill": "SIGKILL",
     "stop": "SIGSTOP",
-    "refused": "stale write, refused",
+    "refused": "call of a stale holder, refused",
     "fork": "fork",
     "clock": "clock stepped",
     "io": "I/O error",

@@ -18,11 +18,26 @@ def missed(matrix: Matrix | None) -> list[str]:
     return [each.name for each in matrix.rows if not _is_caught(each)] if matrix else []
 
 
+_NONE = (
+    "This page was written without them. The first of these commands runs the broken twins, the"
+    " second one adds what became of them to the page of a run."
+)
+_COMMANDS = (
+    "python -m stress mutants --json mutants.json",
+    "python -m stress --report report.html --mutants mutants.json",
+)
+
+
 def mutants(run: Run) -> Markup:
     title = "Mutants and scenarios"
     if run.matrix is None or not run.matrix.rows:
-        return section("mutants", title, "", empty("No broken twins were run this time."))
+        return section("mutants", title, "", empty(_NONE), _how())
     return section("mutants", title, _said(run.matrix), _key(), _table(run.matrix))
+
+
+def _how() -> Markup:
+    code = element("code", "\n".join(_COMMANDS))
+    return element("pre", code, tabindex=0, aria_label="commands")
 
 
 def _said(matrix: Matrix) -> str:

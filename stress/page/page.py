@@ -106,8 +106,10 @@ def _holders(run: Run) -> Markup:
     drawn = [each for each in figures if each]
     if not drawn:
         return section("holders", title, "", empty("No stays inside of a lock were recorded."))
-    lead = "A lane for each process. Point at a bar or a mark for its token and its times."
-    return section("holders", title, lead, drawn)
+    hint = element("span", " Point at a bar or a mark for its times.", class_="hovering")
+    return section(
+        "holders", title, ("A lane for each process, or each thread of it.", hint), drawn
+    )
 
 
 def _held(name: str, result: ScenarioResult) -> Markup | None:
@@ -115,10 +117,7 @@ def _held(name: str, result: ScenarioResult) -> Markup | None:
     if shown is None:
         return None
     part = "" if len(shown.stays) == shown.of else f" of {shown.of:,}"
-    others = shown.processes - len(shown.lanes)
-    hidden = (
-        f"; faults of {plural(others, 'process', 'processes')} more are left out" if others else ""
-    )
+    hidden = f"; {plural(shown.more, 'lane')} with faults alone left out" if shown.more else ""
     said = (
         f"{cut(shown.key, 80)}: {plural(len(shown.stays), 'stay')}{part}, within"
         f" {seconds((shown.ended - shown.began) / 1e9)}{hidden}."

@@ -8,6 +8,12 @@ from stress.page.markup import Markup, element
 from stress.page.verdict import CLASSES, SIGNS, badge, verdict
 from stress.record import Run, ScenarioResult
 
+_LEAD = (
+    "Operations: what processes counted themselves, the first of each left out. Acknowledged: what"
+    " they noted in the books, which may be several things an operation. Checked operations: single"
+    " calls, recorded in short windows of the run and put before a checker; where the caller was"
+    " cut off, their outcome is unknown, and the checker allows both."
+)
 _HEADS = ("scenario and invariant", "verdict", "figures", "processes", "took")
 _ORDER = list(SIGNS)[1::-1] + list(SIGNS)[2:]
 
@@ -25,7 +31,7 @@ def scenarios(run: Run) -> Markup:
         role="table",
         aria_labelledby="scenarios-heading",
     )
-    return section("scenarios", "Scenarios", "", table)
+    return section("scenarios", "Scenarios", _LEAD, table)
 
 
 def _head(said: str) -> Markup:

@@ -123,8 +123,8 @@ def _expect_nothing_lost(stage: Stage, path: str) -> None:
     notes = acknowledged(stage.folder)
     hits, refused = notes["hits"], len(notes["refused"])
     stage.figures |= {"acknowledged": len(hits), "refused": refused, "counted": value}
-    found = max(0, value - len(hits))
-    stage.books = Books(len(hits), max(0, len(hits) - value), found, refused)
+    unheard = max(0, value - len(hits))
+    stage.books = Books(len(hits), max(0, len(hits) - value), unheard, refused)
     stage.expect(len(hits) <= value, f"{len(hits)} were acknowledged, but {value} counted")
     stage.expect(value <= len(hits) + refused, f"{value} counted, {len(hits)} acknowledged")
     told = [number for number in hits if number != UNKNOWN]

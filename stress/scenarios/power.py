@@ -115,5 +115,15 @@ def _expect_recovered(stage: Stage, path: str, promise: str, told: list[int]) ->
     stage.expect(found == list(range(1, last + 1)), f"{last} commits, but the entries are {found}")
     if promise == "power":
         lost = len([number for number in told if number > last])
-        stage.books = Books(len(told), lost, max(0, last - len(told)))
+        stage.books = Books(len(told), lost, _unheard(stage, last), _cut_off(stage))
         stage.expect(not lost, f"{lost} of {len(told)} acknowledged commits are lost")
+
+
+def _unheard(stage: Stage, last: int) -> int:
+    """How many commits are there that nobody was told of, not even while the power was cut."""
+    return last - len({number for number in acknowledged(stage.folder)["power"] if number <= last})
+
+
+def _cut_off(stage: Stage) -> int:
+    """All who wrote, each time."""
+    return stage.processes + (stage.books.cut_off if stage.books else 0)

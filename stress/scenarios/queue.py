@@ -155,16 +155,16 @@ def _expect_accounted(stage: Stage, rest: list[int], killed: int) -> None:
     stage.expect(acked.isdisjoint(rest), "what was acknowledged came again")
     lost = put - worked
     stage.expect(not lost, f"{len(lost)} items were never worked on: {sorted(lost)[:5]}")
-    unknown = len(worked - acked - {*rest})
-    stage.expect(unknown <= killed, f"{unknown} acks are unknown after {killed} kills")
-    unheard = len(worked - put)
-    stage.expect(unheard <= killed, f"{unheard} puts are unknown after {killed} kills")
-    stage.books = Books(len(acked) + len(rest), len(lost), unheard, unknown)
+    acks = len(worked - acked - {*rest})
+    stage.expect(acks <= killed, f"{acks} acks are unheard after {killed} kills")
+    puts = len(worked - put)
+    stage.expect(puts <= killed, f"{puts} puts are unheard after {killed} kills")
+    stage.books = Books(len(acked) + len(rest), len(lost), acks + puts, killed)
     stage.figures |= {
         "put": len(put),
         "acknowledged": len(acked) + len(rest),
         "late": len(notes["late"]),
         "worked on again": len(notes["worked"]) - len({*notes["worked"]}),
-        "unknown acks": unknown,
-        "unknown puts": unheard,
+        "unheard acks": acks,
+        "unheard puts": puts,
     }

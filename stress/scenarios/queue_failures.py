@@ -138,8 +138,15 @@ def _judge_ends(stage: Stage, put: set[int], done: set[int], died: set[int], kil
     stage.expect(len(lost) <= killed, f"{len(lost)} items are lost after {killed} kills")
     wronged = [number for number in died if not _is_poison(number)]
     stage.expect(len(wronged) <= killed, f"{len(wronged)} died without need, {killed} were killed")
-    stage.books = Books(acknowledged=len(put), unknown=len(lost))
-    stage.figures |= {"put": len(put), "done": len(done), "dead letters": len(died)}
+    acks, puts = min(len(lost), killed), len((done | died) - put)
+    stage.books = Books(len(put), len(lost) - acks, acks + puts, killed)
+    stage.figures |= {
+        "put": len(put),
+        "done": len(done),
+        "dead letters": len(died),
+        "unheard acks": acks,
+        "unheard puts": puts,
+    }
 
 
 def _judge_keys(stage: Stage, times: dict[str, int]) -> None:

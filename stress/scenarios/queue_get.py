@@ -70,11 +70,13 @@ def _expect_none_twice(stage: Stage, rest: list[int], killed: int) -> None:
     stage.expect(len(lost) <= killed, f"{len(lost)} items are lost after {killed} kills")
     forged = times.keys() - set(notes["putting"])
     stage.expect(not forged, f"got, but never put: {sorted(forged)[:5]}")
-    unheard = len(times.keys() - set(notes["put"]))
+    puts = len(times.keys() - set(notes["put"]))
     # A consumer that is killed as it gets takes its item with it: that is what at most once means.
-    stage.books = Books(len(notes["put"]), max(0, len(lost) - killed), unheard, len(lost))
+    gets = min(len(lost), killed)
+    stage.books = Books(len(notes["put"]), len(lost) - gets, puts + gets, killed)
     stage.figures |= {
         "put": len(notes["put"]),
         "got": sum(times.values()),
-        "gone with a consumer": len(lost),
+        "unheard gets": gets,
+        "unheard puts": puts,
     }
