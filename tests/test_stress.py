@@ -131,6 +131,17 @@ def test_what_a_machine_lacks_is_skipped_aloud(
     assert stress(tmp_path, "--scenario", "io").returncode == 2
 
 
+def test_a_run_says_how_many_of_the_possible_faults_it_tried(tmp_path: Path) -> None:
+    """A short run must not read as if every k had been tried."""
+    done = stress(tmp_path, "--scenario", "io", "--faults=2", "--processes=1")
+    if done.returncode == 2:
+        pytest.skip(done.stdout.splitlines()[-2])
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = r"^io: 2 of (\S+) possible faults were tried, of 8 of \d\d calls$"
+    (possible,) = re.findall(told, done.stdout, re.MULTILINE)
+    assert f"possible faults {possible}," in done.stdout
+
+
 def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
     done = stress(tmp_path, "--list")
     assert done.returncode == 0
