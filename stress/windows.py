@@ -50,9 +50,10 @@ class Windows:
     def open(self) -> int | None:
         """The number of the window that is open now, if one is."""
         try:
-            number, since = divmod(now() - self._began, self.period)
+            began = self._began  # before the clock is read: else it may lie ahead
         except FileNotFoundError:
             return None
+        number, since = divmod(now() - began, self.period)
         return number if number < self.count and since < LENGTH else None
 
     def place(self, number: int) -> str:
