@@ -92,6 +92,8 @@ class Stage:
         self._terms = terms
         self._show = show
         self._made = self._began = time.monotonic()
+        self._asked = 0
+        """When it was last asked whether to stop, in ns."""
         self._crew: Attended | None = None
         self._primitives = tuple(getattr(scenario, "PRIMITIVES", (self.name,)))
 
@@ -130,9 +132,14 @@ class Stage:
             self.operations = self._crew.operations()
         if self.unit != "kills":
             self.operations = max(self.operations, done)
-        self._throughput.add(now(), self.operations)
+        self._asked = now()
+        self._throughput.add(self._asked, self.operations)
         self._show(self)
         return bool(self.violations) or self._reached(done)
+
+    def windows_due(self) -> int:
+        """How many windows came to their end before the run did."""
+        return self.windows.due(self._asked)
 
     def _reached(self, done: int) -> bool:
         goals = (self._terms.goal, done), (self._terms.operations, self.operations)

@@ -56,6 +56,15 @@ class Windows:
         number, since = divmod(now() - began, self.period)
         return number if number < self.count and since < LENGTH else None
 
+    def due(self, moment: int) -> int:
+        """How many had been open for all of their time by then."""
+        try:
+            since = moment - self._began
+        except FileNotFoundError:
+            return 0
+        over = 1 + (since - min(LENGTH, self.period)) // self.period
+        return max(0, min(self.count, over))
+
     def place(self, number: int) -> str:
         return os.path.join(self.folder, f"window-{number}")
 

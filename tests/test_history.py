@@ -121,6 +121,16 @@ def test_no_window_is_open_to_who_looks_just_before_the_run_begins(
     assert windows.open() is None
 
 
+@pytest.mark.parametrize(
+    ("since", "due"),
+    [(LENGTH - 1, 0), (LENGTH, 1), (5 * LENGTH - 1, 1), (5 * LENGTH, 2), (99 * LENGTH, 3)],
+)
+def test_a_window_is_due_when_it_was_open_for_all_of_its_time(
+    folder: str, since: int, due: int
+) -> None:
+    assert _windows(folder, 1_000).due(1_000 + since) == due
+
+
 def test_each_window_is_a_history_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     windows = _windows(folder, 0)
     scribe = Scribe(windows, client=7)
