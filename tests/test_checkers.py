@@ -741,6 +741,19 @@ ACKED = ok(B, (7, 8), "ack", ("x", 1))
             ],
             id="one was late",
         ),
+        pytest.param(
+            [
+                ok(B, (9, 14), "reserve", None, ("x", 4)),
+                failed(B, 15, "ack", ("x", 4)),
+                ok(C, (10, 12), "reserve", None, ("x", 5)),
+                ok(C, (17, 18), "ack", ("x", 5)),
+            ],
+            id="of two at one time either was the later one",
+        ),
+        pytest.param(
+            [unknown(B, 6, "reserve"), ok(B, (9, 10), "ack", ("x", 3))],
+            id="one heard the receipt and not that it was over",
+        ),
     ],
 )
 def test_what_is_handed_out_until_it_is_acknowledged_passes(more: History) -> None:
@@ -759,6 +772,23 @@ def test_what_is_handed_out_until_it_is_acknowledged_passes(more: History) -> No
         ),
         ("after it was acknowledged", [ACKED, ok(C, (9, 10), "reserve", None, ("x", 3))]),
         ("nobody put", [ACKED, ok(C, (9, 10), "reserve", None, ("z", 3))]),
+        ("two hand-outs have one receipt", [ok(A, (9, 10), "reserve", None, ("x", 1)), ACKED]),
+        ("two hand-outs have one receipt", [ok(A, (9, 10), "reserve", None, ("z", 1)), ACKED]),
+        ("under a smaller receipt", [ok(A, (9, 10), "reserve", None, ("x", 0)), ACKED]),
+        ("receipt that nobody was given", [ok(B, (7, 8), "ack", ("x", 3))]),
+        (
+            "receipt that nobody was given",
+            [ok(B, (7, 8), "ack", ("x", 3)), unknown(C, 9, "reserve")],
+        ),
+        (
+            "receipt that nobody was given",
+            [
+                unknown(C, 5, "reserve"),
+                ACKED,
+                ok(C, (9, 10), "ack", ("z", 3)),
+                ok(C, (11, 12), "ack", ("w", 4)),
+            ],
+        ),
     ],
 )
 def test_what_is_wrong_with_what_is_handed_out_is_said(reason: str, more: History) -> None:
