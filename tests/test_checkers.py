@@ -19,7 +19,7 @@ from stress.checkers.models.counter import Counter
 from stress.checkers.models.held import FencedMutex, ReadWriteLock, ReentrantMutex, Semaphore
 from stress.checkers.models.queue import FifoQueue
 from stress.checkers.models.register import Register
-from stress.history import History, Outcome
+from stress.history import History, Operation, Outcome
 from tests.histories import brute_force, failed, ok, unknown
 
 pytestmark = pytest.mark.suite
@@ -573,6 +573,71 @@ def test_permits_are_checked_without_a_search(name: str) -> None:
     assert {each for each in history if each.function == "acquire"} <= {*violation.operations}
 
 
+def a_taken(*n: int) -> History:
+    """One process has as many of three, acquired one after the other."""
+    return [ok(A, (10 * at, 10 * at + 5), "acquire", each, True) for at, each in enumerate(n)]
+
+
+def a_freed(at: int, n: int) -> Operation:
+    return ok(A, (at, at + 1), "release", n)
+
+
+def b_refused(n: int = 1) -> Operation:
+    return ok(B, (50, 60), "acquire", n, False)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([b_refused(3)], id="of a new semaphore"),
+        pytest.param([*a_taken(2), b_refused()], id="the last one"),
+        pytest.param([*a_taken(2, 1), a_freed(40, 1), b_refused()], id="of what was given back"),
+        pytest.param([*a_taken(3), a_freed(40, 2), b_refused(2)], id="of a part"),
+        pytest.param([*a_taken(3), a_freed(40, 3), b_refused(3)], id="of all"),
+        pytest.param([b_refused(), unknown(C, 61, "acquire")], id="who dies comes later"),
+        pytest.param(
+            [ok(C, (1, 2), "acquire", 3, False), b_refused()], id="who was refused has nothing"
+        ),
+        pytest.param([*a_taken(3), a_freed(40, 3), b_refused(), a_freed(99, 1)], id="and so on"),
+    ],
+)
+def test_who_is_in_nobodys_way_is_not_refused(history: History) -> None:
+    violation = permits.refusal(history, 3)
+    assert violation is not None
+    assert "refused" in violation.reason
+    assert any(each.result is False for each in violation.operations)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([*a_taken(3), b_refused()], id="all are had"),
+        pytest.param([*a_taken(2), b_refused(2)], id="not enough are left"),
+        pytest.param([*a_taken(2, 1), a_freed(40, 1), b_refused(2)], id="too few were given back"),
+        pytest.param([*a_taken(3), a_freed(50, 3), b_refused()], id="given back meanwhile"),
+        pytest.param([b_refused(), ok(C, (60, 70), "acquire", 1, True)], id="another comes"),
+        pytest.param(
+            [ok(C, (45, 50), "acquire", 1, False), b_refused()], id="another was there in vain"
+        ),
+        pytest.param([ok(C, (1, 99), "acquire", 1, True), b_refused()], id="another waits"),
+        pytest.param(
+            [ok(C, (1, 99), "acquire", 1, True), ok(A, (2, 3), "acquire", 1, True), b_refused()],
+            id="another waits who came before the last one",
+        ),
+        pytest.param([unknown(C, 1, "acquire"), b_refused()], id="one died waiting"),
+        pytest.param([failed(C, 1, "acquire"), b_refused()], id="nobody knows how long one was"),
+        pytest.param([*a_taken(3), unknown(A, 40, "release", 3), b_refused()], id="died freeing"),
+        pytest.param([*a_taken(3), b_refused(), a_freed(99, 3)], id="given back later"),
+        pytest.param([*a_taken(), ok(B, (50, 60), "acquire", 1, True)], id="not refused"),
+        pytest.param([ok(B, (50, 60), "acquire", 1, None)], id="not told"),
+    ],
+)
+def test_who_is_refused_may_have_been_in_somebodys_way(history: History) -> None:
+    ordered = sorted(history, key=lambda operation: operation.invoked)
+    assert permits.refusal(ordered, 3) is None
+
+
 def test_a_long_history_of_permits_is_legal() -> None:
     """Three at a time, each of which is given back as the next is acquired."""
     history = []
@@ -580,6 +645,7 @@ def test_a_long_history_of_permits_is_legal() -> None:
         history.append(ok(n % 4, (10 * n, 10 * n + 2), "acquire"))
         history.append(ok((n - 2) % 4, (10 * n + 5, 10 * n + 9), "release"))
     assert permits.flaw(history, 3) is None
+    assert permits.refusal(history, 3) is None
     assert permits.flaw(history, 2)
 
 
