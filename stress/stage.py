@@ -24,7 +24,7 @@ _KEPT_FAULTS = 2_000
 """The latest, of those that are told one by one; all are counted."""
 
 HISTORIES = 40
-"""In how many windows of a run calls are recorded, if nothing else is said."""
+"""In how many windows of a short run calls are recorded, if nothing else is said."""
 
 
 class Skipped(Exception):
