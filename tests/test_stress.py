@@ -124,7 +124,7 @@ def test_what_a_machine_lacks_is_skipped_aloud(
 ) -> None:
     """It is counted, and proves nothing."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    done = stress(tmp_path, "--scenario", "io", "--scenario", "first_open", "--rounds=1")
+    done = stress(tmp_path, "--scenario=io", "--scenario=first_open", "--rounds=1", "--processes=4")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^io +SKIPPED .*strace is not installed$", done.stdout, re.MULTILINE)
     assert "1 ok, 0 VIOLATED, 1 SKIPPED" in done.stdout
@@ -147,6 +147,7 @@ def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
     assert done.returncode == 0
     for name, scenario in ALL.items():
         assert f"{name}: {invariant(scenario)}" in done.stdout
+    assert "counts rounds; 64 processes" in done.stdout, "that open a fresh file at once"
 
 
 @pytest.mark.parametrize(
