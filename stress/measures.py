@@ -117,7 +117,7 @@ def _stays(key: str, history: History) -> Iterator[Span]:
     for operation in history:
         if operation.function == "release" and operation.process in inside:
             yield _stay(key, inside.pop(operation.process), operation.invoked)
-        elif operation.function == "acquire" and _is_granted(operation):
+        elif operation.function in ("acquire", "try") and _is_granted(operation):
             inside.setdefault(operation.process, operation)
     for operation in inside.values():
         yield _stay(key, operation, None)

@@ -162,6 +162,15 @@ LEGAL: dict[str, tuple[Model, History]] = {
             ok(A, (4, 5), "acquire", None, 7),
         ],
     ),
+    "permits that were tried for, some of them in vain": (
+        Semaphore(2),
+        [
+            ok(A, (0, 1), "try", 2, True),
+            ok(B, (2, 3), "try", 1, False),
+            ok(A, (4, 5), "release", 2),
+            ok(B, (6, 7), "try", 1, True),
+        ],
+    ),
     "several permits at once, given back in parts": (
         Semaphore(3),
         [
@@ -359,6 +368,10 @@ ILLEGAL: dict[str, tuple[Model, History]] = {
             ok(A, (2, 3), "release"),
             ok(B, (4, 5), "acquire", None, 3),
         ],
+    ),
+    "a permit that was tried for and had by another": (
+        Semaphore(1),
+        [ok(A, (0, 1), "acquire"), ok(B, (2, 3), "try", 1, True), ok(A, (4, 5), "release")],
     ),
     "two permits more than there are": (
         Semaphore(3),
@@ -583,7 +596,7 @@ def a_freed(at: int, n: int) -> Operation:
 
 
 def b_refused(n: int = 1) -> Operation:
-    return ok(B, (50, 60), "acquire", n, False)
+    return ok(B, (50, 60), "try", n, False)
 
 
 @pytest.mark.parametrize(
@@ -597,6 +610,10 @@ def b_refused(n: int = 1) -> Operation:
         pytest.param([b_refused(), unknown(C, 61, "acquire")], id="who dies comes later"),
         pytest.param(
             [ok(C, (1, 2), "acquire", 3, False), b_refused()], id="who was refused has nothing"
+        ),
+        pytest.param(
+            [ok(C, (1, 2), "try", 3, True), ok(C, (3, 4), "release", 3), b_refused(3)],
+            id="of what was tried for",
         ),
         pytest.param([*a_taken(3), a_freed(40, 3), b_refused(), a_freed(99, 1)], id="and so on"),
     ],
@@ -629,8 +646,10 @@ def test_who_is_in_nobodys_way_is_not_refused(history: History) -> None:
         pytest.param([failed(C, 1, "acquire"), b_refused()], id="nobody knows how long one was"),
         pytest.param([*a_taken(3), unknown(A, 40, "release", 3), b_refused()], id="died freeing"),
         pytest.param([*a_taken(3), b_refused(), a_freed(99, 3)], id="given back later"),
-        pytest.param([*a_taken(), ok(B, (50, 60), "acquire", 1, True)], id="not refused"),
-        pytest.param([ok(B, (50, 60), "acquire", 1, None)], id="not told"),
+        pytest.param([ok(C, (1, 2), "try", 3, True), b_refused()], id="all are had by one try"),
+        pytest.param([ok(B, (50, 60), "acquire", 1, False)], id="its time was over"),
+        pytest.param([*a_taken(), ok(B, (50, 60), "try", 1, True)], id="not refused"),
+        pytest.param([ok(B, (50, 60), "try", 1, None)], id="not told"),
     ],
 )
 def test_who_is_refused_may_have_been_in_somebodys_way(history: History) -> None:

@@ -5,8 +5,9 @@ or, if it does not live to do so, until the last thing that it wrote. Never are 
 the limit had in sum.
 
 It may have what it acquired from the invocation of `acquire` until `release` returns, or for ever.
-Who is refused while nobody else calls, though there are permits enough that nobody may have, was in
-nobody's way: no line is there that it could have had to wait in.
+Who tries, which is to `acquire` without waiting, and is refused while nobody else calls, though
+there are permits enough that nobody may have, was refused without a reason: there is no line. Who
+waits may be refused because its time is over before it comes to look.
 """
 
 import math
@@ -51,7 +52,7 @@ def flaw(history: History, limit: int) -> Violation | None:
 
 
 def refusal(history: History, limit: int) -> Violation | None:
-    """An `acquire` that was refused without a reason, if there is one."""
+    """A `try` that was refused without a reason, if there is one."""
     had, over = 0, -math.inf
     since: list[Operation] = []
     for each, follower in zip_longest(history, history[1:]):
@@ -106,8 +107,9 @@ def _return(operation: Operation) -> float:
 
 
 def _is_refused(operation: Operation) -> bool:
-    return operation.function == "acquire" and operation.known and operation.result is False
+    return operation.function == "try" and operation.known and operation.result is False
 
 
 def _is_granted(operation: Operation) -> bool:
-    return operation.function == "acquire" and operation.known and operation.result is not False
+    takes = operation.function in ("acquire", "try")
+    return takes and operation.known and operation.result is not False

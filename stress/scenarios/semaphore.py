@@ -1,6 +1,6 @@
 """Never are more permits of a semaphore held than its limit, however many are taken at once, and
-those of holders that die by SIGKILL at any instant come back, all of them; nobody is refused while
-enough of them are free and nobody else is there; and the semaphore is linearizable.
+those of holders that die by SIGKILL at any instant come back, all of them; nobody tries in vain
+while enough of them are free and nobody else is there; and the semaphore is linearizable.
 """
 
 import time
@@ -109,8 +109,9 @@ def _hold(worker: Worker) -> None:
         name = f"permits{ending}"
         some = WAYS[worker.way](worker.store, name)
         n = worker.chance.choice(_HOW_MANY)
-        take = partial(some.acquire, timeout=_patience(worker), n=n)
-        if history.call(name, "acquire", n, take):
+        timeout = _patience(worker)
+        take = partial(some.acquire, timeout=timeout, n=n)
+        if history.call(name, "try" if timeout == 0 else "acquire", n, take):
             with among(f"{worker.path}-witness-{name}", LIMIT, n) as others:
                 _note(worker, name, n, others)
             _give_back(worker, some, name, n, history)
