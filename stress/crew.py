@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -239,7 +239,8 @@ class Crew:
     """
 
     def __init__(self, stage: Stage) -> None:
-        self.killed = 0
+        self.killed_at: Counter[Job] = Counter()
+        """How many were killed, by their job."""
         self.members: list[Member] = []
         self.chance = stage.chance
         self.tally = Tally(stage.folder)
@@ -254,6 +255,10 @@ class Crew:
         ]
         self._leaks = leaks.Watch(stage.path + "-wal")
         stage.attend(self)
+
+    @property
+    def killed(self) -> int:
+        return self.killed_at.total()
 
     def start(self, job: Job, how_many: int = 1, *more: Any) -> list[Member]:
         """Spawn processes that run `job(worker, *more)`."""
@@ -331,7 +336,7 @@ class Crew:
         if not victim.killed:
             victim.kill()
             self.note(Fault("kill", victim.number, now()))
-            self.killed += 1
+            self.killed_at[victim.job] += 1
 
     def replace(self, victim: Member) -> Member:
         """SIGKILL a member, reap it, and start another in its place; returns that one."""

@@ -21,7 +21,7 @@ SPANS = 400
 SLICES = 120
 _SAMPLES = 2_000
 
-_TAKES = {"acquire": "", "read": "read", "write": "write", "downgrade": "read"}
+_TAKES = {"acquire": "", "try": "", "read": "read", "write": "write", "downgrade": "read"}
 """The calls that begin a stay, or go deeper into it, and on which side of a lock that has two."""
 
 _GIVES = {"release", "downgrade"}

@@ -21,7 +21,13 @@ UNITS = sorted({scenario.UNIT for scenario in ALL.values()})
 _MOST = 1_000
 """Processes of a scenario: each takes some 20 MB, and they are started one after the other."""
 
-_HISTORIES = "windows in which each scenario records one to be checked (default: %(default)s)"
+_A_MINUTE = 13
+"""Windows of each scenario for a minute of the whole run: those of a long run are as dense."""
+
+_HISTORIES = (
+    "windows in which each scenario records one to be checked "
+    f"(default: {HISTORIES}, or {_A_MINUTE} for each minute of the whole run, if that is more)"
+)
 _NEMESES = f"the faults that the run uses, of {','.join(nemeses.NAMES)} (default: all)"
 _MUTANTS = "for the page: the matrix that `mutants --json FILE` wrote"
 _REPORT = "write a page about the run; or its data, if the name ends in .json"
@@ -35,6 +41,8 @@ def parse(given: Sequence[str], program: str) -> argparse.Namespace:
     options.seed = random.randrange(2**32) if options.seed is None else options.seed
     options.scenario = options.scenario or _default(options)
     options.nemesis = options.nemesis or nemeses.NAMES
+    whole = seconds(options) * len(options.scenario)
+    options.histories = options.histories or _histories(whole)
     if mistake := next(_mistakes(options, [ALL[name] for name in options.scenario]), ""):
         parser.error(mistake)
     return options
@@ -48,15 +56,16 @@ def command(options: argparse.Namespace) -> str:
 
 def command_for(options: argparse.Namespace, name: str) -> str:
     """Repeats one of its scenarios."""
+    alone = seconds(options)
     asked = {
         "scenario": name,
         "seed": options.seed,
-        "seconds": f"{seconds(options):g}",
+        "seconds": f"{alone:g}",
         "processes": options.processes,
         ALL[name].UNIT: getattr(options, ALL[name].UNIT),
         "ops": options.ops,
         "nemesis": None if options.nemesis == nemeses.NAMES else ",".join(options.nemesis),
-        "histories": None if options.histories == HISTORIES else options.histories,
+        "histories": None if options.histories == _histories(alone) else options.histories,
         "store": options.store,
         "twin": None if options.twin == SOUND else options.twin,
     }
@@ -67,6 +76,11 @@ def command_for(options: argparse.Namespace, name: str) -> str:
 def seconds(options: argparse.Namespace) -> float:
     """Those of one scenario."""
     return float(options.seconds or options.minutes * 60 / len(options.scenario))
+
+
+def _histories(whole: float) -> int:
+    """In so many seconds of all scenarios together, unless another number is asked for."""
+    return max(HISTORIES, round(_A_MINUTE * whole / 60))
 
 
 def not_borne(options: argparse.Namespace, name: str) -> list[str]:
@@ -107,7 +121,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         of = ", ".join(name for name, scenario in ALL.items() if unit == scenario.UNIT)
         add(f"--{unit}", type=_count, metavar="N", help=f"go on until there were N {unit}: {of}")
     add("--processes", type=_crowd, metavar="N", help=f"in each scenario (at most {_MOST:,})")
-    add("--histories", type=_count, default=HISTORIES, metavar="N", help=_HISTORIES)
+    add("--histories", type=_count, metavar="N", help=_HISTORIES)
     add("--store", metavar="PATH", help="folder in which the stores are made")
     add("--report", type=_report, metavar="FILE", help=_REPORT)
     add("--mutants", type=_matrix, metavar="FILE", help=_MUTANTS)

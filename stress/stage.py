@@ -24,7 +24,7 @@ _KEPT_FAULTS = 2_000
 """The latest, of those that are told one by one; all are counted."""
 
 HISTORIES = 40
-"""In how many windows of a run calls are recorded, if nothing else is said."""
+"""In how many windows of a short run calls are recorded, if nothing else is said."""
 
 
 class Skipped(Exception):
@@ -92,6 +92,8 @@ class Stage:
         self._terms = terms
         self._show = show
         self._made = self._began = time.monotonic()
+        self._asked = 0
+        """When it was last asked whether to stop, in ns."""
         self._crew: Attended | None = None
         self._primitives = tuple(getattr(scenario, "PRIMITIVES", (self.name,)))
 
@@ -130,7 +132,8 @@ class Stage:
             self.operations = self._crew.operations()
         if self.unit != "kills":
             self.operations = max(self.operations, done)
-        self._throughput.add(now(), self.operations)
+        self._asked = now()
+        self._throughput.add(self._asked, self.operations)
         self._show(self)
         return bool(self.violations) or self._reached(done)
 
@@ -138,6 +141,10 @@ class Stage:
         """Its processes, which were told then to stop, are gone and have done so many."""
         self.operations = max(self.operations, operations)
         self._throughput.add(at, self.operations)
+
+    def windows_due(self) -> int:
+        """How many windows came to their end before the run did."""
+        return self.windows.due(self._asked)
 
     def _reached(self, done: int) -> bool:
         goals = (self._terms.goal, done), (self._terms.operations, self.operations)

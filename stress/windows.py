@@ -50,10 +50,20 @@ class Windows:
     def open(self) -> int | None:
         """The number of the window that is open now, if one is."""
         try:
-            number, since = divmod(now() - self._began, self.period)
+            began = self._began  # before the clock is read: else it may lie ahead
         except FileNotFoundError:
             return None
+        number, since = divmod(now() - began, self.period)
         return number if number < self.count and since < LENGTH else None
+
+    def due(self, moment: int) -> int:
+        """How many had been open for all of their time by then."""
+        try:
+            since = moment - self._began
+        except FileNotFoundError:
+            return 0
+        over = 1 + (since - min(LENGTH, self.period)) // self.period
+        return max(0, min(self.count, over))
 
     def place(self, number: int) -> str:
         return os.path.join(self.folder, f"window-{number}")

@@ -19,7 +19,7 @@ from stress.checkers.models.counter import Counter
 from stress.checkers.models.held import FencedMutex, ReadWriteLock, ReentrantMutex, Semaphore
 from stress.checkers.models.queue import FifoQueue
 from stress.checkers.models.register import Register
-from stress.history import History, Outcome
+from stress.history import History, Operation, Outcome
 from tests.histories import brute_force, failed, ok, unknown
 
 pytestmark = pytest.mark.suite
@@ -160,6 +160,15 @@ LEGAL: dict[str, tuple[Model, History]] = {
             ok(A, (0, 1), "acquire"),
             ok(A, (2, 3), "acquire", None, 7),
             ok(A, (4, 5), "acquire", None, 7),
+        ],
+    ),
+    "permits that were tried for, some of them in vain": (
+        Semaphore(2),
+        [
+            ok(A, (0, 1), "try", 2, True),
+            ok(B, (2, 3), "try", 1, False),
+            ok(A, (4, 5), "release", 2),
+            ok(B, (6, 7), "try", 1, True),
         ],
     ),
     "several permits at once, given back in parts": (
@@ -359,6 +368,10 @@ ILLEGAL: dict[str, tuple[Model, History]] = {
             ok(A, (2, 3), "release"),
             ok(B, (4, 5), "acquire", None, 3),
         ],
+    ),
+    "a permit that was tried for and had by another": (
+        Semaphore(1),
+        [ok(A, (0, 1), "acquire"), ok(B, (2, 3), "try", 1, True), ok(A, (4, 5), "release")],
     ),
     "two permits more than there are": (
         Semaphore(3),
@@ -573,6 +586,77 @@ def test_permits_are_checked_without_a_search(name: str) -> None:
     assert {each for each in history if each.function == "acquire"} <= {*violation.operations}
 
 
+def a_taken(*n: int) -> History:
+    """One process has as many of three, acquired one after the other."""
+    return [ok(A, (10 * at, 10 * at + 5), "acquire", each, True) for at, each in enumerate(n)]
+
+
+def a_freed(at: int, n: int) -> Operation:
+    return ok(A, (at, at + 1), "release", n)
+
+
+def b_refused(n: int = 1) -> Operation:
+    return ok(B, (50, 60), "try", n, False)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([b_refused(3)], id="of a new semaphore"),
+        pytest.param([*a_taken(2), b_refused()], id="the last one"),
+        pytest.param([*a_taken(2, 1), a_freed(40, 1), b_refused()], id="of what was given back"),
+        pytest.param([*a_taken(3), a_freed(40, 2), b_refused(2)], id="of a part"),
+        pytest.param([*a_taken(3), a_freed(40, 3), b_refused(3)], id="of all"),
+        pytest.param([b_refused(), unknown(C, 61, "acquire")], id="who dies comes later"),
+        pytest.param(
+            [ok(C, (1, 2), "acquire", 3, False), b_refused()], id="who was refused has nothing"
+        ),
+        pytest.param(
+            [ok(C, (1, 2), "try", 3, True), ok(C, (3, 4), "release", 3), b_refused(3)],
+            id="of what was tried for",
+        ),
+        pytest.param([*a_taken(3), a_freed(40, 3), b_refused(), a_freed(99, 1)], id="and so on"),
+    ],
+)
+def test_who_is_in_nobodys_way_is_not_refused(history: History) -> None:
+    violation = permits.refusal(history, 3)
+    assert violation is not None
+    assert "refused" in violation.reason
+    assert any(each.result is False for each in violation.operations)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([*a_taken(3), b_refused()], id="all are had"),
+        pytest.param([*a_taken(2), b_refused(2)], id="not enough are left"),
+        pytest.param([*a_taken(2, 1), a_freed(40, 1), b_refused(2)], id="too few were given back"),
+        pytest.param([*a_taken(3), a_freed(50, 3), b_refused()], id="given back meanwhile"),
+        pytest.param([b_refused(), ok(C, (60, 70), "acquire", 1, True)], id="another comes"),
+        pytest.param(
+            [ok(C, (45, 50), "acquire", 1, False), b_refused()], id="another was there in vain"
+        ),
+        pytest.param([ok(C, (1, 99), "acquire", 1, True), b_refused()], id="another waits"),
+        pytest.param(
+            [ok(C, (1, 99), "acquire", 1, True), ok(A, (2, 3), "acquire", 1, True), b_refused()],
+            id="another waits who came before the last one",
+        ),
+        pytest.param([unknown(C, 1, "acquire"), b_refused()], id="one died waiting"),
+        pytest.param([failed(C, 1, "acquire"), b_refused()], id="nobody knows how long one was"),
+        pytest.param([*a_taken(3), unknown(A, 40, "release", 3), b_refused()], id="died freeing"),
+        pytest.param([*a_taken(3), b_refused(), a_freed(99, 3)], id="given back later"),
+        pytest.param([ok(C, (1, 2), "try", 3, True), b_refused()], id="all are had by one try"),
+        pytest.param([ok(B, (50, 60), "acquire", 1, False)], id="its time was over"),
+        pytest.param([*a_taken(), ok(B, (50, 60), "try", 1, True)], id="not refused"),
+        pytest.param([ok(B, (50, 60), "try", 1, None)], id="not told"),
+    ],
+)
+def test_who_is_refused_may_have_been_in_somebodys_way(history: History) -> None:
+    ordered = sorted(history, key=lambda operation: operation.invoked)
+    assert permits.refusal(ordered, 3) is None
+
+
 def test_a_long_history_of_permits_is_legal() -> None:
     """Three at a time, each of which is given back as the next is acquired."""
     history = []
@@ -580,6 +664,7 @@ def test_a_long_history_of_permits_is_legal() -> None:
         history.append(ok(n % 4, (10 * n, 10 * n + 2), "acquire"))
         history.append(ok((n - 2) % 4, (10 * n + 5, 10 * n + 9), "release"))
     assert permits.flaw(history, 3) is None
+    assert permits.refusal(history, 3) is None
     assert permits.flaw(history, 2)
 
 
@@ -741,6 +826,19 @@ ACKED = ok(B, (7, 8), "ack", ("x", 1))
             ],
             id="one was late",
         ),
+        pytest.param(
+            [
+                ok(B, (9, 14), "reserve", None, ("x", 4)),
+                failed(B, 15, "ack", ("x", 4)),
+                ok(C, (10, 12), "reserve", None, ("x", 5)),
+                ok(C, (17, 18), "ack", ("x", 5)),
+            ],
+            id="of two at one time either was the later one",
+        ),
+        pytest.param(
+            [unknown(B, 6, "reserve"), ok(B, (9, 10), "ack", ("x", 3))],
+            id="one heard the receipt and not that it was over",
+        ),
     ],
 )
 def test_what_is_handed_out_until_it_is_acknowledged_passes(more: History) -> None:
@@ -759,6 +857,23 @@ def test_what_is_handed_out_until_it_is_acknowledged_passes(more: History) -> No
         ),
         ("after it was acknowledged", [ACKED, ok(C, (9, 10), "reserve", None, ("x", 3))]),
         ("nobody put", [ACKED, ok(C, (9, 10), "reserve", None, ("z", 3))]),
+        ("two hand-outs have one receipt", [ok(A, (9, 10), "reserve", None, ("x", 1)), ACKED]),
+        ("two hand-outs have one receipt", [ok(A, (9, 10), "reserve", None, ("z", 1)), ACKED]),
+        ("under a smaller receipt", [ok(A, (9, 10), "reserve", None, ("x", 0)), ACKED]),
+        ("receipt that nobody was given", [ok(B, (7, 8), "ack", ("x", 3))]),
+        (
+            "receipt that nobody was given",
+            [ok(B, (7, 8), "ack", ("x", 3)), unknown(C, 9, "reserve")],
+        ),
+        (
+            "receipt that nobody was given",
+            [
+                unknown(C, 5, "reserve"),
+                ACKED,
+                ok(C, (9, 10), "ack", ("z", 3)),
+                ok(C, (11, 12), "ack", ("w", 4)),
+            ],
+        ),
     ],
 )
 def test_what_is_wrong_with_what_is_handed_out_is_said(reason: str, more: History) -> None:

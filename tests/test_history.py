@@ -105,6 +105,32 @@ def test_a_window_is_open_at_the_head_of_each_period(
     assert _windows(folder, 1_000).open() == window
 
 
+def test_no_window_is_open_to_who_looks_just_before_the_run_begins(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    windows = Windows(folder, LENGTH, 3, 4)
+    moments = iter([1_000, 1_001])
+
+    def begins_meanwhile() -> int:
+        moment = next(moments)
+        if moment == 1_000:
+            windows.begin()
+        return moment
+
+    monkeypatch.setattr("stress.windows.now", begins_meanwhile)
+    assert windows.open() is None
+
+
+@pytest.mark.parametrize(
+    ("since", "due"),
+    [(LENGTH - 1, 0), (LENGTH, 1), (5 * LENGTH - 1, 1), (5 * LENGTH, 2), (99 * LENGTH, 3)],
+)
+def test_a_window_is_due_when_it_was_open_for_all_of_its_time(
+    folder: str, since: int, due: int
+) -> None:
+    assert _windows(folder, 1_000).due(1_000 + since) == due
+
+
 def test_each_window_is_a_history_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     windows = _windows(folder, 0)
     scribe = Scribe(windows, client=7)

@@ -126,11 +126,22 @@ def test_what_a_machine_lacks_is_skipped_aloud(
 ) -> None:
     """It is counted, and proves nothing."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    done = stress(tmp_path, "--scenario", "io", "--scenario", "first_open", "--rounds=1")
+    done = stress(tmp_path, "--scenario=io", "--scenario=first_open", "--rounds=1", "--processes=4")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^io +SKIPPED .*strace is not installed$", done.stdout, re.MULTILINE)
     assert "1 ok, 0 VIOLATED, 1 SKIPPED" in done.stdout
     assert stress(tmp_path, "--scenario", "io").returncode == 2
+
+
+def test_a_run_says_how_many_of_the_possible_faults_it_tried(tmp_path: Path) -> None:
+    """A short run must not read as if every k had been tried."""
+    done = stress(tmp_path, "--scenario", "io", "--faults=2", "--processes=1")
+    if done.returncode == 2:
+        pytest.skip(done.stdout.splitlines()[-2])
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = r"^io: 2 of (\S+) possible faults were tried, of 8 of \d\d calls$"
+    (possible,) = re.findall(told, done.stdout, re.MULTILINE)
+    assert f"possible faults {possible}," in done.stdout
 
 
 def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
@@ -138,6 +149,7 @@ def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
     assert done.returncode == 0
     for name, scenario in ALL.items():
         assert f"{name}: {invariant(scenario)}" in done.stdout
+    assert "counts rounds; 64 processes" in done.stdout, "that open a fresh file at once"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 import stress.__main__ as program
+from stress import options
 from stress.journal import Journal
 from stress.record import Books, Matrix, MutantRow, ScenarioResult
 from stress.scenarios import counter
@@ -250,6 +251,32 @@ def test_a_terminal_is_told_how_far_the_run_is(tmp_path: Path) -> None:
     for number, name in enumerate(("bank", "counter"), 1):
         assert re.search(line.format(number, name), shown), shown
     assert "\n" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "histories"),
+    [
+        ([], 40),
+        (["--minutes=3"], 40),
+        (["--minutes=60"], 780),
+        (["--minutes=60", "--scenario=lock"], 780),
+        (["--seconds=120", "--scenario=lock", "--scenario=bank"], 52),
+        (["--minutes=60", "--histories=5"], 5),
+        (["--histories=5"], 5),
+    ],
+)
+def test_a_long_run_has_more_windows(arguments: list[str], histories: int) -> None:
+    assert options.parse(arguments, "stress").histories == histories
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--minutes=60"], ["--minutes=1"], ["--seconds=600"], ["--histories=7"]]
+)
+def test_the_command_for_one_scenario_has_as_many_windows(arguments: list[str]) -> None:
+    """Alone it would be a shorter run."""
+    asked = options.parse([*arguments, "--seed=1"], "stress")
+    again = options.command_for(asked, "lock").split()[1:]
+    assert options.parse(again, "stress").histories == asked.histories
 
 
 def _until_closed(screen: io.FileIO) -> Iterator[bytes]:

@@ -2,15 +2,19 @@
 `put(item)`, `reserve() -> (item, receipt)`, `ack((item, receipt))`.
 
 All items are different. Each that was put is acknowledged once, by who was handed it last, and is
-not handed out again. An item may be handed out often; as it was for the first time, that is a `get`
-from a queue that loses nothing and keeps its order, but for what who died had for a while.
+not handed out again. An item may be handed out often, each time under a receipt that no hand-out
+ever had, above those that it had before; without one nobody can acknowledge it. As it was handed
+out for the first time, that is a `get` from a queue that loses nothing and keeps its order, but for
+what who died had for a while.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, zip_longest
 
 from stress.checkers import Violation, total_queue
+from stress.checkers.order import overtaken
 from stress.history import Datum, History, Operation, Outcome
 
 Items = dict[Datum, History]
@@ -19,7 +23,14 @@ Items = dict[Datum, History]
 def flaw(history: History, *, worked_off: bool = True) -> Violation | None:
     """What is illegal about it, if anything is; nothing is lost if it was not worked off."""
     hands, acks = _by_item(history, "reserve"), _by_item(history, "ack")
-    found = _twice(acks) or _stale(hands, acks) or _again(hands, acks)
+    found = (
+        _twice(acks)
+        or _reused(hands)
+        or _falling(hands)
+        or _forged(history, hands, acks)
+        or _stale(hands, acks)
+        or _again(hands, acks)
+    )
     if found or not worked_off:
         return found
     return _never(history, acks) or total_queue.flaw(first_hand_outs(history))
@@ -61,6 +72,39 @@ def _twice(acks: Items) -> Violation | None:
     return None
 
 
+def _reused(hands: Items) -> Violation | None:
+    had: dict[Datum, Operation] = {}
+    for each in chain.from_iterable(hands.values()):
+        other = had.setdefault(each.result[1], each)
+        if other is not each:
+            return Violation("two hand-outs have one receipt", (other, each))
+    return None
+
+
+def _falling(hands: Items) -> Violation | None:
+    for each in hands.values():
+        for later, earlier in overtaken(sorted(each, key=lambda hand: hand.result[1])):
+            return Violation("handed out again under a smaller receipt", (earlier, later))
+    return None
+
+
+def _forged(history: History, hands: Items, acks: Items) -> Violation | None:
+    """Each `reserve` of unknown outcome may have given the receipt of one ack."""
+    told = {hand.result for hand in chain.from_iterable(hands.values())}
+    others = [ack for ack in chain.from_iterable(acks.values()) if ack.argument not in told]
+    unknown = [each for each in history if each.function == "reserve" and _is_unknown(each)]
+    unknown.sort(key=lambda each: each.invoked)
+    others.sort(key=lambda ack: ack.returned or 0)
+    for ack, giver in zip_longest(others, unknown):
+        if ack and (giver is None or giver.invoked > (ack.returned or 0)):
+            return Violation("acknowledged under a receipt that nobody was given", (ack,))
+    return None
+
+
+def _is_unknown(operation: Operation) -> bool:
+    return operation.outcome is Outcome.UNKNOWN
+
+
 def _pairs(hands: Items, acks: Items) -> Iterator[tuple[Operation, Operation]]:
     return ((hand, ack) for item, each in acks.items() for ack in each for hand in hands[item])
 
@@ -80,10 +124,8 @@ def _again(hands: Items, acks: Items) -> Violation | None:
 
 
 def _never(history: History, acks: Items) -> Violation | None:
-    unknown = [each for each in history if each.function == "ack"]
-    settled = {
-        each.argument[0] for each in unknown if each.outcome is Outcome.UNKNOWN
-    } | acks.keys()
+    unknown = [each for each in history if each.function == "ack" and _is_unknown(each)]
+    settled = {each.argument[0] for each in unknown} | acks.keys()
     puts = [each for each in history if each.function == "put" and each.known]
     lost = [each for each in puts if each.argument not in settled]
     return Violation(f"{len(lost)} items were never acknowledged", tuple(lost)) if lost else None

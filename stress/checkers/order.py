@@ -1,6 +1,6 @@
 """Operations whose order is given: whether the times of their calls allow it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from stress.history import Operation
 
@@ -19,3 +19,13 @@ def disorder(ordered: Iterable[Operation]) -> Pair | None:
         if operation.returned is not None and operation.returned < latest.invoked:
             return latest, operation
     return None
+
+
+def overtaken(ordered: Sequence[Operation]) -> Iterator[Pair]:
+    """Each that was invoked after a later one had returned, with that one."""
+    earliest: Operation | None = None
+    for each in reversed(ordered):
+        if earliest and (earliest.returned or 0) < each.invoked:
+            yield each, earliest
+        if earliest is None or (each.returned or 0) < (earliest.returned or 0):
+            earliest = each

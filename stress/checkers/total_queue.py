@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from stress.checkers import Violation
 from stress.checkers.models.queue import EMPTY
-from stress.checkers.order import Pair, disorder
+from stress.checkers.order import disorder, overtaken
 from stress.history import Datum, History, Operation, Outcome
 
 Items = dict[Datum, Operation]
@@ -82,21 +82,11 @@ def _out_of_order(puts: Items, first: Items, history: History) -> Violation | No
     late = [
         pair
         for producer in _by_producer(puts)
-        for pair in _overtaken([first[put.argument] for put in producer if put.argument in first])
+        for pair in overtaken([first[put.argument] for put in producer if put.argument in first])
     ]
     if len(late) <= len(_unknown_gets(history)):
         return None
     return Violation("items of one producer changed places", late[-1])
-
-
-def _overtaken(gets: History) -> Iterator[Pair]:
-    """Each that was invoked after a later one had returned, with that one."""
-    earliest: Operation | None = None
-    for get in reversed(gets):
-        if earliest and (earliest.returned or 0) < get.invoked:
-            yield get, earliest
-        if earliest is None or (get.returned or 0) < (earliest.returned or 0):
-            earliest = get
 
 
 def _by_producer(puts: Items) -> Iterator[History]:

@@ -1,7 +1,7 @@
 """Faults in system calls, by strace: what a process makes of them, and the k-th of them failing.
 
-strace counts for each process by itself (`when=` in strace(1)), so it can be attached to a program
-whose children each make one call.
+strace counts for each thread by itself (`when=` in strace(1)), so it can be attached to a program
+whose children each make one call, in whichever of their threads.
 """
 
 import re
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +20,11 @@ from stress.stage import Skipped
 CALLS = ("pwrite64", "fdatasync", "fsync", "ftruncate")
 """By which SQLite, on Linux, changes a file and waits for the disk."""
 
+_BIRTHS = ("clone", "clone3")
+"""By which a process starts its threads."""
+
 _PATIENCE = 30.0
+_GRACE = 5.0
 
 KINDS = {
     "KILL": "signal=KILL:when={k}",
@@ -56,16 +60,42 @@ class Injection:
 
 def counting(process: int, log: str) -> AbstractContextManager[None]:
     """Meanwhile, note what the children of that process do, for `counted`."""
-    return _attached(process, "-o", log, "-e", f"trace={','.join(CALLS)}")
+    traced = ",".join((*CALLS, *_BIRTHS))
+    return _attached(process, "-o", log, "-e", f"trace={traced}")
 
 
 def counted(log: str) -> Mapping[int, Counter[str]]:
-    """How many of which system calls were made, by the process id."""
+    """How many of which system calls were made, by the process id: of its threads, all of which
+    meet an injection, the one that made most of them."""
+    lines = Path(log).read_text(errors="replace").splitlines()
+    process_of = _threads(lines)
     counts: dict[int, Counter[str]] = defaultdict(Counter)
-    for line in Path(log).read_text(errors="replace").splitlines():
-        if found := re.match(r"(\d+) +(\w+)\(", line):
+    for thread, made in _by_thread(lines).items():
+        counts[process_of.get(thread, thread)] |= made
+    return counts
+
+
+def _by_thread(lines: Iterable[str]) -> Mapping[int, Counter[str]]:
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    for line in lines:
+        if (found := re.match(r"(\d+) +(\w+)\(", line)) and found[2] in CALLS:
             counts[int(found[1])][found[2]] += 1
     return counts
+
+
+def _threads(lines: Iterable[str]) -> Mapping[int, int]:
+    """The process of each thread that another one started; a birth may be told in two lines."""
+    threads: dict[int, int] = {}
+    of_threads: dict[int, bool] = {}
+    for line in lines:
+        if not (found := re.match(r"(\d+) +(?:<\.\.\. )?clone3?\b(.*)", line)):
+            continue
+        parent, told = int(found[1]), found[2]
+        if "resumed>" not in told:
+            of_threads[parent] = "CLONE_THREAD" in told
+        if of_threads.get(parent) and (born := re.search(r" = (\d+)$", told)):
+            threads[int(born[1])] = threads.get(parent, parent)
+    return threads
 
 
 def require() -> None:
@@ -84,7 +114,17 @@ def _attached(process: int, *options: str) -> Iterator[None]:
             _await_tracer(process, tracer)
             yield
         finally:
-            tracer.terminate()  # it lets go of those that it traces
+            _end(tracer)
+
+
+def _end(tracer: subprocess.Popen[bytes]) -> None:
+    """It lets go of those that it traces, and hangs if one with several threads just ends: then the
+    system lets go of them."""
+    tracer.terminate()
+    try:
+        tracer.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        tracer.kill()
 
 
 def _await_tracer(process: int, tracer: subprocess.Popen[bytes]) -> None:

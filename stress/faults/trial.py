@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
@@ -148,13 +148,20 @@ class Trial:
         return before, after
 
     def run(
-        self, victim: Victim, expected: tuple[object, object], *, passes: bool, **limits: Any
+        self,
+        victim: Victim,
+        expected: tuple[object, object],
+        *,
+        passes: bool,
+        lift: Callable[[], object] = lambda: None,
+        **limits: Any,
     ) -> str:
         """Under a fault; returns "ok", or what was raised, or "killed". Raises: AssertionError.
 
         Args:
             expected: what `rehearse` returned.
             passes: whether the fault passes, so that the same process can go on.
+            lift: what makes it pass, if it does not do so of itself.
             limits: more for the Order.
         """
         with self._stores.copy_for(self.name, self._call) as path, ExitStack() as stack:
@@ -169,6 +176,8 @@ class Trial:
                 return "killed"
             self._expect_word(word)
             self._expect_in_life(path, word, expected, passes=passes)
+            if passes:
+                lift()
             self._finish(victim, path, word, passes=passes)
             return word.error or "ok"
 

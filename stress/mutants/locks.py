@@ -102,6 +102,14 @@ def one_permit_more() -> None:
 
 
 @caught_by("semaphore")
+def try_always_fails() -> None:
+    """Who would not wait at all gets no permit of a semaphore, whether any is free or not."""
+    take = "grant = self._take(wish) or"
+    tries = "timeout == 0 and self.space == 'semaphore'"
+    edit(Units.acquire, take, f"grant = None if {tries} else self._take(wish) or")
+
+
+@caught_by("semaphore")
 def permits_of_the_dead() -> None:
     """A semaphore's permits are a number: those of the dead do not come back."""
     edit(session._end, "for take_away in _TAKE_AWAY:", "for take_away in _TAKE_AWAY[1:]:")

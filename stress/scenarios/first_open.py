@@ -14,7 +14,7 @@ from stress.plain import PlainCounter
 from stress.stage import SOUND, Stage
 
 UNIT = "rounds"
-PROCESSES = 32
+PROCESSES = 64
 PRIMITIVES = ("store",)
 
 

@@ -8,6 +8,7 @@ alone, the run ends when all of them were.
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from multiprocessing import connection
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ _AT_ONCE = 8
 """Calls of which a worker faults every system call before it goes on to more of them."""
 
 
+_POSSIBLE = "possible faults"
+
+
 class Rehearsed(NamedTuple):
     """A call without a fault: what others see before and after, and its system calls."""
 
@@ -35,11 +39,18 @@ class Rehearsed(NamedTuple):
     expected: tuple[object, object]
     made: Counter[str]
 
+    @property
+    def faults(self) -> int:
+        """All that it can meet."""
+        return self.made.total() * len(strace.KINDS)
+
 
 class News(NamedTuple):
     """What a worker tells the master of: calls rehearsed, or one of them faulted."""
 
     calls: int = 0
+    possible: int = 0
+    """Faults that these can meet."""
     faults: int = 0
     outcome: str = ""
     complaint: str = ""
@@ -61,18 +72,20 @@ def _fault_all(worker: Worker, names: list[str]) -> None:
 
 def _fault(worker: Worker, victim: Victim, trials: list[Trial]) -> Iterator[News]:
     rehearsed = _rehearse(victim, worker.path + f"-log-{worker.number}", trials)
-    yield News(calls=len(rehearsed))
+    yield News(calls=len(rehearsed), possible=sum(each.faults for each in rehearsed))
     for injection in _injections(worker, rehearsed):
-        with injection.into(victim.pid):
-            for each in rehearsed:
-                if each.made[injection.syscall] >= injection.k:
-                    yield _fault_once(victim, each, injection)
+        for each in rehearsed:
+            if each.made[injection.syscall] >= injection.k:
+                yield _fault_once(victim, each, injection)
 
 
 def _rehearse(victim: Victim, log: str, trials: list[Trial]) -> list[Rehearsed]:
+    """Raises: AssertionError if one of them makes no system call that could be faulted."""
     with counting(victim.pid, log):
         seen = [(trial, trial.rehearse(victim), victim.child) for trial in trials]
     made = counted(log)
+    unseen = [trial.name for trial, _, process in seen if not made.get(process)]
+    assert not unseen, f"no system call was seen of {', '.join(unseen)}"
     return [Rehearsed(trial, expected, made[process]) for trial, expected, process in seen]
 
 
@@ -88,8 +101,13 @@ def _injections(worker: Worker, rehearsed: list[Rehearsed]) -> list[Injection]:
 
 
 def _fault_once(victim: Victim, each: Rehearsed, injection: Injection) -> News:
+    """What passes is lifted, for in a thread that is started later it would come again."""
     try:
-        outcome = each.trial.run(victim, each.expected, passes=injection.passes)
+        with ExitStack() as fault:
+            fault.enter_context(injection.into(victim.pid))
+            outcome = each.trial.run(
+                victim, each.expected, passes=injection.passes, lift=fault.close
+            )
     except Exception as error:
         return News(faults=1, complaint=f"{each.trial.name}, {injection}: {failure(error)}")
     return News(faults=1, outcome=outcome)
@@ -111,13 +129,17 @@ def run(stage: Stage) -> None:
                 if not _hear(stage, tally, crew.receive(at_work[pipe])):
                     del at_work[pipe]
     stage.figures |= {"calls": 0, UNIT: 0} | tally
+    stage.remarks.append(
+        f"{tally[UNIT]:,} of {tally[_POSSIBLE]:,} possible faults were tried, "
+        f"of {tally['calls']} of {len(names)} calls"
+    )
 
 
 def _hear(stage: Stage, tally: Counter[str], news: News | None) -> bool:
     """Whether more is to come."""
     if news is None:
         return False
-    tally.update({"calls": news.calls, UNIT: news.faults})
+    tally.update({"calls": news.calls, _POSSIBLE: news.possible, UNIT: news.faults})
     if news.outcome:
         tally[news.outcome] += 1
     stage.expect(not news.complaint, news.complaint)

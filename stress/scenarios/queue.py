@@ -25,7 +25,7 @@ from stress.backlog import (
 from stress.checkers import Violation, linearizability
 from stress.checkers.handed_out import first_hand_outs, flaw
 from stress.checkers.models.queue import FifoQueue
-from stress.crew import PATIENCE, Crew, Worker
+from stress.crew import PATIENCE, Crew, Job, Worker
 from stress.history import History, Recording
 from stress.journal import acknowledged
 from stress.record import Books
@@ -97,7 +97,7 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     _expect_none_twice(stage)
     _expect_only_the_last(stage)
-    worked_off = not stage.violations and _expect_all(stage, crew.killed)
+    worked_off = not stage.violations and _expect_all(stage, crew.killed_at)
     judge.expect_legal(stage, _disorder, partial(flaw, worked_off=worked_off))
     stage.expect_sound_file()
 
@@ -122,7 +122,7 @@ def _expect_only_the_last(stage: Stage) -> None:
     stage.expect(not stale, f"{len(stale)} acks under a receipt that was over: {stale[:5]}")
 
 
-def _expect_all(stage: Stage, killed: int) -> bool:
+def _expect_all(stage: Stage, killed: Counter[Job]) -> bool:
     """Those that are left are acknowledged here; whether that came to an end."""
     with stage.open() as store:
         try:
@@ -146,8 +146,9 @@ def _work_off(stage: Stage, store: kvsync.Store) -> Iterator[int]:
             yield task.item
 
 
-def _expect_accounted(stage: Stage, rest: list[int], killed: int) -> None:
-    """An ack of which nobody knows was cut off by a kill, and so was a put."""
+def _expect_accounted(stage: Stage, rest: list[int], killed: Counter[Job]) -> None:
+    """An ack of which nobody knows was cut off by the kill of a consumer, a put by that of a
+    producer."""
     notes = acknowledged(stage.folder)
     acked, worked, put = {*notes["acknowledged"]}, {*notes["worked"], *rest}, {*notes["put"]}
     ids = [each for name, each in notes.items() if name.startswith("id-in-")]
@@ -155,11 +156,11 @@ def _expect_accounted(stage: Stage, rest: list[int], killed: int) -> None:
     stage.expect(acked.isdisjoint(rest), "what was acknowledged came again")
     lost = put - worked
     stage.expect(not lost, f"{len(lost)} items were never worked on: {sorted(lost)[:5]}")
-    acks = len(worked - acked - {*rest})
-    stage.expect(acks <= killed, f"{acks} acks are unheard after {killed} kills")
-    puts = len(worked - put)
-    stage.expect(puts <= killed, f"{puts} puts are unheard after {killed} kills")
-    stage.books = Books(len(acked) + len(rest), len(lost), acks + puts, killed)
+    acks, consumers = len(worked - acked - {*rest}), killed[_consume]
+    stage.expect(acks <= consumers, f"{acks} acks are unheard, {consumers} consumers were killed")
+    puts, producers = len(worked - put), killed[produce]
+    stage.expect(puts <= producers, f"{puts} puts are unheard, {producers} producers were killed")
+    stage.books = Books(len(acked) + len(rest), len(lost), acks + puts, killed.total())
     stage.figures |= {
         "put": len(put),
         "acknowledged": len(acked) + len(rest),

@@ -3,7 +3,7 @@ letter, as it was put; all others are done with, though workers are killed by SI
 instant; and of a key there is never more than one item in a queue.
 
 A hand-out counts as an attempt even if its worker dies at once, so who dies may make a dead letter
-of what another would have done: at most one for each kill.
+of what another would have done: at most one for each consumer that is killed.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from queue import Empty, Full
 
 import kvsync
 from stress.backlog import SHORTLY, numbers
-from stress.crew import PATIENCE, Crew, Worker
+from stress.crew import PATIENCE, Crew, Job, Worker
 from stress.journal import acknowledged
 from stress.record import Books
 from stress.stage import SOUND, Stage
@@ -103,7 +103,7 @@ def run(stage: Stage) -> None:
     notes = acknowledged(stage.folder)
     _judge_attempts(stage, Counter(notes["tried"] + left), dead)
     done, died = {*notes["done"], *left}, {letter.item for letter in dead}
-    _judge_ends(stage, {*notes["put"]}, done, died, crew.killed)
+    _judge_ends(stage, {*notes["put"]}, done, died, crew.killed_at)
     _judge_keys(stage, {key: len(ids) for key, ids in notes.items() if key.startswith("key-")})
     stage.expect_sound_file()
 
@@ -128,18 +128,21 @@ def _judge_attempts(
     stage.expect(not early, f"{len(early)} died before their last attempt, or without a reason")
 
 
-def _judge_ends(stage: Stage, put: set[int], done: set[int], died: set[int], killed: int) -> None:
-    """An ack of which nobody knows was cut off by a kill."""
+def _judge_ends(
+    stage: Stage, put: set[int], done: set[int], died: set[int], kills: Counter[Job]
+) -> None:
+    """An ack of which nobody knows was cut off by the kill of a consumer."""
+    killed = kills[_consume]
     both = done & died
     stage.expect(not both, f"{len(both)} items are done, and dead letters: {sorted(both)[:5]}")
     lost = put - done - died
     poison = [number for number in lost if _is_poison(number)]
     stage.expect(not poison, f"{len(poison)} failed, and are no dead letters: {poison[:5]}")
-    stage.expect(len(lost) <= killed, f"{len(lost)} items are lost after {killed} kills")
+    stage.expect(len(lost) <= killed, f"{len(lost)} items are lost, {killed} consumers were killed")
     wronged = [number for number in died if not _is_poison(number)]
     stage.expect(len(wronged) <= killed, f"{len(wronged)} died without need, {killed} were killed")
     acks, puts = min(len(lost), killed), len((done | died) - put)
-    stage.books = Books(len(put), len(lost) - acks, acks + puts, killed)
+    stage.books = Books(len(put), len(lost) - acks, acks + puts, kills.total())
     stage.figures |= {
         "put": len(put),
         "done": len(done),

@@ -12,7 +12,7 @@ from stress import judge
 from stress.backlog import SHORTLY, get_all, got, left, produce
 from stress.checkers import linearizability, total_queue
 from stress.checkers.models.queue import FifoQueue
-from stress.crew import Crew, Worker
+from stress.crew import Crew, Job, Worker
 from stress.journal import acknowledged
 from stress.record import Books
 from stress.stage import SOUND, Stage
@@ -56,24 +56,26 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     with stage.open() as store:
         rest = [number for each in left(stage, store) for number in get_all(*each)]
-    _expect_none_twice(stage, rest, crew.killed)
+    _expect_accounted(stage, rest, crew.killed_at)
     judge.expect_legal(stage, partial(linearizability.flaw, model=FifoQueue()), total_queue.flaw)
     stage.expect_sound_file()
 
 
-def _expect_none_twice(stage: Stage, rest: list[int], killed: int) -> None:
+def _expect_accounted(stage: Stage, rest: list[int], killed: Counter[Job]) -> None:
+    """Who is killed as it gets takes its item with it: that is what at most once means. Of what who
+    is killed as it puts was putting, nobody heard; all else that it put is there."""
     notes = acknowledged(stage.folder)
     times = Counter(notes["got"] + rest)
     twice = [number for number, count in times.items() if count > 1]
     stage.expect(not twice, f"{len(twice)} items were got twice: {twice[:5]}")
-    lost = set(notes["put"]) - times.keys()
-    stage.expect(len(lost) <= killed, f"{len(lost)} items are lost after {killed} kills")
     forged = times.keys() - set(notes["putting"])
     stage.expect(not forged, f"got, but never put: {sorted(forged)[:5]}")
-    puts = len(times.keys() - set(notes["put"]))
-    # A consumer that is killed as it gets takes its item with it: that is what at most once means.
-    gets = min(len(lost), killed)
-    stage.books = Books(len(notes["put"]), len(lost) - gets, puts + gets, killed)
+    lost, consumers = len(set(notes["put"]) - times.keys()), killed[_consume]
+    stage.expect(lost <= consumers, f"{lost} items are lost, {consumers} consumers were killed")
+    puts, producers = len(times.keys() - set(notes["put"])), killed[produce]
+    stage.expect(puts <= producers, f"{puts} puts are unheard, {producers} producers were killed")
+    gets = min(lost, consumers)
+    stage.books = Books(len(notes["put"]), lost - gets, puts + gets, killed.total())
     stage.figures |= {
         "put": len(notes["put"]),
         "got": sum(times.values()),

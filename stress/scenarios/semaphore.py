@@ -1,6 +1,6 @@
 """Never are more permits of a semaphore held than its limit, however many are taken at once, and
-those of holders that die by SIGKILL at any instant come back, all of them; and the semaphore is
-linearizable.
+those of holders that die by SIGKILL at any instant come back, all of them; nobody tries in vain
+while enough of them are free and nobody else is there; and the semaphore is linearizable.
 """
 
 import time
@@ -26,11 +26,14 @@ LIMIT = 3
 _HOW_MANY = (1, 1, 1, 2, 2, 3)
 
 _IMPATIENT = 0.2
+_TRIES_ONLY = 0.5
+"""Of those who take permits as many are impatient, and of these as many wait for no time at all."""
+
 _SHORTLY = 0.002
 _HELD = 0.003
 """Seconds."""
 
-_TRIES = 100
+_ATTEMPTS = 100
 _NAP = 0.001
 
 
@@ -49,7 +52,7 @@ class _Number:
         self._counts, self._name = store.dict("counts"), name
 
     def acquire(self, *, timeout: float | None, n: int) -> bool:  # noqa: ARG002
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             if self._counts.increment(self._name, n) <= LIMIT:
                 return True
             self.release(n)
@@ -67,7 +70,7 @@ class _LookThenTake:
         self._wide = store.semaphore(name, 100 * LIMIT)
 
     def acquire(self, *, timeout: float | None, n: int) -> bool:
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             if sum(holder.units for holder in self._wide.holders()) + n <= LIMIT:
                 return self._wide.acquire(timeout=timeout, n=n)
             time.sleep(_NAP)
@@ -106,13 +109,19 @@ def _hold(worker: Worker) -> None:
         name = f"permits{ending}"
         some = WAYS[worker.way](worker.store, name)
         n = worker.chance.choice(_HOW_MANY)
-        impatient = worker.chance.random() < _IMPATIENT
-        timeout = worker.chance.uniform(0, _SHORTLY) if impatient else None
+        timeout = _patience(worker)
         take = partial(some.acquire, timeout=timeout, n=n)
-        if history.call(name, "acquire", n, take):
+        if history.call(name, "try" if timeout == 0 else "acquire", n, take):
             with among(f"{worker.path}-witness-{name}", LIMIT, n) as others:
                 _note(worker, name, n, others)
             _give_back(worker, some, name, n, history)
+
+
+def _patience(worker: Worker) -> float | None:
+    if worker.chance.random() >= _IMPATIENT:
+        return None
+    tries_only = worker.chance.random() < _TRIES_ONLY
+    return 0.0 if tries_only else worker.chance.uniform(0, _SHORTLY)
 
 
 def _note(worker: Worker, name: str, n: int, others: int) -> None:
@@ -142,5 +151,10 @@ def run(stage: Stage) -> None:
             all_of_them = WAYS[stage.way](store, name).acquire(timeout=PATIENCE, n=LIMIT)
             stage.expect(all_of_them, f"not all permits of {name} are to be had")
     search = partial(linearizability.flaw, model=Semaphore(LIMIT))
-    judge.expect_legal(stage, search, partial(permits.flaw, limit=LIMIT))
+    judge.expect_legal(
+        stage,
+        search,
+        partial(permits.flaw, limit=LIMIT),
+        partial(permits.refusal, limit=LIMIT),
+    )
     stage.expect_sound_file()

@@ -88,7 +88,8 @@ class ReentrantMutex(Held):
 
 
 class Semaphore(Held):
-    """`acquire(n) -> False where none were to be had in time`, `release(n)`; n is 1 if left out.
+    """`acquire(n) -> False where none were to be had in time`, `try(n)` without waiting,
+    `release(n)`; n is 1 if left out.
 
     A process may hold several permits. The state: who holds them.
     """
@@ -100,7 +101,7 @@ class Semaphore(Held):
 
     def after(self, state: State, operation: Operation) -> Collection[State]:
         who, n = operation.process, operation.argument or 1
-        if operation.function == "acquire":
+        if operation.function in ("acquire", "try"):
             return self._acquired(state, operation, n)
         if operation.function == END:
             return [tuple(each for each in state if each != who)]

@@ -1,0 +1,79 @@
+"""Which faults the suite brings about in the system calls of a call."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stress.faults import strace
+from stress.faults.strace import Injection, counted
+from stress.faults.trial import Stores, Trial, Victim
+from stress.scenarios import io
+from stress.stage import SOUND
+
+pytestmark = pytest.mark.suite
+
+THREADS = """\
+10  clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD) = 20
+20  pwrite64(4, "", 32, 0) = 32
+20  clone3({flags=CLONE_VM|CLONE_FILES|CLONE_THREAD, stack=0x7f}, 88) = 21
+21  pwrite64(4, "", 32, 0) = 32
+21  clone3({flags=CLONE_VM|CLONE_FILES|CLONE_THREAD, stack=0x7f} <unfinished ...>
+22  pwrite64(4, "", 32, 0 <unfinished ...>
+22  <... pwrite64 resumed>) = 32
+22  pwrite64(4, "", 32, 0) = 32
+21  <... clone3 resumed> => {parent_tid=[22]}, 88) = 22
+22  fdatasync(4) = 0
+10  clone(child_stack=NULL, flags=CLONE_CHILD_CLEARTID|CLONE_CHILD_SETTID|SIGCHLD) = 30
+30  fsync(4) = 0
+"""
+"""A child whose thread starts another one, and a child with none."""
+
+
+@pytest.fixture
+def victim() -> Iterator[Victim]:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    strace.require()
+    with Victim() as victim:
+        yield victim
+
+
+def buffered(folder: Path) -> Trial:
+    """Its writes are those of a thread."""
+    return Trial(Stores(str(folder)), "counter.buffered", SOUND)
+
+
+def test_what_the_threads_of_a_process_do_is_counted_as_its_own(tmp_path: Path) -> None:
+    """An injection counts in each thread by itself, so that the most of one of them is reached."""
+    log = tmp_path / "log"
+    log.write_text(THREADS)
+    assert counted(str(log)) == {20: Counter(pwrite64=2, fdatasync=1), 30: Counter(fsync=1)}
+
+
+def test_a_call_that_writes_in_a_thread_is_faulted_there(tmp_path: Path, victim: Victim) -> None:
+    """At its last write too, and nowhere after it."""
+    (each,) = io._rehearse(victim, str(tmp_path / "log"), [buffered(tmp_path)])
+    writes = each.made["pwrite64"]
+    assert writes > 0
+    for k, outcome in ((1, "killed"), (writes, "killed"), (writes + 1, "ok")):
+        with Injection("KILL", "pwrite64", k).into(victim.pid):
+            assert each.trial.run(victim, each.expected, passes=True) == outcome
+
+
+def test_what_passes_does_not_come_again_in_the_next_thread(tmp_path: Path, victim: Victim) -> None:
+    """The same call is made once more, which begins a thread of its own."""
+    (each,) = io._rehearse(victim, str(tmp_path / "log"), [buffered(tmp_path)])
+    news = io._fault_once(victim, each, Injection("EIO", "pwrite64", each.made["pwrite64"]))
+    assert not news.complaint
+    assert news.outcome == "StorageError"
+
+
+def test_a_call_that_no_fault_could_meet_is_no_rehearsal(
+    tmp_path: Path, victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(io, "counted", lambda _log: {})
+    with pytest.raises(AssertionError, match=r"no system call was seen of counter\.buffered"):
+        io._rehearse(victim, str(tmp_path / "log"), [buffered(tmp_path)])

@@ -1,0 +1,70 @@
+"""When the histories of a run are enough to say that all is well."""
+
+from pathlib import Path
+
+import pytest
+
+from stress import judge
+from stress.checkers.linearizability import Undecided
+from stress.history import History, Recorder
+from stress.scenarios import lock
+from stress.stage import Stage, Terms
+from stress.windows import LENGTH
+
+pytestmark = pytest.mark.suite
+
+BEGAN = 1_000
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """It has begun, with two windows, and is over when the first one is."""
+    stage = Stage(lock, Terms(seed=1, seconds=10, histories=2), str(tmp_path), lambda _: None)
+    for moment in (BEGAN, BEGAN + LENGTH):
+        monkeypatch.setattr("stress.windows.now", lambda at=moment: at)
+        monkeypatch.setattr("stress.stage.now", lambda at=moment: at)
+        stage.enough(0) if moment > BEGAN else stage.begin()
+    return stage
+
+
+def record(stage: Stage) -> None:
+    Recorder(stage.windows.place(0), 1).call("it", "acquire", None, lambda: 1)
+
+
+def given_up(_: History) -> None:
+    raise Undecided
+
+
+def test_a_run_that_recorded_nothing_is_not_well(stage: Stage) -> None:
+    judge.expect_legal(stage, lambda _: None)
+    assert stage.violations == ["no history was decided: of 1 windows 0 were recorded and given up"]
+
+
+def test_a_run_whose_histories_were_all_given_up_is_not_well(stage: Stage) -> None:
+    record(stage)
+    judge.expect_legal(stage, given_up)
+    assert stage.violations == ["no history was decided: of 1 windows 1 were recorded and given up"]
+
+
+def test_a_run_with_a_decided_history_is_well(stage: Stage) -> None:
+    record(stage)
+    judge.expect_legal(stage, lambda _: None)
+    assert stage.violations == []
+
+
+def test_a_run_that_was_over_before_a_window_was_is_well(stage: Stage) -> None:
+    stage._asked = BEGAN + LENGTH - 1
+    judge.expect_legal(stage, lambda _: None)
+    assert stage.violations == []
+
+
+def test_a_run_that_never_began_has_no_windows(tmp_path: Path) -> None:
+    stage = Stage(lock, Terms(seed=1, seconds=10), str(tmp_path), lambda _: None)
+    judge.expect_legal(stage, lambda _: None)
+    assert stage.violations == []
+
+
+def test_what_else_was_violated_says_enough(stage: Stage) -> None:
+    stage.expect(False, "a worker has ended")
+    judge.expect_legal(stage, lambda _: None)
+    assert stage.violations == ["a worker has ended"]
