@@ -32,12 +32,19 @@ class Fork:
 
     def strike(self, crew: "Crew") -> None:
         victim = crew.chance.choice(crew.at_work(crew.members))
-        if not victim.works():
-            return  # it ended of itself, which the crew will notice
         before, began = crew.tally.read(victim.number, Column.FORKS), now()
-        os.kill(victim.pid, _SIGNAL)
+        if not (victim.works() and _is_told(victim.pid)):
+            return  # it ended of itself, which the crew will notice
         crew.until(lambda: crew.tally.read(victim.number, Column.FORKS) > before)
         crew.note(Fault("fork", victim.number, began, now()))
+
+
+def _is_told(pid: int) -> bool:
+    try:
+        os.kill(pid, _SIGNAL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def obey(
