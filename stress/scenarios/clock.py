@@ -8,6 +8,7 @@ import os
 import queue
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -154,11 +155,14 @@ def _expect_in_time(now: Moment | None, waiting: dict[int, Kept | None], got: in
 
 
 def _get(jobs: kvsync.Queue) -> int | None:
-    try:
-        number: int = jobs.get_nowait()
-    except queue.Empty:
-        return None
-    return number
+    """However long others write meanwhile."""
+    while True:
+        with suppress(kvsync.BusyError):
+            try:
+                number: int = jobs.get_nowait()
+            except queue.Empty:
+                return None
+            return number
 
 
 def _steps(worker: Worker) -> Steps:
