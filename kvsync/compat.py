@@ -21,13 +21,20 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 from kvsync import codec as codecs
 from kvsync.engine import Transaction
 from kvsync.engine.sqlite import SqliteEngine
-from kvsync.errors import InvalidKeyError, InvalidNameError, KeyTypeError, NotANumberError
+from kvsync.errors import (
+    InvalidKeyError,
+    InvalidNameError,
+    KeyTypeError,
+    KvsyncError,
+    NotANumberError,
+)
 from kvsync.primitives.mapping import MISSING, add_numbers
 from kvsync.primitives.primitive import check_name
 from kvsync.store import Store
@@ -92,9 +99,14 @@ class KeyValueSqlite(MutableMapping[str, Any]):
         self._engine = SqliteEngine(
             self._store.path, busy_timeout=timeout, with_schema=False, **self._options
         )
-        if wal:
-            self._require_wal()
-        self.create_table()
+        try:
+            if wal:
+                self._require_wal()
+            self.create_table()
+        except BaseException:
+            with suppress(KvsyncError):
+                self.close()
+            raise
 
     @property
     def db_path(self) -> str:

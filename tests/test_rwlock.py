@@ -309,10 +309,11 @@ def test_a_read_write_lock_and_its_sides_pickle(store: kvsync.Store) -> None:
     with lock.write():
         for each in (lock, lock.read(), lock.write()):
             again = pickle.loads(pickle.dumps(each))
-            assert repr(again) == repr(each)
-            reading = again.read() if isinstance(again, kvsync.RWLock) else again
-            assert not reading.acquire(blocking=False)
+            with again.store:
+                assert repr(again) == repr(each)
+                reading = again.read() if isinstance(again, kvsync.RWLock) else again
+                assert not reading.acquire(blocking=False)
     reading = pickle.loads(pickle.dumps(lock.read()))
-    with reading as grant:
+    with reading.store, reading as grant:
         assert grant.lease == 60
         assert [holder.kind for holder in lock.stats().holders] == ["read"]
