@@ -25,6 +25,7 @@ Invariants, each true after every commit:
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -347,7 +348,7 @@ def holders(session: Session, space: str, name: str) -> list[Holder]:
     """
     boot = session.engine.boot()
     rows = _recorded(session.engine, space, name)
-    dead = {each for each in {row[0] for row in rows} if session.is_dead(each)}
+    dead = _dead(session, rows)
     if dead and _recorded(session.engine, space, name) != rows:
         return holders(session, space, name)  # it may have been handed on before its holder ended
     return [
@@ -355,6 +356,11 @@ def holders(session: Session, space: str, name: str) -> list[Holder]:
         for row in rows
         if row[0] not in dead and not _is_over(row[1], row[2], row[3], boot)
     ]
+
+
+def _dead(session: Session, rows: Iterable[Row]) -> set[int]:
+    """Those of the sessions, with which the rows begin, that are dead."""
+    return {each for each in {row[0] for row in rows} if session.is_dead(each)}
 
 
 def held_by(session: Session, space: str, name: str) -> str:
@@ -390,7 +396,7 @@ def _holder(row: Row, boot: float) -> Holder:
 def waiters(session: Session, space: str, name: str) -> list[Waiter]:
     """Who waits for units of that name, the next one first, without the dead; `session` asks."""
     rows = session.engine.read(_WAITERS, {"space": space, "name": name})
-    dead = {each for each in {row[0] for row in rows} if session.is_dead(each)}
+    dead = _dead(session, rows)
     return [
         Waiter._make([*who, counted(units), since])
         for each, *who, since, units in rows

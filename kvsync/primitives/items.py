@@ -579,7 +579,7 @@ class Items:
         rows = self.engine.write(_CLAIM, row, sure=True, urgent=True)
         return list(map(Kept._make, rows))
 
-    def claim_one_for_good(self, ticket: int, row: list[Row]) -> list[Kept]:
+    def claim_one_for_good(self, row: list[Row], ticket: int) -> list[Kept]:
         """The same for good. It is in `row` if and only if that is committed: see `take_one`."""
         rows = self.engine.write(_CLAIM_FOR_GOOD, self._given(ticket), urgent=True, into=row)
         return list(map(Kept._make, rows))

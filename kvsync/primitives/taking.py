@@ -6,7 +6,7 @@ what was taken for good only this process knows, and whether that was committed:
 
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -162,21 +162,21 @@ class Getting(Attempt):
         self._taken: list[_Taken] = []
 
     def take_one(self, patience: float | None) -> list[Kept]:
-        if self.count > 1:
-            return []
-        row: list[Row] = []
-        self._taken.append(_Taken(self.items, None, row))
-        return self._read(self.items.take_one(row, patience))
+        return self._for_good(partial(self.items.take_one, patience=patience))
 
     def take(self, transaction: Transaction) -> list[Kept]:
         return self._note(transaction, self.items.take(transaction, self.count))
 
     def claim_one(self, ticket: int) -> list[Kept]:
+        return self._for_good(partial(self.items.claim_one_for_good, ticket=ticket))
+
+    def _for_good(self, take: Callable[[list[Row]], list[Kept]]) -> list[Kept]:
+        """By one statement, whose row is noted by the commit itself."""
         if self.count > 1:
             return []
         row: list[Row] = []
         self._taken.append(_Taken(self.items, None, row))
-        return self._read(self.items.claim_one_for_good(ticket, row))
+        return self._read(take(row))
 
     def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
         first = self.items.claim(transaction, ticket, None)
