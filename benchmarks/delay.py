@@ -20,9 +20,7 @@ def measure(options: Options) -> Measured:
 
 
 def _one_round(path: str, times: int) -> Round:
-    steps = partial(_steps, path)
-    with handoff.worker(steps) as getter, handoff.worker(steps) as putter:
-        return handoff.round_of([_one(getter, putter) for _ in range(times)])
+    return handoff.round_of(handoff.between_two(partial(_steps, path), _one, times))
 
 
 def _steps(path: str) -> dict[str, Any]:

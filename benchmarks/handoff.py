@@ -42,9 +42,7 @@ def round_of(nanoseconds: list[int]) -> Round:
 
 def hand_over(peer: Locker, folder: str, times: int) -> list[int]:
     """Nanoseconds from before `release` to after `acquire`, each."""
-    steps = partial(_steps, peer, folder)
-    with worker(steps) as holder, worker(steps) as waiter:
-        return [_one_hand_over(holder, waiter) for _ in range(times)]
+    return between_two(partial(_steps, peer, folder), _one_hand_over, times)
 
 
 def _one_hand_over(holder: Any, waiter: Any) -> int:
@@ -117,6 +115,12 @@ def _work(pipe: Any, make: Steps) -> None:
             pipe.send((began, time.monotonic_ns()))
     except (EOFError, OSError):
         pass  # the benchmark is over
+
+
+def between_two(steps: Steps, one: Callable[[Any, Any], int], times: int) -> list[int]:
+    """What `one` measures between two workers, each time."""
+    with worker(steps) as first, worker(steps) as second:
+        return [one(first, second) for _ in range(times)]
 
 
 def ask(worker: Any, what: str) -> Any:

@@ -25,7 +25,7 @@ from benchmarks.peers.lockers import (
     Portalocker,
     RedisLock,
 )
-from benchmarks.report import Report, Table, Target, figure, microseconds, milliseconds
+from benchmarks.report import Report, Table, Target, figure, latencies, microseconds, milliseconds
 from benchmarks.rounds import Measured, Spread, in_turn, ratio
 
 PEERS = (
@@ -60,8 +60,8 @@ def run(options: Options) -> Report:
         report.tables += [
             _alone(alone),
             _crowd(crowd, options.contenders),
-            _latencies("From `release` of a long holder to the next grant", handed),
-            _latencies("From SIGKILL of the holder to the next grant", saved),
+            latencies("From `release` of a long holder to the next grant", handed),
+            latencies("From SIGKILL of the holder to the next grant", saved),
             _sides(field, report.skipped),
         ]
     for what, measured in (
@@ -160,14 +160,6 @@ def _crowd(measured: dict[str, Measured], contenders: int) -> Table:
         "slowest/fastest process",
     ]
     return Table(f"Lock, {contenders} processes, 1 ms held", columns, rows)
-
-
-def _latencies(title: str, measured: dict[str, Measured]) -> Table:
-    rows = [
-        [name, milliseconds(side.p50), milliseconds(side.p99), milliseconds(side.worst)]
-        for name, side in measured.items()
-    ]
-    return Table(title, ["side", "p50", "p99", "worst"], rows)
 
 
 def _sides(field: Field, skipped: dict[str, str]) -> Table:

@@ -22,7 +22,7 @@ from benchmarks.peers.queuers import (
     Queuer,
     RedisList,
 )
-from benchmarks.report import Report, Table, Target, figure, microseconds, milliseconds
+from benchmarks.report import Report, Table, Target, figure, latencies, microseconds, milliseconds
 from benchmarks.rounds import Measured, Round, Spread, ratio
 
 PEERS = (
@@ -38,6 +38,7 @@ PEERS = (
 )
 
 _RIVALS = ("litequeue", "persist-queue", "persist-queue ack", "huey")
+_PUNCTUAL = "from when a delayed item is due to a waiting `get`"
 _TWICE = 2.0
 _MOST = 100_000
 """Items that are put in one round, at most: a side that only notes them down would never end."""
@@ -78,7 +79,12 @@ def run(options: Options) -> Report:
     report.measured.update({f"{name}, wake-up": each for name, each in woken.items()})
     report.measured["kvsync, delayed"] = late
     report.measured.update(long.measured)
-    report.tables += [_wakeup(woken), _late(late), *long.tables(), _sides(versions, report.skipped)]
+    report.tables += [
+        latencies("Queue: from `put` to a waiting `get`", woken),
+        latencies(f"Queue: {_PUNCTUAL}", {"kvsync": late}),
+        *long.tables(),
+        _sides(versions, report.skipped),
+    ]
     report.targets = [
         *_targets(figures),
         *_prompt(woken.get("kvsync")),
@@ -205,23 +211,6 @@ def _table(row: Row, measured: dict[str, Measured], skipped: dict[str, str]) -> 
     return Table(f"Queue: {row}", columns, rows)
 
 
-def _wakeup(measured: dict[str, Measured]) -> Table:
-    return _latencies("Queue: from `put` to a waiting `get`", measured)
-
-
-def _late(ours: Measured) -> Table:
-    what = "Queue: from when a delayed item is due to a waiting `get`"
-    return _latencies(what, {"kvsync": ours})
-
-
-def _latencies(what: str, measured: dict[str, Measured]) -> Table:
-    rows = [
-        [name, milliseconds(side.p50), milliseconds(side.p99), milliseconds(side.worst)]
-        for name, side in measured.items()
-    ]
-    return Table(what, ["side", "p50", "p99", "worst"], rows)
-
-
 def _sides(versions: dict[str, str], skipped: dict[str, str]) -> Table:
     known = versions | {name: f"SKIPPED: {why}" for name, why in skipped.items()}
     rows = [[peer.name, known[peer.name], peer.setting] for peer in PEERS]
@@ -261,5 +250,4 @@ def _prompt(ours: Measured | None) -> list[Target]:
 
 
 def _punctual(late: Measured) -> Target:
-    what = "queue, from when a delayed item is due to a waiting `get`: p99 in ms"
-    return Target(what, 50.0, late.p99.times(1e3), at_most=True)
+    return Target(f"queue, {_PUNCTUAL}: p99 in ms", 50.0, late.p99.times(1e3), at_most=True)

@@ -1,6 +1,6 @@
 """What a run found: tables, targets, and both as Markdown and JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -93,6 +93,15 @@ def figure(spread: Spread, unit: str = "") -> str:
 def number(value: float) -> str:
     """Three digits, thousands set apart."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def latencies(title: str, measured: Mapping[str, Measured]) -> Table:
+    """How long each side took."""
+    rows = [
+        [name, milliseconds(side.p50), milliseconds(side.p99), milliseconds(side.worst)]
+        for name, side in measured.items()
+    ]
+    return Table(title, ["side", "p50", "p99", "worst"], rows)
 
 
 def milliseconds(spread: Spread) -> str:

@@ -31,9 +31,7 @@ def measure(field: Field, options: Options) -> dict[str, Measured]:
 
 
 def _one_round(peer: Queuer, folder: str, times: int) -> Round:
-    steps = partial(_steps, peer, folder)
-    with handoff.worker(steps) as getter, handoff.worker(steps) as putter:
-        return handoff.round_of([_one(getter, putter) for _ in range(times)])
+    return handoff.round_of(handoff.between_two(partial(_steps, peer, folder), _one, times))
 
 
 def _steps(peer: Queuer, folder: str) -> dict[str, Any]:
