@@ -42,11 +42,11 @@ def windows_of(worker: Worker) -> Callable[[], tuple[kvsync.Queue, Recording]]:
     """Says which queue to use now, and where to call it."""
     jobs = lru_cache(2)(partial(jobs_of, worker.store))
 
-    def now() -> tuple[kvsync.Queue, Recording]:
+    def window() -> tuple[kvsync.Queue, Recording]:
         ending, history = worker.window()
         return jobs(ending), history
 
-    return now
+    return window
 
 
 class Hand(NamedTuple):
@@ -155,6 +155,11 @@ def drain(stage: Stage, store: kvsync.Store) -> Iterator[kvsync.Task]:
     while jobs.unfinished_tasks:
         yield jobs.reserve(PATIENCE)
     expect_nothing_left(stage, store)
+
+
+def expect_unheard(stage: Stage, what: str, count: int, who: str, killed: int) -> None:
+    """Calls that are done, and that nobody heard of, were cut off by kills: one by each."""
+    stage.expect(count <= killed, f"{count} {what} are unheard, {killed} {who} were killed")
 
 
 def expect_nothing_left(stage: Stage, store: kvsync.Store) -> None:
