@@ -10,6 +10,16 @@ from tests.processes import eventually
 
 NAME = "jobs"
 
+SETTLEMENTS: dict[str, Callable[[kvsync.Task], Any]] = {
+    "ack": kvsync.Task.ack,
+    "retry": lambda task: task.retry(0),
+    "retry later": lambda task: task.retry(1000),
+    "bury": kvsync.Task.bury,
+    "give back": kvsync.Task.give_back,
+    "extend": lambda task: task.extend(1000),
+}
+"""All that changes something for an item that is in hand."""
+
 
 def tickets(store: kvsync.Store) -> list[Any]:
     """Who stands in the lines of all queues, the first one first."""

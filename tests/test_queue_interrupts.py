@@ -16,7 +16,7 @@ from kvsync import waiting as wait_loop
 from kvsync.engine.sqlite import SqliteEngine
 from tests.interrupted import Interrupt, at_each_instruction, at_each_point
 from tests.lines import calling
-from tests.queues import NAME, items, taken, tickets
+from tests.queues import NAME, SETTLEMENTS, items, taken, tickets
 from tests.undone import undone
 
 TAKES: dict[str, Callable[..., Any]] = {
@@ -190,15 +190,6 @@ def test_an_interrupted_join_leaves_no_ticket(
 EDGES = (kvsync.Task.__enter__.__code__, kvsync.Task.__exit__.__code__)
 """Between `reserve` and its block, and at the first instruction of the block's end, the item is
 nobody's but the caller's: an interrupt there leaves it in hand."""
-
-SETTLEMENTS: dict[str, Callable[[kvsync.Task], Any]] = {
-    "ack": kvsync.Task.ack,
-    "retry": lambda task: task.retry(0),
-    "retry later": lambda task: task.retry(1000),
-    "bury": kvsync.Task.bury,
-    "give back": kvsync.Task.give_back,
-    "extend": lambda task: task.extend(1000),
-}
 
 
 @pytest.mark.parametrize("settle", SETTLEMENTS.values(), ids=SETTLEMENTS)

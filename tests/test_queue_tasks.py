@@ -16,7 +16,7 @@ import pytest
 import kvsync
 from kvsync.testing import ManualClock
 from tests.processes import in_thread
-from tests.queues import NAME, items, taken, tickets
+from tests.queues import NAME, SETTLEMENTS, items, taken, tickets
 
 
 class Unheard(BaseException):
@@ -414,15 +414,6 @@ def test_a_forked_child_that_leaves_the_block_settles_nothing(
     if os.getpid() != parent:
         os._exit(0)
     assert items(store) == []
-
-
-SETTLEMENTS: dict[str, Callable[[kvsync.Task], object]] = {
-    "ack": kvsync.Task.ack,
-    "retry": kvsync.Task.retry,
-    "bury": kvsync.Task.bury,
-    "give back": kvsync.Task.give_back,
-    "extend": lambda task: task.extend(5),
-}
 
 
 @pytest.mark.parametrize("settle", SETTLEMENTS.values(), ids=SETTLEMENTS)
