@@ -496,6 +496,52 @@ def test_a_second_signal_ends_the_command_and_gives_its_item_back(
         assert (task.item, task.attempts) == ("item", 1)
 
 
+def test_a_signal_that_does_not_wake_the_wait_for_a_command_is_heard(
+    tmp_path: Path,
+) -> None:
+    """As one that comes between Python's last look for signals and the sleep: here, by a thread."""
+    script = tmp_path / "script.py"
+    script.write_text(HALF_ASLEEP)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "heard\n", "")
+
+
+HALF_ASLEEP = """
+import signal, threading
+from pathlib import Path
+from kvsync.cli.queue.child import Child
+
+class Heard(BaseException):
+    pass
+
+def hear(*_):
+    raise Heard
+
+def sleeps(thread):
+    return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+def send(thread):
+    while not all(sleeps(thread) for _ in range(20)):  # each look lets go of the interpreter
+        pass
+    signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, hear)
+try:
+    with Child(["sh", "-c", "sleep 20; echo too late"], b"", {}) as child:
+        sender = threading.Thread(target=send, args=[threading.get_native_id()])
+        sender.start()
+        child.wait()
+except Heard:
+    print("heard")
+"""
+
+
 def test_a_killed_worker_gives_its_item_back_though_its_command_goes_on(
     store: kvsync.Store, gate: Path
 ) -> None:

@@ -5,19 +5,28 @@ stdout, and nothing of the store: it does not keep this process's items when thi
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 TAIL = 4000
 """Bytes of the end of its stderr that are kept."""
 
 _GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a command that is to end at once."""
+
+_NET = 0.5
+"""Seconds between two looks at a command that runs. Its end wakes us earlier; they are for a signal
+that comes when Python has looked for signals and not gone to sleep yet, which no sleep notices."""
+
+_NAP = 0.02
+"""The same where the system does not tell of its end."""
 
 _LAST_WORDS = 1.0
 """Seconds for which a process that it left behind, with its stderr, holds us up."""
@@ -61,7 +70,9 @@ class Child:
 
     def wait(self) -> int:
         """Its exit status; negative, the signal that ended it."""
-        status = self._process.wait()
+        with _sleeper(self._process.pid) as sleep:
+            while (status := self._process.poll()) is None:
+                sleep()
         self._listener.join(_LAST_WORDS)
         return status
 
@@ -78,6 +89,22 @@ class Child:
     def last_words(self) -> str:
         """The end of what it wrote to stderr."""
         return self._tail.decode(errors="replace").replace("\0", "\ufffd").strip()
+
+
+@contextmanager
+def _sleeper(pid: int) -> Iterator[Callable[[], object]]:
+    """What sleeps for a while, or until the process has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or one that forbids it
+        yield lambda: time.sleep(_NAP)
+        return
+    try:
+        end = select.poll()
+        end.register(descriptor, select.POLLIN)
+        yield lambda: end.poll(_NET * 1000)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, said: bytes) -> None:
