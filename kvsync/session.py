@@ -25,7 +25,7 @@ from typing import Any
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell, Mark, Watch
 from kvsync.engine.process import Process, lives, this_process
-from kvsync.errors import BusyError, KvsyncError, StoreReplacedError
+from kvsync.errors import BusyError, ClosedError, CorruptError, KvsyncError, StoreReplacedError
 from kvsync.exits import at_exit
 from kvsync.leftovers import Leftovers, Step
 from kvsync.threads import Thread, this_thread
@@ -86,8 +86,10 @@ class Session:
         self.engine = engine
         self.detects_deadlocks = detect_deadlocks
         self._lives: dict[int, _Life] = {}
+        self._is_closed = False
         self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, pid and thread
         self._leftovers = Leftovers()
+        self._waited_at: set[Doorbell] = set()
         _register(self)
 
     @property
@@ -99,11 +101,15 @@ class Session:
         life = self._lives.get(os.getpid())
         if life is not None:
             return life
+        self._refuse_if_closed()
         begun = _Life(self.engine)
         life = self._lives.setdefault(os.getpid(), begun)  # atomic: threads agree on one
         if life is not begun:
             begun.end()
             begun.silence()
+        if self._is_closed:  # by another thread, which may have seen no life to end
+            self.end()
+            self._refuse_if_closed()
         at_exit(_close_all)
         others = self.engine.read(
             "select id from kvsync_session order by random() limit :limit", {"limit": _LOOKED_AT}
@@ -174,13 +180,37 @@ class Session:
         life = self._life()
         bell = life.take_bell()
         try:
+            if bell is not None:
+                self._waited_at.add(bell)
             yield bell
         finally:
             if bell is not None:
+                self._waited_at.discard(bell)
                 life.bells.append(bell)
 
+    def wake(self) -> None:
+        """Let those threads look that wait here: the engine was closed."""
+        for bell in self._waited_at.copy():
+            bell.stir()
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise ClosedError("this store is closed")
+
     def close(self) -> None:
-        """Give up all that is held and waited for; idempotent. Raises: what a write raises."""
+        """End for good; idempotent. Raises: what a write raises, and then it is not closed."""
+        was_closed, self._is_closed = (
+            self._is_closed,
+            True,
+        )  # first: who is woken may not begin anew
+        try:
+            self.end()
+        except BaseException:
+            self._is_closed = was_closed
+            raise
+
+    def end(self) -> None:
+        """Give up all that is held and waited for. Raises: what a write raises."""
         life = self._lives.get(os.getpid())
         if life is not None:
             with suppress(StoreReplacedError):  # what it held there is gone with the file
@@ -329,7 +359,13 @@ def _end(engine: Engine, transaction: Transaction, sessions: Iterable[int]) -> N
         if doorbell is not None:
             transaction.after_commit(partial(engine.doorbells.remove, doorbell))
     for space, name in sorted(lines):
-        MEND[space](engine, transaction, name)
+        _mend(engine, space, name)
+
+
+def _mend(engine: Engine, space: str, name: str) -> None:
+    """A damaged line holds up nobody else; who stands in it finds out."""
+    with suppress(CorruptError):
+        engine.transact(lambda nested: MEND[space](engine, nested, name))
 
 
 def _mark(row: Row) -> Mark | None:
@@ -364,13 +400,14 @@ def _all() -> list[Session]:
 def _close_all() -> None:
     for session in _all():
         with suppress(KvsyncError):  # the death of the process says as much
-            session.close()
+            session.end()
 
 
 def _after_fork_in_child() -> None:
     for session in _all():
         session._lives.clear()  # the parent's; and its pid may come again
         session._leftovers = Leftovers()
+        session._waited_at.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

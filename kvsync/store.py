@@ -292,6 +292,7 @@ class Store:
         flush_all_of(self)
         self._session.close()
         self._sqlite.close()
+        self._session.wake()
 
     def __enter__(self) -> "Store":
         return self

@@ -177,6 +177,7 @@ class Wait:
                 continue
             self._watch_only(view.watched)
             if self._session.reap(self._mute & view.watched):
+                self._engine.transact(self._mend)  # which fails where our line is damaged
                 continue
             if slept and view.ahead is not None and self._stand_in(view, now):
                 slept = False

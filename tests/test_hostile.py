@@ -7,13 +7,15 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import kvsync
 from kvsync.engine import schema
 from kvsync.engine.doorbell import Mark
-from tests.processes import in_thread
+from tests.processes import PATIENCE, expect, in_thread, kill, running
+from tests.queues import waiting
 
 
 def tamper(path: Path, *statements: str) -> None:
@@ -23,6 +25,11 @@ def tamper(path: Path, *statements: str) -> None:
         store.counter("hits").add()
         store.event("set").set()
         store.queue("jobs").put(1)
+    damage(path, *statements)
+
+
+def damage(path: Path, *statements: str) -> None:
+    """As nobody does who uses kvsync."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
@@ -110,6 +117,31 @@ def test_a_damaged_item_is_not_lost(path: Path, column: str) -> None:
         with pytest.raises(kvsync.CorruptError):
             store.queue("jobs").get(timeout=0)
         assert store.engine.read("select count(*) from kvsync_item") == [(1,)]
+
+
+def hold_a_lock_and_an_item(pipe: Any, store: kvsync.Store) -> None:
+    store.lock("lock").acquire()
+    store.queue("jobs").reserve()
+    pipe.send("both")
+    pipe.recv()
+
+
+def test_a_damaged_item_of_the_dead_holds_up_its_queue_alone(path: Path) -> None:
+    """Who waits there, and who comes later, is told; what else the dead had is free."""
+    with kvsync.open(path) as store:
+        jobs, lock = store.queue("jobs"), store.lock("lock")
+        jobs.put("a")
+        with running(hold_a_lock_and_an_item, store) as (child, pipe):
+            expect(pipe)
+            with waiting(jobs.reserve, store) as call:
+                damage(path, "update kvsync_item set priority = 'x'")
+                kill(child)
+                assert lock.acquire(timeout=PATIENCE)
+                with pytest.raises(kvsync.CorruptError):
+                    call.result()
+        with pytest.raises(kvsync.CorruptError):
+            jobs.reserve(timeout=0)
+        lock.release()
 
 
 @pytest.mark.parametrize("name", ["gate", "claim", "setup.lock"])

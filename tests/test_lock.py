@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import kvsync
-from tests.processes import PATIENCE, expect, in_thread, kill, run_all, running
+from kvsync import waiting as wait_loop
+from tests.lines import calling
+from tests.processes import PATIENCE, eventually, expect, in_thread, kill, run_all, running
 
 
 def test_a_lock_is_held_by_one_object_at_a_time(store: kvsync.Store) -> None:
@@ -223,6 +225,29 @@ def test_close_frees_what_the_store_holds(store: kvsync.Store) -> None:
     assert store.lock("job").acquire(blocking=False)
     with pytest.raises(kvsync.ClosedError):
         lock.acquire()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda store: store.lock("job").acquire(),
+        lambda store: store.event("event").wait(),
+        lambda store: store.queue("jobs").get(),
+    ],
+)
+def test_close_tells_a_thread_that_waits(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, wait: Callable[[kvsync.Store], object]
+) -> None:
+    """At once, not when it looks again by itself; and nothing of it is left."""
+    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
+    other = kvsync.open(store.path)
+    with store.lock("job"):
+        with calling(lambda: wait(other)) as call:
+            eventually(lambda: store.engine.read("select 1 from kvsync_ticket"))
+            other.close()
+            with pytest.raises(kvsync.ClosedError):
+                call.result()
+        assert not store.engine.read("select 1 from kvsync_ticket")
 
 
 def after_a_thread_that(first: Callable[[], Any], second: Callable[[], Any]) -> None:

@@ -301,6 +301,22 @@ def test_an_item_given_to_a_waiter_that_is_killed_is_the_next_ones(store: kvsync
     task.ack()
 
 
+def test_an_item_given_to_the_dead_is_got_by_who_does_not_wait(store: kvsync.Store) -> None:
+    """However many of them stood in the line, one behind the other, when it was put."""
+    jobs = store.queue(NAME)
+    with ExitStack() as stack:
+        children = [standing(store, stack, get, jobs)[0] for _ in range(3)]
+        for child in children:
+            stop(child, store.path)
+        for child in children:
+            kill(child)
+        jobs.put("a")
+        assert taken(store) == [(1,)]
+        assert jobs.get_nowait() == "a"
+        with pytest.raises(queue.Empty):
+            jobs.get_nowait()
+
+
 def test_a_stopped_waiter_holds_up_the_line_for_a_moment_only(store: kvsync.Store) -> None:
     """And has its turn when it wakes, in its old place."""
     jobs = store.queue(NAME)

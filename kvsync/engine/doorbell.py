@@ -114,6 +114,12 @@ class Doorbell(_End):
                 rings += os.read(self.descriptor, 512)
         return rings
 
+    def stir(self) -> None:
+        """Wake who waits at it, in this process; in a forked child it is closed."""
+        if self._pid == os.getpid():
+            with suppress(OSError):  # full: it has been rung often enough
+                os.write(self.descriptor, LOOK)
+
     def close(self) -> None:
         """Stop listening; idempotent. In a forked child it is closed already."""
         if self.descriptor >= 0 and self._pid == os.getpid():

@@ -277,21 +277,26 @@ class Taking:
             self._tended = time.monotonic()
             self._look_after_others()
 
-    def _look_after_others(self) -> None:
+    def _look_after_others(self) -> bool:
+        """Whether there was anything to see to."""
         boot, sessions, overdue = self._engine.boot(), set(), False
         for role, session, _, *ends in self._engine.read(HOLDERS[GET], {"name": self._items.queue}):
             if role == "holder":
                 sessions.add(session)
                 overdue |= any(end is not None and end <= boot for end in ends)
-        self._session.reap(sessions)
+        dead = self._session.reap(sessions)
         if overdue:
             self._engine.transact(self._items.serve)
+        return bool(dead) or overdue
 
     def _after_a_look(self, attempt: Attempt, timeout: float | None) -> list[Kept]:
         deadline = None if timeout is None else self._engine.boot() + timeout
         self._look_after_others()
         if timeout == 0:
-            return self._engine.transact(partial(self._try, attempt))
+            while not (found := self._engine.transact(partial(self._try, attempt))):
+                if not self._look_after_others():  # what was given to the dead comes back
+                    break
+            return found
         self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
         wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline, claims=True)
         with self._session.doorbell() as doorbell:
