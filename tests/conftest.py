@@ -3,7 +3,7 @@
 import signal
 import tempfile
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import psutil
@@ -83,7 +83,8 @@ def no_child_is_left() -> Iterator[None]:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     tracker = getattr(resource_tracker, "_resource_tracker", None)
-    known = before | {getattr(tracker, "_pid", None)}
+    forker = getattr(forkserver, "_forkserver", None)
+    known = before | {getattr(tracker, "_pid", None), getattr(forker, "_forkserver_pid", None)}
     left = [c for c in psutil.Process().children(recursive=True) if c.pid not in known]
     for child in left:
         child.kill()

@@ -1,4 +1,7 @@
-"""Child processes for tests: always spawned fresh, always reaped, never waited for in vain.
+"""Child processes for tests: always fresh, always reaped, never waited for in vain.
+
+They are forked from a process that has only imported what most of them need: the start of an
+interpreter, and its imports, would take most of the time of the tests.
 
 `PATIENCE` is generous on purpose: it catches hangs and never decides a result.
 """
@@ -13,16 +16,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kvsync.engine.doorbell import Doorbells
+
+multiprocessing.set_forkserver_preload(["kvsync.cli.app", "pytest", "psutil", "tests.processes"])
 
 PATIENCE = 120.0
 """Seconds after which a child is taken to hang."""
 
 
 def run_all(
-    target: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], method: str = "spawn"
+    target: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], method: str = "forkserver"
 ) -> list[Any]:
     """Run `target` once for each tuple of arguments, all at once; returns their results in order.
 
@@ -81,7 +88,7 @@ def run_program(program: str, *arguments: object) -> None:
 
 @contextmanager
 def running(
-    target: Callable[..., Any], *arguments: Any, method: str = "spawn"
+    target: Callable[..., Any], *arguments: Any, method: str = "forkserver"
 ) -> Iterator[tuple[Any, Any]]:
     """A child that runs `target(pipe, *arguments)`, and our end of the pipe; ended on leaving."""
     context = multiprocessing.get_context(method)
@@ -150,7 +157,7 @@ def stop(child: Any, path: str) -> None:
     try:
         while True:
             os.kill(child.pid, signal.SIGSTOP)
-            os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+            eventually(partial(_has_stopped, child.pid))
             try:
                 fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
@@ -158,3 +165,9 @@ def stop(child: Any, path: str) -> None:
                 os.kill(child.pid, signal.SIGCONT)
     finally:
         os.close(gate)
+
+
+def _has_stopped(pid: int) -> bool:
+    """With all of its threads."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)

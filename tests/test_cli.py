@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import keyvalue_sqlite
 import pytest
 
 import kvsync
+from tests.commands import run_command
 from tests.processes import PATIENCE
 
 KVSYNC = str(Path(sys.executable).with_name("kvsync"))
@@ -26,21 +27,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def run(path: Path, tmp_path: Path) -> Run:
     """Runs `kvsync`, with the test's store as the default one."""
-    environment = os.environ | {"KVSYNC_STORE": str(path), "PYTHONWARNINGS": "error"}
+    environment = os.environ | {"KVSYNC_STORE": str(path)}
 
-    def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-        env = environment | options.pop("env", {})
-        command = [KVSYNC, *map(str, words)]
-        return subprocess.run(
-            command,
-            env=env,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-            **options,
-        )
+    def run(
+        *words: object, env: Mapping[str, str] = {}, input: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        return run_command([str(word) for word in words], environment | env, tmp_path, input)
 
     return run
 

@@ -152,6 +152,21 @@ def test_a_worker_stopped_for_too_long_loses_its_item(store: kvsync.Store) -> No
     assert items(store) == []
 
 
+def test_whoever_has_another_clock_is_not_late_by_ours(store: kvsync.Store) -> None:
+    """As in a container with a time of its own: who does not wait is told so all the same."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    with kvsync.open(store.path) as other:
+        task = other.queue(NAME).reserve(visibility=0.001)
+        store.engine.write("update kvsync_session set clock = 'another'")
+        eventually(
+            lambda: store.engine.boot() > store.engine.read("select until from kvsync_item")[0][0]
+        )
+        with pytest.raises(queue.Empty):
+            jobs.get_nowait()
+        task.ack()
+
+
 def test_a_killed_workers_whole_batch_comes_back(store: kvsync.Store) -> None:
     """In order, one each to those who wait."""
     jobs = store.queue(NAME)

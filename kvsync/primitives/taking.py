@@ -13,6 +13,7 @@ from typing import Any
 from kvsync.codec import Codec, decode
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
+from kvsync.engine.process import this_process
 from kvsync.errors import ShutDown
 from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
 from kvsync.session import Session, patience_of
@@ -279,11 +280,13 @@ class Taking:
 
     def _look_after_others(self) -> bool:
         """Whether there was anything to see to."""
-        boot, sessions, overdue = self._engine.boot(), set(), False
-        for role, session, _, *ends in self._engine.read(HOLDERS[GET], {"name": self._items.queue}):
+        boot, ours = self._engine.boot(), this_process().clock
+        sessions, overdue = set(), False
+        here = {"name": self._items.queue}
+        for role, session, clock, *ends in self._engine.read(HOLDERS[GET], here):
             if role == "holder":
                 sessions.add(session)
-                overdue |= any(end is not None and end <= boot for end in ends)
+                overdue |= clock == ours and any(end is not None and end <= boot for end in ends)
         dead = self._session.reap(sessions)
         if overdue:
             self._engine.transact(self._items.serve)

@@ -7,6 +7,7 @@ whose children each make one call, in whichever of their threads.
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from stress.stage import Skipped
 
@@ -109,9 +111,11 @@ def require() -> None:
 
 @contextmanager
 def _attached(process: int, *options: str) -> Iterator[None]:
-    with subprocess.Popen([_strace(), "-f", "-qq", "-p", str(process), *options]) as tracer:
+    command = [_strace(), "-f", "-qq", "-p", str(process), *options]
+    # Of a process that dies meanwhile it complains, which is nothing to show to people.
+    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stderr=said) as tracer:
         try:
-            _await_tracer(process, tracer)
+            _await_tracer(process, tracer, said)
             yield
         finally:
             _end(tracer)
@@ -127,12 +131,17 @@ def _end(tracer: subprocess.Popen[bytes]) -> None:
         tracer.kill()
 
 
-def _await_tracer(process: int, tracer: subprocess.Popen[bytes]) -> None:
+def _await_tracer(process: int, tracer: subprocess.Popen[bytes], said: IO[bytes]) -> None:
     deadline = time.monotonic() + _PATIENCE
     while f"TracerPid:\t{tracer.pid}\n" not in Path(f"/proc/{process}/status").read_text():
-        assert tracer.poll() is None, "strace has ended"
+        assert tracer.poll() is None, f"strace has ended: {_all_of(said)}"
         assert time.monotonic() < deadline, "strace does not attach"
         time.sleep(0.001)
+
+
+def _all_of(said: IO[bytes]) -> str:
+    said.seek(0)
+    return said.read().decode(errors="replace").strip()
 
 
 @cache

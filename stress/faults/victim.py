@@ -11,6 +11,7 @@ those of the child alone.
 
 import ctypes
 import json
+import logging
 import os
 import resource
 import signal
@@ -54,6 +55,7 @@ class Word:
 
 
 def listen() -> None:
+    logging.getLogger("kvsync").addHandler(logging.NullHandler())  # of faults that we made
     while line := _read_line():
         child = os.fork()
         if not child:
