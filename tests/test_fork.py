@@ -410,14 +410,11 @@ def test_an_interrupted_first_open_leaves_no_lock_and_no_thread_that_cannot_fork
     try:
         for n in range(150):
             path = tmp_path / str(n) / "store.db"
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01))
-            try:
-                with suppress(KeyboardInterrupt):
-                    kvsync.open(path).counter("hits").add()
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    continue
-            finally:
+            with suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01))
+                kvsync.open(path).counter("hits").add()
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                continue
             interrupted += 1
             with kvsync.open(path, busy_timeout=PATIENCE) as store:
                 assert in_child(store.counter("later").add) == "1"
