@@ -199,10 +199,8 @@ class Session:
 
     def close(self) -> None:
         """End for good; idempotent. Raises: what a write raises, and then it is not closed."""
-        was_closed, self._is_closed = (
-            self._is_closed,
-            True,
-        )  # first: who is woken may not begin anew
+        was_closed = self._is_closed
+        self._is_closed = True  # before it ends: who is woken by that may not begin anew
         try:
             self.end()
         except BaseException:
