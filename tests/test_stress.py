@@ -51,7 +51,7 @@ WITH_HISTORIES = sorted(
 )
 
 CHANCES = 4
-"""Runs of a twin: on a busy machine one may be over before anybody met anybody."""
+"""Runs: on a busy machine one may be over before anybody met anybody, or was recorded."""
 
 ALL_RECORDED = ["--seconds=60", "--histories=1200"]
 """Windows as long as their period, for longer than the goal takes."""
@@ -102,11 +102,13 @@ def test_a_broken_twin_is_caught(tmp_path: Path, scenario: str, twin: str) -> No
 @pytest.mark.parametrize("scenario", WITH_HISTORIES)
 def test_recorded_histories_are_checked_and_counted(tmp_path: Path, scenario: str) -> None:
     """A checker that was shown nothing has nothing to say."""
-    done = stress(tmp_path, "--scenario", scenario, "--kills=2", *ALL_RECORDED)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(
-        r"histories [1-9].*checked operations [1-9].*checked, outcome unknown ", done.stdout
-    )
+    counted = r"histories [1-9].*checked operations [1-9].*checked, outcome unknown "
+    for _ in range(CHANCES):  # one strike may kill both before the first window is over
+        done = stress(tmp_path, "--scenario", scenario, "--kills=2", *ALL_RECORDED)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if found := re.search(counted, done.stdout):
+            break
+    assert found, done.stdout
 
 
 @pytest.mark.twins
