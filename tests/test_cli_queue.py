@@ -496,14 +496,10 @@ def test_a_second_signal_ends_the_command_and_gives_its_item_back(
         assert (task.item, task.attempts) == ("item", 1)
 
 
-def test_a_signal_that_does_not_wake_the_wait_for_a_command_is_heard(
-    tmp_path: Path,
-) -> None:
+def test_a_signal_that_does_not_wake_the_wait_for_a_command_is_heard() -> None:
     """As one that comes between Python's last look for signals and the sleep: here, by a thread."""
-    script = tmp_path / "script.py"
-    script.write_text(HALF_ASLEEP)
     ran = subprocess.run(
-        [sys.executable, "-W", "error", script],
+        [sys.executable, "-W", "error", "-c", HALF_ASLEEP],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

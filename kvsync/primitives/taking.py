@@ -294,11 +294,10 @@ class Taking:
 
     def _after_a_look(self, attempt: Attempt, timeout: float | None) -> list[Kept]:
         deadline = None if timeout is None else self._engine.boot() + timeout
-        self._look_after_others()
+        changed = self._look_after_others()
         if timeout == 0:
-            while not (found := self._engine.transact(partial(self._try, attempt))):
-                if not self._look_after_others():  # what was given to the dead comes back
-                    break
+            while not (found := self._engine.transact(partial(self._try, attempt))) and changed:
+                changed = self._look_after_others()  # what the dead had may be the next dead one's
             return found
         self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
         wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline, claims=True)
