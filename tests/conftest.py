@@ -1,6 +1,7 @@
 """What all tests share: a store in a folder of its own, closed and checked at the end."""
 
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
@@ -67,6 +68,23 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
 
     monkeypatch.setattr(Doorbells, "ring", listen)
     return heard
+
+
+@pytest.fixture
+def swallowed_interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A signal's KeyboardInterrupt may fall into a finalizer, where Python can only report it.
+
+    It reports to this hook, which a signal cannot hurt: pytest's own is so long that it may be
+    interrupted itself. Whatever else a finalizer raises is an error still."""
+    others: list[str] = []
+
+    def hear(what: "sys.UnraisableHookArgs") -> None:
+        if what.exc_type is not KeyboardInterrupt:
+            others.append(f"{what.exc_type}: {what.exc_value} in {what.object!r}")
+
+    monkeypatch.setattr(sys, "unraisablehook", hear)
+    yield
+    assert others == []
 
 
 @pytest.fixture

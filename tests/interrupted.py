@@ -1,13 +1,17 @@
 """An exception at each point of a call in turn, as a signal's handler could raise it there.
 
-The points are the beginning of each function and line of the primitives and of the waiting below
-them; the engine has tests of its own. Where no handler can run, before a bare `try:`, is none; nor
-in a generator expression, which the interpreter may be closing just then.
+`at_each_point` knows the beginning of each function and line of the primitives and of the waiting
+below them, each time that it is come to, which is more often than handlers run. `after_each_call`
+knows where they run, in the engine too, where an exception between two lines would be a false
+alarm. None comes where no handler can run, before a bare `try:`; nor in a generator expression,
+which the interpreter may be closing just then.
 """
 
+import gc
 import linecache
 import os
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from types import CodeType, FrameType
 from typing import Any
@@ -29,13 +33,10 @@ class Interrupt(BaseException):
     """What no code expects."""
 
 
-def at_each_point(
-    call: Callable[[], Any], *, lines: bool = True, sparing: Collection[CodeType] = ()
-) -> Iterator[int]:
+def at_each_point(call: Callable[[], Any], *, sparing: Collection[CodeType] = ()) -> Iterator[int]:
     """Interrupt `call` one point later each time, until it comes to its end; yields in between.
 
-    Without `lines` the points are the beginnings of functions alone. None is in the functions of
-    `sparing` themselves, but in what they call.
+    None is in the functions of `sparing` themselves, but in what they call.
     """
 
     def tracing(meet_point: Callable[[], None]) -> Trace:
@@ -45,7 +46,7 @@ def at_each_point(
                 return None
             if code in sparing:
                 return None
-            if event == "call" or (lines and event == "line" and not _is_try(frame)):
+            if event == "call" or (event == "line" and not _is_try(frame)):
                 meet_point()
             return trace
 
@@ -69,6 +70,66 @@ def at_each_instruction(call: Callable[[], Any], code: CodeType, text: str) -> I
         return trace
 
     return _at_each(call, tracing)
+
+
+def after_each_call(
+    call: Callable[[], Any], *, sparing: Collection[CodeType] = ()
+) -> Iterator[str]:
+    """Interrupt `call` wherever in kvsync, its engine too, a signal's handler can run.
+
+    That is the beginning of each function, and the return of each call of a C function: see "What
+    signals can interrupt" in `docs/decisions.md`. Each place is interrupted once, where it is first
+    come to, and yielded afterwards; none in a finalizer, where Python would swallow it. A file that
+    an interrupted `open` had just opened is closed by its own finalizer, which may warn of that.
+    """
+    met: set[tuple[CodeType, int, str]] = set()
+    place = ""
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        nonlocal place
+        code = frame.f_code
+        here = code, frame.f_lasti, event
+        if place or here in met or event not in ("call", "c_return") or code in sparing:
+            return
+        if not code.co_filename.startswith(_FOLDER) or code.co_name == "<genexpr>":
+            return
+        if _is_in_finalizer(frame):
+            return
+        met.add(here)
+        place = f"{code.co_name}, line {frame.f_lineno}: {event}"
+        raise Interrupt
+
+    gc.freeze()  # so that each collection has little to look at
+    try:
+        while True:
+            place = ""
+            _call_under(profile, call)
+            if not place:
+                break
+            yield place
+    finally:
+        gc.unfreeze()
+    assert met, "no place was met"
+
+
+def _call_under(profile: Trace, call: Callable[[], Any]) -> None:
+    before = sys.getprofile()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        sys.setprofile(profile)
+        try:
+            call()
+        except Interrupt:
+            pass
+        finally:
+            sys.setprofile(before)
+        gc.collect()  # what the exception's frames had open is closed, and warns, here
+
+
+def _is_in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def _at_each(

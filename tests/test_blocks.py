@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import kvsync
-from tests.interrupted import at_each_point
+from tests.interrupted import after_each_call
 from tests.processes import in_thread
 from tests.test_lease import KINDS, make
 
@@ -63,13 +63,11 @@ USES: dict[str, tuple[Callable[[kvsync.Store], Any], Callable[[Any], None]]] = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_an_exception_at_the_beginning_of_any_function_leaves_no_block_open(
-    store: kvsync.Store, use: str
-) -> None:
-    """As a signal's handler could raise it there, `__exit__` too: nothing is held after that."""
+def test_an_exception_after_any_call_leaves_no_block_open(store: kvsync.Store, use: str) -> None:
+    """And as any function begins, `__exit__` too, as a signal's handler could raise it there."""
     makes, call = USES[use]
     thing = makes(store)
-    for point in at_each_point(lambda: call(thing), lines=False):
+    for point in after_each_call(lambda: call(thing)):
         assert left(store) == [], point
         assert getattr(thing, "lock", thing).token is None
 
@@ -85,7 +83,7 @@ def test_an_interrupted_pair_of_calls_leaves_nothing_that_nobody_knows_of(
         thing.acquire()
         thing.release()
 
-    for point in at_each_point(take_and_give_back, lines=False):
+    for point in after_each_call(take_and_give_back):
         if thing.owned():
             thing.release()
         assert left(store) == [], point
@@ -95,7 +93,7 @@ def test_an_interrupted_pair_of_calls_leaves_nothing_that_nobody_knows_of(
 def test_an_rlock_may_be_taken_again_after_an_interrupted_release(store: kvsync.Store) -> None:
     """Nobody takes what was released for what was lost."""
     lock = store.rlock("job")
-    for _ in at_each_point(lambda: enter_twice(lock), lines=False):
+    for _ in after_each_call(lambda: enter_twice(lock)):
         while lock.owned():
             lock.release()
         with lock:

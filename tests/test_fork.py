@@ -6,15 +6,15 @@ rule, in `/proc/self/fd` and `/proc/locks`, and not only at the symptom.
 
 import ctypes
 import fcntl
+import itertools
 import os
-import random
 import signal
 import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import pytest
 
 import kvsync
 from kvsync.engine import flock, links, setup
+from tests.interrupted import after_each_call
 from tests.processes import PATIENCE, run_all
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="looks at Linux's /proc")
@@ -395,32 +396,21 @@ def test_without_the_rule_a_child_takes_no_lock_on_the_database(tmp_path: Path) 
     assert answer == "False"
 
 
-# Python prints what a signal's handler raises while a `__del__` runs.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupted_first_open_leaves_no_lock_and_no_thread_that_cannot_fork(
+def test_an_interrupted_first_open_leaves_no_lock_and_no_pool_that_a_fork_overlooks(
     tmp_path: Path,
 ) -> None:
-    """A signal's exception at any instant of making the file: the next open and fork succeed."""
+    """Wherever a signal's exception ends it: the next open and fork succeed."""
+    paths = (tmp_path / str(n) / "store.db" for n in itertools.count())
+    path = tmp_path
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    def open_first() -> None:
+        nonlocal path
+        path = next(paths)
+        kvsync.open(path).counter("hits").add()
 
-    old = signal.signal(signal.SIGALRM, interrupt)
-    interrupted = 0
-    try:
-        for n in range(150):
-            path = tmp_path / str(n) / "store.db"
-            with suppress(KeyboardInterrupt):
-                signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0005, 0.01))
-                kvsync.open(path).counter("hits").add()
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                continue
-            interrupted += 1
-            with kvsync.open(path, busy_timeout=PATIENCE) as store:
-                assert in_child(store.counter("later").add) == "1"
-    finally:
-        signal.signal(signal.SIGALRM, old)
-    assert interrupted > 0
+    for place in after_each_call(open_first):
+        with kvsync.open(path, busy_timeout=PATIENCE) as store:
+            assert in_child(store.counter("later").add) == "1", place
 
 
 def test_the_setup_lock_does_not_stay_with_a_forked_child(path: Path) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 import kvsync
 from kvsync.engine import checkpoint, flock, gate, holders
+from tests.interrupted import after_each_call
 from tests.processes import PATIENCE, expect, in_thread, kill, run_all, run_program, running
 
 
@@ -230,7 +232,7 @@ def test_a_signal_handler_may_write_or_is_told_that_it_cannot(store: kvsync.Stor
     assert hits.value == calls + outcomes.count("added")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in finalizers
+@pytest.mark.usefixtures("swallowed_interrupts")
 def test_interrupts_at_any_instant_leave_no_lock_behind(store: kvsync.Store) -> None:
     """Exceptions are raised inside writes and transactions; others can write at once after each."""
     hits, other = store.counter("hits"), kvsync.open(store.path, busy_timeout=PATIENCE)
@@ -269,6 +271,35 @@ def test_interrupts_at_any_instant_leave_no_lock_behind(store: kvsync.Store) -> 
     assert other.counter("handled").value == interrupted
     assert acknowledged <= hits.value <= acknowledged + 2 * interrupted
     other.close()
+
+
+def _in_a_transaction(store: kvsync.Store) -> None:
+    with store.transaction():
+        store.counter("hits").add()
+        store.dict("settings").increment("n")
+
+
+WRITES: dict[str, Callable[[kvsync.Store], object]] = {
+    "one statement": lambda store: store.counter("hits").add(),
+    "many statements": lambda store: store.dict("settings").update(a=1, b=2),
+    "transaction": _in_a_transaction,
+    "check": lambda store: store.check(),
+    "backup": lambda store: store.backup(f"{store.path}-copy"),
+}
+
+
+@pytest.mark.parametrize("call", WRITES.values(), ids=WRITES)
+def test_wherever_a_call_is_interrupted_the_next_writer_goes_on_at_once(
+    store: kvsync.Store, call: Callable[[kvsync.Store], object]
+) -> None:
+    """Of this thread and of another one; a transaction is there as a whole, or not at all."""
+    with kvsync.open(store.path, busy_timeout=0) as other:
+        in_thread(other.counter("other").add)
+        for n, place in enumerate(after_each_call(lambda: call(store)), 2):
+            assert in_thread(other.counter("other").add) == n, place
+            store.counter("own").add()
+            if call is _in_a_transaction:
+                assert store.counter("hits").value == store.dict("settings").get("n", 0), place
 
 
 _SIGNALS_IN_AUDIT_HOOKS = """

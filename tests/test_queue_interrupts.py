@@ -14,7 +14,7 @@ import pytest
 import kvsync
 from kvsync import waiting as wait_loop
 from kvsync.engine.sqlite import SqliteEngine
-from tests.interrupted import Interrupt, at_each_instruction, at_each_point
+from tests.interrupted import Interrupt, after_each_call, at_each_instruction, at_each_point
 from tests.lines import calling
 from tests.queues import NAME, SETTLEMENTS, items, taken, tickets
 from tests.undone import undone
@@ -26,6 +26,7 @@ TAKES: dict[str, Callable[..., Any]] = {
     "reserve many": lambda jobs, timeout=None: jobs.reserve_many(2, timeout),
 }
 takes = pytest.mark.parametrize("take", TAKES.values(), ids=TAKES)
+sweeps = pytest.mark.parametrize("sweep", [at_each_point, after_each_call])
 
 
 def fill(jobs: kvsync.Queue) -> None:
@@ -43,14 +44,17 @@ def state(jobs: kvsync.Queue) -> list[tuple[Any, ...]]:
     return [(each.item, each.attempts, each.priority, each.key) for each in jobs.peek(99)]
 
 
+@sweeps
 @takes
-def test_an_interrupted_taking_puts_it_back(store: kvsync.Store, take: Callable[..., Any]) -> None:
+def test_an_interrupted_taking_puts_it_back(
+    store: kvsync.Store, take: Callable[..., Any], sweep: Callable[..., Any]
+) -> None:
     """As it was, in its old place."""
     jobs = store.queue(NAME)
     fill(jobs)
     before = state(jobs)
-    for _ in at_each_point(lambda: take(jobs)):
-        assert state(jobs) == before
+    for point in sweep(lambda: take(jobs)):
+        assert state(jobs) == before, point
 
 
 def test_a_statement_has_its_row_if_and_only_if_it_was_committed(store: kvsync.Store) -> None:
@@ -121,10 +125,13 @@ def test_an_interrupted_wait_in_vain_leaves_nothing(
         assert state(jobs) == []
 
 
-def test_an_interrupted_put_has_put_all_or_nothing(store: kvsync.Store) -> None:
+@sweeps
+def test_an_interrupted_put_has_put_all_or_nothing(
+    store: kvsync.Store, sweep: Callable[..., Any]
+) -> None:
     jobs = store.queue(NAME)
     seen = set()
-    for _ in at_each_point(lambda: jobs.put_many("ab", priority=1)):
+    for _ in sweep(lambda: jobs.put_many("ab", priority=1)):
         seen.add(tuple(state(jobs)))
         jobs.purge()
     assert seen <= {(), (("a", 0, 1.0, None), ("b", 0, 1.0, None))}
@@ -192,9 +199,10 @@ EDGES = (kvsync.Task.__enter__.__code__, kvsync.Task.__exit__.__code__)
 nobody's but the caller's: an interrupt there leaves it in hand."""
 
 
+@sweeps
 @pytest.mark.parametrize("settle", SETTLEMENTS.values(), ids=SETTLEMENTS)
 def test_an_interrupted_settlement_is_made_or_not(
-    store: kvsync.Store, settle: Callable[[kvsync.Task], Any]
+    store: kvsync.Store, settle: Callable[[kvsync.Task], Any], sweep: Callable[..., Any]
 ) -> None:
     """In a block the item does not stay in hand in either case."""
     jobs = store.queue(NAME)
@@ -206,18 +214,19 @@ def test_an_interrupted_settlement_is_made_or_not(
 
     begun: list[kvsync.Task] = []
     jobs.put("a")
-    for _ in at_each_point(work, sparing=EDGES):
-        assert taken(store) == []
-        assert tickets(store) == []
-        assert len(items(store)) <= 1
+    for point in sweep(work, sparing=EDGES):
+        assert taken(store) == [], point
+        assert tickets(store) == [], point
+        assert len(items(store)) <= 1, point
         jobs.purge()
         jobs.dead.purge()
         jobs.put("a")
 
 
+@sweeps
 @pytest.mark.parametrize("error", [None, ValueError("no"), SystemExit()], ids=str)
 def test_interrupted_as_it_leaves_the_block_it_is_settled_all_the_same(
-    store: kvsync.Store, error: BaseException | None
+    store: kvsync.Store, error: BaseException | None, sweep: Callable[..., Any]
 ) -> None:
     """What was done is not done again."""
     jobs = store.queue(NAME, max_attempts=1)
@@ -233,9 +242,9 @@ def test_interrupted_as_it_leaves_the_block_it_is_settled_all_the_same(
 
     worked: list[bool] = []
     jobs.put("a")
-    for _ in at_each_point(work, sparing=EDGES):
-        assert tickets(store) == []
-        assert taken(store) == []
+    for point in sweep(work, sparing=EDGES):
+        assert tickets(store) == [], point
+        assert taken(store) == [], point
         left = (jobs.qsize(), len(jobs.dead))
         if worked:
             assert (

@@ -667,8 +667,7 @@ def test_users_wait_for_each_other_and_wake_each_other(
         finish(waiter)
 
 
-# A signal that comes while a finalizer runs is heard by nobody: Python reports it, and goes on.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("swallowed_interrupts")
 def test_interrupts_at_any_instant_leave_nothing_behind(store: kvsync.Store) -> None:
     """Neither a grant nor a ticket of ours, and the line goes on; and no release is lost."""
     lock, other = store.lock(NAME), kvsync.open(store.path, detect_deadlocks=False)

@@ -216,6 +216,8 @@ class Pool:
         self.lock = threading.RLock()  # re-entrant for the sake of signal handlers
         self._here = _real("_thread", "_local")()
         self._locked = False
+        # Before anybody can find it: a fork must not overlook a pool whose opening a signal ended.
+        _every_pool[id(self)] = weakref.ref(self)
 
     def place(self) -> Place:
         """The calling thread's place."""
@@ -376,7 +378,7 @@ _pools: dict[str, Pool] = {}
 """By path; a pool stays until its last handle is given up or its file is replaced."""
 
 _every_pool: dict[int, weakref.ref[Pool]] = {}
-"""Those that were replaced while they had handles too: a fork concerns them as well."""
+"""Those too that were replaced while they had handles: a fork concerns them as well."""
 
 _registry_lock = threading.RLock()
 _forking: list[Pool] = []
@@ -391,7 +393,6 @@ def pool_of(path: str, durability: str, handle: int) -> Pool:
         pool = _pools.get(path)
         if pool is None or pool.is_stale():
             pool = _pools[path] = Pool(path, durability)
-            _every_pool[id(pool)] = weakref.ref(pool)
         elif pool.durability != durability:
             raise ValueError(
                 f"{path} is open in this process with durability={pool.durability!r}; connections"
