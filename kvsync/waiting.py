@@ -8,8 +8,9 @@ truth from the database, so a ring that is lost costs time and nothing else.
 The chain of watches: the head of the line watches those who hold what it waits for, every other
 waiter its predecessor. So a death anywhere in the line is noticed at once, and wakes nobody else.
 Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too. The
-nearer to the head, the sooner it wakes, so that however long the line is, few look often; and who
-stays in its place for a while tells the one behind it, which may think that it is further back.
+nearer to the head, the sooner it wakes, so that however long the line is, few look often; others
+glance whether they have come nearer. And who stays in its place for a while tells the one behind
+it, which may think that it is further back.
 """
 
 import time
@@ -27,9 +28,13 @@ HEAD_NETS = (0.1, 2.0)
 """Seconds after which the head of a line looks again though nothing woke it: at first, and, doubled
 each time, at last. Who holds is watched, so it is for rings that others could not send any more."""
 
-_NETS = (0.5, 1.0, 5.0)
+_NETS = (0.5, 0.9, 5.0)
 """The same for the others, by how many are ahead: one, two, or more. A head that is stopped holds
 up the line for the first of these at most, and for the time to claim a grant."""
+
+_GLANCES = (0.9, 5.0)
+"""Seconds after which who has more ahead glances whether it has come nearer: while anything changes
+in the store, and, doubled each time that nothing did, at last."""
 
 _LOOKS_AT_MUTE = (0.0005, 0.1)
 """Seconds between two looks at a process that no watch tells of, or that has closed its doorbell
@@ -62,6 +67,10 @@ _LOOK = """
         where space = :space and name = :name and id < :ticket and state = 'waiting'
         order by id desc limit 3) as predecessors
     union all
+"""
+_AHEAD = """
+    select id from kvsync_ticket
+    where space = :space and name = :name and id < :ticket and state = 'waiting' limit 3
 """
 _BEHIND = """
     select doorbell from kvsync_ticket
@@ -150,6 +159,8 @@ class Wait:
         self._next_look_at_mute = _LOOKS_AT_MUTE[0]
         self._searched, self._search_pause = -_SEARCHES[1], _SEARCHES[0]
         self._told = -1  # our place, when we last told who is behind
+        self._stamp: object = None  # of the store, when we last glanced
+        self._glance = _GLANCES[0]
         self._served = False  # says the last ring
 
     def __enter__(self) -> "Wait":
@@ -268,7 +279,8 @@ class Wait:
         if self._doorbell is None:
             time.sleep(min(seconds, _NAP))
             return True
-        rings, gone = self._doorbell.wait(self._watches.values(), seconds)
+        listen = self._listen if view.place < len(_NETS) else self._listen_and_glance
+        rings, gone = listen(self._doorbell, seconds)
         self._served = SERVED in rings and self._wish.claims
         for session, watch in list(self._watches.items()):
             if watch in gone:
@@ -279,6 +291,28 @@ class Wait:
         if rings or gone:
             self._head_net = HEAD_NETS[0]
         return not rings and not gone
+
+    def _listen(self, doorbell: Doorbell, seconds: float) -> tuple[bytes, list[Watch]]:
+        """What woke us: rings, and watches whose process is gone."""
+        return doorbell.wait(self._watches.values(), seconds)
+
+    def _listen_and_glance(self, doorbell: Doorbell, seconds: float) -> tuple[bytes, list[Watch]]:
+        """The same; neither, when we came nearer, too."""
+        end = time.monotonic() + seconds
+        while True:
+            left = end - time.monotonic()
+            rings, gone = self._listen(doorbell, min(left, self._glance))
+            if rings or gone or self._has_come_nearer() or time.monotonic() >= end:
+                return rings, gone
+
+    def _has_come_nearer(self) -> bool:
+        """So near that the next net is shorter. While nobody commits anything we have not."""
+        before, self._stamp = self._stamp, self._engine.stamp()
+        if self._stamp == before:
+            self._glance = min(2 * self._glance, _GLANCES[1])
+            return False
+        self._glance = _GLANCES[0]
+        return len(self._engine.read(_AHEAD, self._here)) < len(_NETS)
 
     def _net(self, view: _View) -> float:
         if view.place:

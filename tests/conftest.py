@@ -59,6 +59,7 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     """All rings of this process: whom, and what. Nobody in a line looks, or rings, unless woken."""
     monkeypatch.setattr(waiting, "HEAD_NETS", (1e6, 1e6))
     monkeypatch.setattr(waiting, "_NETS", (1e6,))
+    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     heard: list[tuple[str, bytes]] = []
     ring = Doorbells.ring
 

@@ -255,6 +255,7 @@ def test_a_party_that_dies_breaks_it(
 ) -> None:
     """Wherever it stands in the line: nobody needs to look by itself, beside the first."""
     monkeypatch.setattr(waiting, "_NETS", (1e6,))
+    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     barrier = store.barrier(NAME, 4)
     with ExitStack() as stack:
         calls = []
@@ -313,6 +314,7 @@ def test_the_last_one_killed_between_commit_and_ring_stops_nobody(
 ) -> None:
     """They were let through, and find out: the first looks, and rings the others."""
     monkeypatch.setattr(waiting, "_NETS", (1e6,))
+    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     barrier = store.barrier(NAME, 5)
     with all_waiting(barrier, 4) as calls:
         with running(wait_and_die_before_ringing, store.path) as (child, pipe):

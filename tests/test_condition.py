@@ -303,6 +303,7 @@ def test_a_notifier_killed_between_commit_and_ring_loses_no_wake_up(
 ) -> None:
     """The first in line looks by itself, and rings the others, who would sleep on."""
     monkeypatch.setattr(waiting, "_NETS", (1e6,))
+    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     condition = store.condition(NAME)
     with all_waiting(condition, 5) as calls:
         with running(notify_and_die_before_ringing, store.path) as (child, pipe):
@@ -328,6 +329,7 @@ def test_a_waiter_that_leaves_the_middle_is_not_watched_in_vain(
 ) -> None:
     """Who stood behind it watches the one before it, though it would sleep on."""
     monkeypatch.setattr(waiting, "_NETS", (1e6,))
+    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     condition = store.condition(NAME)
     with ExitStack() as stack:
         first, _ = stack.enter_context(running(wait_in_child, condition))

@@ -129,6 +129,7 @@ def test_who_sets_it_and_dies_before_it_rings_wakes_all_the_same(
 ) -> None:
     """The first in line looks by itself, and rings the others, who would sleep on."""
     monkeypatch.setattr(waiting, "_NETS", (1e6,))
+    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     event = store.event(NAME)
     with ExitStack() as stack:
         calls = [stack.enter_context(queued(event.wait, event)) for _ in range(6)]

@@ -21,6 +21,7 @@ from kvsync import deadlock, session, waiting
 from kvsync.engine.doorbell import LOOK, Doorbell
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.session import MEND
+from tests.interrupted import Interrupt
 from tests.lines import queued
 from tests.processes import (
     PATIENCE,
@@ -65,6 +66,7 @@ def take_and_die_before_ringing(pipe: Any, path: str) -> None:
 def no_net() -> None:
     """From now on only a ring, or a watch, wakes who waits in this process."""
     waiting.HEAD_NETS, waiting._NETS = (10 * PATIENCE, 10 * PATIENCE), (10 * PATIENCE,)
+    waiting._GLANCES = waiting.HEAD_NETS
 
 
 def take_when_woken(pipe: Any, path: str) -> None:
@@ -74,6 +76,13 @@ def take_when_woken(pipe: Any, path: str) -> None:
 
 def take_when_near(pipe: Any, path: str) -> None:
     """With more than two ahead, nothing but a ring, or a watch, wakes who waits here."""
+    waiting._NETS = (*waiting._NETS[:-1], 10 * PATIENCE)
+    waiting._GLANCES = (10 * PATIENCE, 10 * PATIENCE)
+    take(pipe, path)
+
+
+def take_when_it_glances(pipe: Any, path: str) -> None:
+    """With more than two ahead, it glances whether it has come nearer."""
     waiting._NETS = (*waiting._NETS[:-1], 10 * PATIENCE)
     take(pipe, path)
 
@@ -325,7 +334,7 @@ def within(seconds: float) -> Iterator[None]:
 
 def test_a_stopped_head_can_hold_up_the_line_for_two_seconds() -> None:
     """Until the next one looks, and until the stopped one has not claimed what it was given."""
-    assert waiting._NETS[0] + CLAIM_TIME < 2
+    assert max(*waiting._NETS[:-1], waiting._GLANCES[0]) + CLAIM_TIME < 2
 
 
 def test_a_holder_that_dies_is_noticed_though_the_head_of_the_line_is_stopped(line: Line) -> None:
@@ -381,6 +390,55 @@ def test_who_comes_near_as_the_line_moves_on_learns_of_it(line: Line) -> None:
         kill(next_holder)
         eventually(lambda: expect(last) > 3)  # the token
     finish(last)
+
+
+def test_who_comes_near_as_the_line_moves_on_sees_it(line: Line) -> None:
+    """Though the one before it, the head now, is stopped, and tells it nothing."""
+    _, holder = line.hold()
+    _, first = line.add()
+    next_holder, second = line.add()
+    head, _ = line.add()
+    _, last = line.add(take_when_it_glances)
+    stop(head, line.store.path)
+    finish(holder)
+    expect(first)
+    finish(first)
+    expect(second)
+    with within(2):
+        kill(next_holder)
+        expect(last)
+    finish(last)
+
+
+def test_who_is_far_back_in_a_line_that_rests_glances_less_and_less_often(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And often again when something changes."""
+    seconds: list[float] = []
+
+    def sleep(_: Doorbell, __: object, timeout: float) -> tuple[bytes, list[Any]]:
+        seconds.append(timeout)
+        if len(seconds) == 20:
+            line.store.counter("a").add()
+        if len(seconds) == 22:
+            raise Interrupt
+        return b"", []
+
+    line.hold()
+    for _ in range(3):
+        line.add()
+    monkeypatch.setattr(Doorbell, "wait", sleep)
+    with pytest.raises(Interrupt):
+        line.lock.acquire()
+    glance, net = waiting._GLANCES[0], waiting._NETS[-1]
+    assert seconds[:4] == [
+        glance,
+        glance,
+        2 * glance,
+        4 * glance,
+    ]  # at first it knew nothing
+    assert all(net - 0.5 < each <= net for each in seconds[4:20])
+    assert seconds[20] == glance
 
 
 def test_a_head_whose_holder_lives_looks_less_and_less_often(

@@ -60,6 +60,12 @@ class Engine(Protocol):
     def boot(self) -> float:
         """Seconds on a clock that never jumps: for waits and leases."""
 
+    def stamp(self) -> object:
+        """Another one than before if anybody has committed since, or may have; seldom it is not.
+
+        Costs less than to read, and says nothing about what changed.
+        """
+
     def after_commit(self, call: Callable[[], object]) -> None:
         """Call it now, or, inside a transaction, as `Transaction.after_commit` does."""
 

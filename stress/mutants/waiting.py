@@ -14,6 +14,7 @@ def _without_safety_net() -> None:
     """Else a ring that is lost costs time, and nothing else: that is what the net is for."""
     put(waiting, "HEAD_NETS", (_NEVER, _NEVER))
     put(waiting, "_NETS", (_NEVER,))
+    put(waiting, "_GLANCES", (_NEVER, _NEVER))
 
 
 @caught_by("lock")
