@@ -29,6 +29,7 @@ from kvsync.errors import BusyError, ClosedError, CorruptError, KvsyncError, Sto
 from kvsync.exits import at_exit
 from kvsync.leftovers import Leftovers, Step
 from kvsync.threads import Thread, this_thread
+from kvsync.tokens import Forgetting, begin_epoch
 
 _INSERT = """
     insert into kvsync_session (doorbell, device, inode, host, boot, clock, pid_namespace,
@@ -51,9 +52,6 @@ _TAKE_AWAY = (
     " and (queue, state) in (select name, -1 from kvsync_queue)",
 )
 _NAMED = "select doorbell from kvsync_session union select doorbell from kvsync_ticket"
-EPOCH = 1 << 40
-"""Tokens in one epoch."""
-
 GATE_PATIENCE = 1.0
 """Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same, so
 that one try has its turn among many writers; and a call that is cut short, to undo its part."""
@@ -88,6 +86,7 @@ class Session:
         self._lives: dict[int, _Life] = {}
         self._is_closed = False
         self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, pid and thread
+        self.forgetting = Forgetting(engine)
         self._leftovers = Leftovers()
         self._waited_at: set[Doorbell] = set()
         _register(self)
@@ -293,7 +292,7 @@ class _Life:
         self.attempts = itertools.count(1)
         self.bells: list[Doorbell] = []
         process = this_process()
-        _begin_epoch(engine, process.boot)
+        begin_epoch(engine, process.boot)
         self._proof = self._install()  # before others can read of it
         mark = self._proof.mark if self._proof else _NO_MARK
         row = {**process._asdict(), **mark._asdict(), "clock": process.clock, "since": engine.now()}
@@ -318,24 +317,6 @@ class _Life:
         for bell in (self._proof, *self.bells):
             if bell is not None:
                 bell.close()
-
-
-def _begin_epoch(engine: Engine, boot: str) -> None:
-    """Once for each boot: tokens go on far above those whose commits the power may have taken."""
-    if engine.read("select 1 from kvsync_boot where boot = :boot", {"boot": boot}):
-        return
-
-    def work(transaction: Transaction) -> None:
-        ((last,),) = transaction.execute("select coalesce(max(epoch), 0) from kvsync_boot")
-        transaction.execute(
-            "insert into kvsync_boot (boot, epoch) values (:boot, :epoch) on conflict do nothing",
-            {"boot": boot, "epoch": last + 1},
-        )
-        # What they remember, the tokens given out so far, the new epoch is above anyway.
-        transaction.execute("delete from kvsync_unit where session = 0")
-
-    engine.transact(work)
-    engine.sync()
 
 
 def _end(engine: Engine, transaction: Transaction, sessions: Iterable[int]) -> None:
@@ -404,6 +385,7 @@ def _close_all() -> None:
 def _after_fork_in_child() -> None:
     for session in _all():
         session._lives.clear()  # the parent's; and its pid may come again
+        session.forgetting = Forgetting(session.engine)
         session._leftovers = Leftovers()
         session._waited_at.clear()
 

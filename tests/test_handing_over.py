@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.primitives.units import Units
-from kvsync.session import EPOCH
 from kvsync.testing import ManualClock
+from kvsync.tokens import EPOCH
 from tests.lines import doorbells, queued
 from tests.processes import eventually
 

@@ -440,6 +440,38 @@ def test_reset_forgets_what_was_used(still: kvsync.Store) -> None:
     assert limiter.try_acquire(2)
 
 
+@pytest.mark.parametrize("name", ["client-{n}", "client-{n:04}", "{n}", "10.0.0.{n}/http", "{key}"])
+def test_limiters_that_rest_do_not_pile_up(
+    still: kvsync.Store, clock: ManualClock, name: str
+) -> None:
+    """One for each client, say; and each that is in use stays as it is. All begin with none."""
+    busy = [still.rate_limiter(f"{n:x}-busy", 1, per=1e6) for n in range(16)]
+    assert all(limiter.try_acquire() for limiter in busy)
+    before = still.engine.read(STATE)
+    for n in range(1000):
+        key = random.Random(n).randbytes(8).hex()
+        assert still.rate_limiter(name.format(n=n, key=key), 5, per=1).try_acquire(5)
+        clock.advance(0.5)
+    assert len(still.engine.read(STATE)) < 200
+    assert [row for row in still.engine.read(STATE) if row in before] == before
+    assert not any(limiter.try_acquire() for limiter in busy)
+
+
+def test_a_limiter_of_another_boot_rests_by_the_wall_clock(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """Which may be wrong: so a day later."""
+    assert still.rate_limiter("b", 1, per=10).try_acquire()
+    still.engine.write("update kvsync_rate set clock = 'of another boot', tat = 0")
+    for seconds, names in ((80_000, ["a", "b"]), (10_000, ["a"])):
+        clock.advance(seconds)
+        limiter = still.rate_limiter("a", 1, per=1)
+        for _ in range(20):
+            limiter.reset()
+            assert limiter.try_acquire()
+        assert [name for name, *_ in still.engine.read(STATE)] == names
+
+
 def test_names_are_apart_and_objects_of_one_name_are_not(still: kvsync.Store) -> None:
     """A copy by pickle included; its repr tells its limits."""
     limiter = still.rate_limiter("one", 1, per=1000)

@@ -61,11 +61,13 @@ create table kvsync_session (
     since real not null
 );
 
--- Each boot has an epoch of fencing tokens: a power failure may take commits, and with them the
--- memory of the last tokens given out.
+-- Each boot has an epoch of fencing tokens, which is `synced` once it is sure to be on the disk,
+-- and the largest token that was forgotten: see tokens.py.
 create table kvsync_boot (
     boot text primary key,
-    epoch bigint not null
+    epoch bigint not null,
+    synced bigint not null default 0,
+    floor bigint not null default 0
 );
 
 -- Units of a named thing that somebody holds, or held: see primitives/grants.py. A row of session

@@ -20,8 +20,8 @@ Invariants, each true after every commit:
 - Whatever frees units, or takes a ticket away, serves the line in the same transaction (`serve`, or
   `HAND_OVER`, which comes to the same), so a line whose head fits never rests. What time alone
   frees, the head of the line sees to.
-- A token is larger than every earlier one of its name, and than all of earlier boots. A grant is
-  released by its token and its session.
+- A token is larger than every earlier one of its name, and than all of earlier boots: see
+  `tokens.py`, by which free rows go in the end. A grant is released by its token and its session.
 """
 
 import os
@@ -35,8 +35,9 @@ from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.engine.process import in_words, this_process
 from kvsync.errors import KvsyncError
-from kvsync.session import EPOCH, MEND, Session
+from kvsync.session import MEND, Session
 from kvsync.threads import Thread, this_thread
+from kvsync.tokens import EPOCH
 from kvsync.waiting import GRANTED, ring
 
 WHOLE = 1 << 31
@@ -55,7 +56,9 @@ _SLOT_AND_TOKEN = f"""
         (select max(slot) + 1 from kvsync_unit where space = :space and name = :name),
         0),
     1 + (select max(token) from (
-        select token from kvsync_unit where space = :space and name = :name
+        select coalesce(
+            (select max(token) from kvsync_unit where space = :space and name = :name),
+            (select max(floor) from kvsync_boot)) as token
         union all select epoch * {EPOCH} from kvsync_boot) as tokens)
 """
 _IN_THAT_SLOT = """

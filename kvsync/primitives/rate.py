@@ -60,6 +60,16 @@ _PUT_BACK = """
         reserved = :reserved, wall = :wall, attempt = :attempt
     where name = :name and attempt = :undone
 """
+_NEXT_NAMES = "select name from kvsync_rate where name > :behind order by name limit :names"
+_FORGET_RESTING = """
+    delete from kvsync_rate where name > :behind and name <= :last
+    and (clock = :clock and tat < :boot or clock <> :clock and wall < :wall)
+"""
+_LOOKED_AT = 8
+"""Names that whoever adds one looks at."""
+
+_DAY = 86_400.0
+"""Seconds that the wall clock, by which those of another boot rest, may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +239,23 @@ class RateLimiter(Primitive):
         wall = transaction.now + _seconds(slot.tat - slot.now)
         state = _State(this_process().clock, tat, fraction, reserved, wall, attempt.number)
         transaction.execute(_PUT, {"name": self._name, **state._asdict()})
+        if attempt.before is None:
+            self._forget_resting(transaction)
         return slot
+
+    def _forget_resting(self, transaction: Transaction) -> None:
+        """Some of the limiters of which nothing is used any more: a row says no more than none.
+
+        Which it looks at is left to chance, and with a name that ends in a number, or in an
+        address, it is mostly some that begin alike.
+        """
+        behind = self._name[: secrets.randbelow(len(self._name) + 1)]
+        here: dict[str, Any] = {"behind": behind, "names": _LOOKED_AT}
+        names = [name for (name,) in transaction.execute(_NEXT_NAMES, here)]
+        if names:
+            here |= {"last": names[-1], "clock": this_process().clock}
+            here |= {"boot": self._now() // _NANOSECOND, "wall": transaction.now - _DAY}
+            transaction.execute(_FORGET_RESTING, here)
 
     def _sleep_until(self, due: int) -> None:
         while (left := _seconds(due - self._now())) > 0:

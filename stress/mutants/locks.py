@@ -1,6 +1,6 @@
 """What is held, broken: units, tokens, leases, the line of those who want them."""
 
-from kvsync import session, store
+from kvsync import session, store, tokens
 from kvsync.primitives import grants
 from kvsync.primitives.units import Units
 from kvsync.waiting import Wait
@@ -29,6 +29,12 @@ def token_forgotten() -> None:
     """The row that remembers a lock's last token goes when the lock is released."""
     for name in ("FREE", "FREE_IF_NOBODY_WAITS"):
         edit_text(grants, name, "update kvsync_unit set session = 0", "delete from kvsync_unit")
+
+
+@caught_by("lock")
+def floor_forgotten() -> None:
+    """What was the largest token of the names that are forgotten is forgotten with them."""
+    edit(tokens._forget, "max(tokens, default=0)", "0")
 
 
 @caught_by("fairness")

@@ -4,11 +4,12 @@ linearizable as a mutex with a fence.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
 import kvsync
+from kvsync.tokens import Place, forget_some
 from stress import judge
 from stress.checkers import fenced_mutex, linearizability
 from stress.checkers.models.held import FencedMutex
@@ -21,6 +22,10 @@ from stress.witness import alone
 UNIT = "kills"
 PROCESSES = 6
 PRIMITIVES = ("lock",)
+
+_FORGETS = 0.2
+"""The part of the turns before which the names that nobody holds are forgotten: it would be done
+seldom, and for many names only."""
 
 
 @contextmanager
@@ -44,6 +49,9 @@ def _take_turns(worker: Worker) -> None:
         ending, history = worker.window()
         lock = worker.store.lock(f"turn{ending}")
         witness = f"{worker.path}-witness-{lock.name}"
+        if worker.chance.random() < _FORGETS:
+            with suppress(kvsync.BusyError):
+                forget_some(worker.store.engine, Place(), worth=1, rest=0)
         with _recorded(lock, worker.way, history), alone(witness, lock.token):
             worker.journal.note(lock.name, 0)
             worker.ready()
