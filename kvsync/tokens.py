@@ -14,12 +14,11 @@ A name is forgotten as a whole or not at all: each row that stays counts on the 
 """
 
 import secrets
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Engine, Transaction
-from kvsync.errors import KvsyncError
+from kvsync.errors import BusyError, KvsyncError
 
 EPOCH = 1 << 40
 """Tokens in one epoch."""
@@ -42,9 +41,10 @@ _NEXT = """
 """
 _AMONG = "(space, name) > (:space, :name) and (space, name) <= (:last_space, :last_name)"
 _RESTING = f"""
-    from kvsync_unit where {_AMONG} and session = 0 and since <= :before
+    from kvsync_unit where {_AMONG} and session = 0 and (since <= :before or since > :now)
     and (space, name) not in (
-        select space, name from kvsync_unit where {_AMONG} and (session <> 0 or since > :before))
+        select space, name from kvsync_unit
+        where {_AMONG} and (session <> 0 or since > :before and since <= :now))
 """
 _COUNT = f"select count(*) {_RESTING}"
 _FORGET = f"delete {_RESTING} returning token"
@@ -74,12 +74,13 @@ def begin_epoch(engine: Engine, boot: str) -> None:
 
 def _add_epoch(boot: str, transaction: Transaction) -> None:
     ((last,),) = transaction.execute("select coalesce(max(epoch), 0) from kvsync_boot")
-    transaction.execute(
-        "insert into kvsync_boot (boot, epoch) values (:boot, :epoch) on conflict do nothing",
+    if transaction.execute(
+        "insert into kvsync_boot (boot, epoch) values (:boot, :epoch) on conflict do nothing"
+        " returning epoch",
         {"boot": boot, "epoch": last + 1},
-    )
-    # What they remember, the tokens given out so far, the new epoch is above anyway.
-    transaction.execute("delete from kvsync_unit where session = 0")
+    ):
+        # What they remember, the tokens of earlier boots, the new epoch is above anyway.
+        transaction.execute("delete from kvsync_unit where session = 0")
 
 
 class Forgetting:
@@ -87,35 +88,45 @@ class Forgetting:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._attempts = 0
+        self._left = 1  # attempts until the next look
         self._behind: Place | None = None
 
     def now_and_then(self, space: str, name: str) -> None:
-        """Call it before each attempt at a grant of that name; it waits for nobody.
+        """Call it before each attempt at a grant of that name; in WAL mode it waits for nobody.
 
         The first look of a session, which may be its only one, begins anywhere near that name.
         """
-        attempts, self._attempts = self._attempts, self._attempts + 1
-        if attempts % EVERY:
+        self._left -= 1
+        if self._left > 0:
             return
-        behind, self._behind = self._behind, None
-        if behind is None:
-            behind = Place(space, name[: secrets.randbelow(len(name) + 1)])
-        # A store that is busy or damaged there is no matter of the attempt.
-        with suppress(KvsyncError):
-            behind = forget_some(self._engine, behind)
-            self._behind = forget_some(self._engine, behind) if behind == Place() else behind
+        self._left = EVERY
+        if self._behind is None:
+            self._behind = Place(space, name[: secrets.randbelow(len(name) + 1)])
+        try:
+            self._look()
+        except BusyError:
+            self._left = EVERY // 8
+        except KvsyncError:
+            self._behind = None  # it may be damaged there, which is no matter of the attempt
+
+    def _look(self) -> None:
+        assert self._behind is not None
+        begun, self._behind = self._behind, forget_some(self._engine, self._behind)
+        if self._behind == Place() != begun:
+            self._behind = forget_some(self._engine, self._behind)
 
 
 def forget_some(engine: Engine, behind: Place, *, worth: int = WORTH, rest: float = REST) -> Place:
-    """Forget the next names that nobody has held for `rest` seconds, if they have `worth` rows.
+    """Forget the next names that are free and were last taken more than `rest` seconds ago.
 
-    Returns where the next look begins. Raises: BusyError at once.
+    They go if they have `worth` rows. Returns where the next look begins. Raises: BusyError, in WAL
+    mode at once.
     """
     next = engine.read(_NEXT, {**behind._asdict(), "rows": ROWS - 1})
     last = Place(*next[0]) if next else _END
     among = {**behind._asdict(), "last_space": last.space, "last_name": last.name}
-    among["before"] = engine.now() - rest
+    # A time to come is of a clock that was wrong.
+    among |= {"before": engine.now() - rest, "now": engine.now()}
     ((resting,),) = engine.read(_COUNT, among)
     if resting >= worth:
         engine.transact(partial(_forget, among), patience=0)
@@ -123,8 +134,10 @@ def forget_some(engine: Engine, behind: Place, *, worth: int = WORTH, rest: floa
 
 
 def _forget(among: dict[str, Any], transaction: Transaction) -> None:
+    ((epoch,),) = transaction.execute("select coalesce(max(epoch), 0) from kvsync_boot")
     tokens = [token for (token,) in transaction.execute(_FORGET, among)]
+    # A larger one than was ever given out is damage, and would become every new name's.
+    floor = max((token for token in tokens if token < (epoch + 1) * EPOCH), default=0)
     transaction.execute(
-        "update kvsync_boot set floor = :floor where floor < :floor",
-        {"floor": max(tokens, default=0)},
+        "update kvsync_boot set floor = :floor where floor < :floor", {"floor": floor}
     )

@@ -30,7 +30,7 @@ each time, at last. Who holds is watched, so it is for rings that others could n
 
 _NETS = (0.5, 0.9, 5.0)
 """The same for the others, by how many are ahead: one, two, or more. A head that is stopped holds
-up the line for the first of these at most, and for the time to claim a grant."""
+up the line for one of the first two, and for the time to claim a grant."""
 
 _GLANCES = (0.9, 5.0)
 """Seconds after which who has more ahead glances whether it has come nearer: while anything changes
@@ -160,6 +160,7 @@ class Wait:
         self._searched, self._search_pause = -_SEARCHES[1], _SEARCHES[0]
         self._told = -1  # our place, when we last told who is behind
         self._stamp: object = None  # of the store, when we last glanced
+        self._calm = False  # it was the same as the one before
         self._glance = _GLANCES[0]
         self._served = False  # says the last ring
 
@@ -299,16 +300,24 @@ class Wait:
     def _listen_and_glance(self, doorbell: Doorbell, seconds: float) -> tuple[bytes, list[Watch]]:
         """The same; neither, when we came nearer, too."""
         end = time.monotonic() + seconds
-        while True:
-            left = end - time.monotonic()
-            rings, gone = self._listen(doorbell, min(left, self._glance))
-            if rings or gone or self._has_come_nearer() or time.monotonic() >= end:
+        while (left := end - time.monotonic()) > self._glance:
+            rings, gone = self._listen(doorbell, self._glance)
+            if rings or gone or self._has_come_nearer():
                 return rings, gone
+        rings, gone = self._listen(doorbell, max(0.0, left))
+        if seconds > _GLANCES[0] and not rings and not gone:
+            self._has_come_nearer()  # or has not: it tells how soon the next glance is due
+        return rings, gone
 
     def _has_come_nearer(self) -> bool:
-        """So near that the next net is shorter. While nobody commits anything we have not."""
+        """So near that the next net is shorter. While nobody commits anything we have not.
+
+        What was about to be committed at the last glance may not have been to be read yet, under
+        the same stamp: so only the second one of two that are equal tells that all is calm.
+        """
         before, self._stamp = self._stamp, self._engine.stamp()
-        if self._stamp == before:
+        was_calm, self._calm = self._calm, self._stamp == before
+        if was_calm and self._calm:
             self._glance = min(2 * self._glance, _GLANCES[1])
             return False
         self._glance = _GLANCES[0]

@@ -440,7 +440,10 @@ def test_reset_forgets_what_was_used(still: kvsync.Store) -> None:
     assert limiter.try_acquire(2)
 
 
-@pytest.mark.parametrize("name", ["client-{n}", "client-{n:04}", "{n}", "10.0.0.{n}/http", "{key}"])
+@pytest.mark.parametrize(
+    "name",
+    ["client-{n}", "client-{n:04}", "{n}", "{n}:GET:/items/search", "10.0.0.{n}/http", "{key}"],
+)
 def test_limiters_that_rest_do_not_pile_up(
     still: kvsync.Store, clock: ManualClock, name: str
 ) -> None:
@@ -448,13 +451,36 @@ def test_limiters_that_rest_do_not_pile_up(
     busy = [still.rate_limiter(f"{n:x}-busy", 1, per=1e6) for n in range(16)]
     assert all(limiter.try_acquire() for limiter in busy)
     before = still.engine.read(STATE)
-    for n in range(1000):
+    for n in range(2000):
         key = random.Random(n).randbytes(8).hex()
         assert still.rate_limiter(name.format(n=n, key=key), 5, per=1).try_acquire(5)
         clock.advance(0.5)
-    assert len(still.engine.read(STATE)) < 200
+    assert len(still.engine.read(STATE)) < 600
     assert [row for row in still.engine.read(STATE) if row in before] == before
     assert not any(limiter.try_acquire() for limiter in busy)
+
+
+def test_limiters_that_were_used_a_moment_ago_stay(still: kvsync.Store, clock: ManualClock) -> None:
+    """Or those of the busy would go and come again with every call."""
+    for n in range(rate._LOOKED_AT):
+        assert still.rate_limiter(f"a{n}", 1000, per=1).try_acquire()
+    clock.advance(rate._REST - 1)
+    assert still.rate_limiter("a", 1, per=1).try_acquire()
+    assert len(still.engine.read(STATE)) == rate._LOOKED_AT + 1
+
+
+def test_a_damaged_limiter_keeps_nobody_from_another(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """Who adds one looks at it without reading it."""
+    for name in "ab":
+        assert still.rate_limiter(name, 1, per=1).try_acquire()
+    still.engine.write(
+        "update kvsync_rate set name = x'ff', wall = 'never', tat = 'soon' where name = 'a'"
+    )
+    clock.advance(1000)
+    for name in ("a", "b", "c"):
+        assert still.rate_limiter(name, 1, per=1).try_acquire()
 
 
 def test_a_limiter_of_another_boot_rests_by_the_wall_clock(

@@ -430,15 +430,10 @@ def test_who_is_far_back_in_a_line_that_rests_glances_less_and_less_often(
     monkeypatch.setattr(Doorbell, "wait", sleep)
     with pytest.raises(Interrupt):
         line.lock.acquire()
-    glance, net = waiting._GLANCES[0], waiting._NETS[-1]
-    assert seconds[:4] == [
-        glance,
-        glance,
-        2 * glance,
-        4 * glance,
-    ]  # at first it knew nothing
-    assert all(net - 0.5 < each <= net for each in seconds[4:20])
-    assert seconds[20] == glance
+    glance = waiting._GLANCES[0]
+    assert seconds[:5] == [glance, glance, glance, 2 * glance, 4 * glance]
+    assert all(4.5 < each <= waiting._GLANCES[1] for each in seconds[5:20])
+    assert seconds[20:] == [glance, glance]
 
 
 def test_a_head_whose_holder_lives_looks_less_and_less_often(

@@ -230,6 +230,47 @@ def test_a_store_that_is_busy_keeps_nobody_from_its_attempt(store: kvsync.Store)
     assert names(store) == []
 
 
+def test_a_store_that_was_busy_is_looked_at_soon_again(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the same place: or names would pile up where many processes write."""
+    looks = []
+
+    def look(_: object, behind: Place) -> Place:
+        looks.append(behind)
+        if len(looks) < 3:
+            raise kvsync.BusyError("another process was writing")
+        return Place("a", "9")
+
+    monkeypatch.setattr(tokens, "forget_some", look)
+    forgetting = tokens.Forgetting(store.engine)
+    for _ in range(EVERY // 2):
+        forgetting.now_and_then("lock", "x")
+    assert len(looks) == 3
+    assert len(set(looks)) == 1
+
+
+def test_a_time_to_come_keeps_no_name(store: kvsync.Store) -> None:
+    """The clock was wrong, and has been set back."""
+    hold(store, "lock", tokens.WORTH, session=0)
+    store.engine.write("update kvsync_unit set since = 1e12")
+    forget_some(store.engine, Place())
+    assert names(store) == []
+
+
+def test_a_damaged_token_is_not_every_new_names(store: kvsync.Store) -> None:
+    """It is forgotten, and what others had stays the floor."""
+    for name in "ab":
+        with store.lock(name) as grant:
+            last = grant.token
+    store.engine.write(
+        "update kvsync_unit set token = :token where name = 'a'", {"token": (1 << 63) - 1}
+    )
+    forget_all(store)
+    with store.lock("b") as grant:
+        assert last < grant.token < 2 * EPOCH
+
+
 def test_a_damaged_row_keeps_nobody_from_its_attempt(store: kvsync.Store) -> None:
     """Of another name."""
     hold(store, "lock", 3, session=0)
@@ -308,3 +349,14 @@ def test_no_token_is_given_out_before_its_epoch_is_on_the_disk(
         with kvsync.open(path) as store, store.lock("a") as grant:
             assert EPOCH < grant.token < 2 * EPOCH
     assert synced == ["synced"]
+
+
+def test_who_comes_second_to_a_new_epoch_forgets_nothing_of_it(path: Path) -> None:
+    """It saw none, and meanwhile the first one made it, and gave out tokens."""
+    with kvsync.open(path) as store, kvsync.open(path) as late:
+        with store.lock("a") as grant:
+            last = grant.token
+        ((boot,),) = store.engine.read("select boot from kvsync_boot")
+        late.engine.transact(lambda transaction: tokens._add_epoch(boot, transaction))
+        with late.lock("a") as grant:
+            assert grant.token > last

@@ -61,9 +61,10 @@ class Engine(Protocol):
         """Seconds on a clock that never jumps: for waits and leases."""
 
     def stamp(self) -> object:
-        """Another one than before if anybody has committed since, or may have; seldom it is not.
+        """Another one than before if anybody has committed since, or may have.
 
-        Costs less than to read, and says nothing about what changed.
+        Cheaper than to read. It may come a moment before the commit can be read, and once in a
+        while it does not change.
         """
 
     def after_commit(self, call: Callable[[], object]) -> None:

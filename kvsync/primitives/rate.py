@@ -60,13 +60,19 @@ _PUT_BACK = """
         reserved = :reserved, wall = :wall, attempt = :attempt
     where name = :name and attempt = :undone
 """
-_NEXT_NAMES = "select name from kvsync_rate where name > :behind order by name limit :names"
 _FORGET_RESTING = """
-    delete from kvsync_rate where name > :behind and name <= :last
+    delete from kvsync_rate where name in (
+        select name from (
+            select name from kvsync_rate where name > :behind order by name limit :some) as next
+        union all
+        select name from (select name from kvsync_rate order by name limit :some) as first)
     and (clock = :clock and tat < :boot or clock <> :clock and wall < :wall)
 """
-_LOOKED_AT = 8
-"""Names that whoever adds one looks at."""
+_LOOKED_AT = 6
+"""Names that whoever adds one looks at, and as many of the first ones of all."""
+
+_REST = 30.0
+"""Seconds for which nothing is used of a limiter before it goes: to come again costs a detour."""
 
 _DAY = 86_400.0
 """Seconds that the wall clock, by which those of another boot rest, may be wrong."""
@@ -246,16 +252,14 @@ class RateLimiter(Primitive):
     def _forget_resting(self, transaction: Transaction) -> None:
         """Some of the limiters of which nothing is used any more: a row says no more than none.
 
-        Which it looks at is left to chance, and with a name that ends in a number, or in an
-        address, it is mostly some that begin alike.
+        Which it looks at is left to chance; with a name that begins or ends in a number, or in an
+        address, it is mostly old ones. No name is read: of one that is damaged others do not hear.
         """
         behind = self._name[: secrets.randbelow(len(self._name) + 1)]
-        here: dict[str, Any] = {"behind": behind, "names": _LOOKED_AT}
-        names = [name for (name,) in transaction.execute(_NEXT_NAMES, here)]
-        if names:
-            here |= {"last": names[-1], "clock": this_process().clock}
-            here |= {"boot": self._now() // _NANOSECOND, "wall": transaction.now - _DAY}
-            transaction.execute(_FORGET_RESTING, here)
+        rested = self._now() // _NANOSECOND - round(_REST * 1e9)
+        here = {"behind": behind, "some": _LOOKED_AT, "clock": this_process().clock}
+        wall = transaction.now - _DAY
+        transaction.execute(_FORGET_RESTING, {**here, "boot": rested, "wall": wall})
 
     def _sleep_until(self, due: int) -> None:
         while (left := _seconds(due - self._now())) > 0:
