@@ -34,7 +34,7 @@ def token_forgotten() -> None:
 @caught_by("lock")
 def floor_forgotten() -> None:
     """What was the largest token of the names that are forgotten is forgotten with them."""
-    edit(tokens._forget, "max(tokens, default=0)", "0")
+    edit(tokens._forget, '{"floor": floor}', '{"floor": 0}')
 
 
 @caught_by("fairness")
