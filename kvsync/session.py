@@ -86,7 +86,6 @@ class Session:
         self._lives: dict[int, _Life] = {}
         self._is_closed = False
         self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, pid and thread
-        self.forgetting = Forgetting(engine)
         self._leftovers = Leftovers()
         self._waited_at: set[Doorbell] = set()
         _register(self)
@@ -172,6 +171,10 @@ class Session:
         """
         longest = self.engine.busy_timeout
         self._leftovers.settle(longest if patience is None else min(patience, longest))
+
+    def forget_now_and_then(self, space: str, name: str) -> None:
+        """Before an attempt at a grant of that name: see `Forgetting`."""
+        self._life().forgetting.now_and_then(space, name)
 
     @contextmanager
     def doorbell(self) -> Iterator[Doorbell | None]:
@@ -290,6 +293,7 @@ class _Life:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.attempts = itertools.count(1)
+        self.forgetting = Forgetting(engine)
         self.bells: list[Doorbell] = []
         process = this_process()
         begin_epoch(engine, process.boot)
@@ -385,7 +389,6 @@ def _close_all() -> None:
 def _after_fork_in_child() -> None:
     for session in _all():
         session._lives.clear()  # the parent's; and its pid may come again
-        session.forgetting = Forgetting(session.engine)
         session._leftovers = Leftovers()
         session._waited_at.clear()
 

@@ -7,7 +7,7 @@ boot stands in for them, and a name begins above both its numbers:
   the last tokens given out; so each boot has an epoch of its own, which is on the disk before any
   of its tokens is given out.
 - The floor: the largest token that was forgotten. A name is often made for one thing alone
-  ("order-1234"), so names that have not been held for a while are forgotten now and then; or the
+  ("order-1234"), so names that nobody has taken for a while are forgotten now and then; or the
   file would grow until the next boot, which forgets them all.
 
 A name is forgotten as a whole or not at all: each row that stays counts on the others.
@@ -35,6 +35,7 @@ WORTH = ROWS // 8
 REST = 30.0
 """Seconds since its last grant after which a name may go: to come again costs it a detour."""
 
+_LAST_EPOCH = "select coalesce(max(epoch), 0) from kvsync_boot"
 _NEXT = """
     select space, name from kvsync_unit where (space, name) > (:space, :name)
     order by space, name limit 1 offset :rows
@@ -73,7 +74,7 @@ def begin_epoch(engine: Engine, boot: str) -> None:
 
 
 def _add_epoch(boot: str, transaction: Transaction) -> None:
-    ((last,),) = transaction.execute("select coalesce(max(epoch), 0) from kvsync_boot")
+    ((last,),) = transaction.execute(_LAST_EPOCH)
     if transaction.execute(
         "insert into kvsync_boot (boot, epoch) values (:boot, :epoch) on conflict do nothing"
         " returning epoch",
@@ -112,7 +113,7 @@ class Forgetting:
     def _look(self) -> None:
         assert self._behind is not None
         begun, self._behind = self._behind, forget_some(self._engine, self._behind)
-        if self._behind == Place() != begun:
+        if self._behind == Place() and begun != Place():
             self._behind = forget_some(self._engine, self._behind)
 
 
@@ -122,11 +123,12 @@ def forget_some(engine: Engine, behind: Place, *, worth: int = WORTH, rest: floa
     They go if they have `worth` rows. Returns where the next look begins. Raises: BusyError, in WAL
     mode at once.
     """
-    next = engine.read(_NEXT, {**behind._asdict(), "rows": ROWS - 1})
+    here, now = behind._asdict(), engine.now()
+    next = engine.read(_NEXT, {**here, "rows": ROWS - 1})
     last = Place(*next[0]) if next else _END
-    among = {**behind._asdict(), "last_space": last.space, "last_name": last.name}
     # A time to come is of a clock that was wrong.
-    among |= {"before": engine.now() - rest, "now": engine.now()}
+    among = {**here, "last_space": last.space, "last_name": last.name}
+    among |= {"before": now - rest, "now": now}
     ((resting,),) = engine.read(_COUNT, among)
     if resting >= worth:
         engine.transact(partial(_forget, among), patience=0)
@@ -134,7 +136,7 @@ def forget_some(engine: Engine, behind: Place, *, worth: int = WORTH, rest: floa
 
 
 def _forget(among: dict[str, Any], transaction: Transaction) -> None:
-    ((epoch,),) = transaction.execute("select coalesce(max(epoch), 0) from kvsync_boot")
+    ((epoch,),) = transaction.execute(_LAST_EPOCH)
     tokens = [token for (token,) in transaction.execute(_FORGET, among)]
     # A larger one than was ever given out is damage, and would become every new name's.
     floor = max((token for token in tokens if token < (epoch + 1) * EPOCH), default=0)

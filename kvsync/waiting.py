@@ -58,19 +58,17 @@ _ENTER = """
         :doorbell, :since, :lease, :deadline, 'waiting')
     returning id
 """
-_LOOK = """
+_AHEAD = """
+    select id, session from kvsync_ticket
+    where space = :space and name = :name and id < :ticket and state = 'waiting'
+    order by id desc limit 3
+"""
+_LOOK = f"""
     select 'me' as role, session, state, null as expires, null as claim_by
     from kvsync_ticket where id = :ticket
     union all
-    select 'ahead', session, null, id, null from (
-        select id, session from kvsync_ticket
-        where space = :space and name = :name and id < :ticket and state = 'waiting'
-        order by id desc limit 3) as predecessors
+    select 'ahead', session, null, id, null from ({_AHEAD}) as predecessors
     union all
-"""
-_AHEAD = """
-    select id from kvsync_ticket
-    where space = :space and name = :name and id < :ticket and state = 'waiting' limit 3
 """
 _BEHIND = """
     select doorbell from kvsync_ticket
@@ -280,8 +278,10 @@ class Wait:
         if self._doorbell is None:
             time.sleep(min(seconds, _NAP))
             return True
-        listen = self._listen if view.place < len(_NETS) else self._listen_and_glance
-        rings, gone = listen(self._doorbell, seconds)
+        if view.place < len(_NETS):
+            rings, gone = self._doorbell.wait(self._watches.values(), seconds)
+        else:
+            rings, gone = self._listen_and_glance(self._doorbell, seconds)
         self._served = SERVED in rings and self._wish.claims
         for session, watch in list(self._watches.items()):
             if watch in gone:
@@ -293,18 +293,14 @@ class Wait:
             self._head_net = HEAD_NETS[0]
         return not rings and not gone
 
-    def _listen(self, doorbell: Doorbell, seconds: float) -> tuple[bytes, list[Watch]]:
-        """What woke us: rings, and watches whose process is gone."""
-        return doorbell.wait(self._watches.values(), seconds)
-
     def _listen_and_glance(self, doorbell: Doorbell, seconds: float) -> tuple[bytes, list[Watch]]:
-        """The same; neither, when we came nearer, too."""
+        """What woke us: rings, and watches whose process is gone; neither if we came nearer."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > self._glance:
-            rings, gone = self._listen(doorbell, self._glance)
+            rings, gone = doorbell.wait(self._watches.values(), self._glance)
             if rings or gone or self._has_come_nearer():
                 return rings, gone
-        rings, gone = self._listen(doorbell, max(0.0, left))
+        rings, gone = doorbell.wait(self._watches.values(), left)
         if seconds > _GLANCES[0] and not rings and not gone:
             self._has_come_nearer()  # or has not: it tells how soon the next glance is due
         return rings, gone

@@ -76,7 +76,8 @@ def swallowed_interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A signal's KeyboardInterrupt may fall into a finalizer, where Python can only report it.
 
     It reports to this hook, which a signal cannot hurt: pytest's own is so long that it may be
-    interrupted itself. Whatever else a finalizer raises is an error still."""
+    interrupted itself. Whatever else a finalizer raises is an error still.
+    """
     others: list[str] = []
 
     def hear(what: "sys.UnraisableHookArgs") -> None:

@@ -15,7 +15,7 @@ from kvsync.engine import Transaction
 from kvsync.engine.sqlite import SqliteEngine
 from kvsync.tokens import EPOCH, EVERY, Place, forget_some
 from tests.interrupted import after_each_call
-from tests.processes import PATIENCE, in_thread, kill, run_all, running
+from tests.processes import PATIENCE, expect, in_thread, kill, run_all, running
 
 KINDS: dict[str, Callable[[kvsync.Store, str], Any]] = {
     "lock": lambda store, name: store.lock(name),
@@ -94,7 +94,7 @@ def test_a_name_that_was_forgotten_is_waited_for_and_handed_on_as_before(
         pass
     forget_all(store)
     with running(_hold, store.path) as (child, pipe):
-        first = pipe.recv()
+        first = expect(pipe)
         forget_all(store)
         kill(child)
         with store.lock("a") as grant:

@@ -246,17 +246,17 @@ class RateLimiter(Primitive):
         state = _State(this_process().clock, tat, fraction, reserved, wall, attempt.number)
         transaction.execute(_PUT, {"name": self._name, **state._asdict()})
         if attempt.before is None:
-            self._forget_resting(transaction)
+            self._forget_resting(transaction, slot.now)
         return slot
 
-    def _forget_resting(self, transaction: Transaction) -> None:
+    def _forget_resting(self, transaction: Transaction, now: int) -> None:
         """Some of the limiters of which nothing is used any more: a row says no more than none.
 
         Which it looks at is left to chance; with a name that begins or ends in a number, or in an
         address, it is mostly old ones. No name is read: of one that is damaged others do not hear.
         """
         behind = self._name[: secrets.randbelow(len(self._name) + 1)]
-        rested = self._now() // _NANOSECOND - round(_REST * 1e9)
+        rested = now // _NANOSECOND - round(_REST * 1e9)
         here = {"behind": behind, "some": _LOOKED_AT, "clock": this_process().clock}
         wall = transaction.now - _DAY
         transaction.execute(_FORGET_RESTING, {**here, "boot": rested, "wall": wall})

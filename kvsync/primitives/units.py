@@ -84,7 +84,7 @@ class Units:
         self._engine.forbid_in_transaction("acquire")
         self.session.undo_leftovers(patience_of(timeout))
         deadline = None if timeout is None else self._engine.boot() + timeout
-        self.session.forgetting.now_and_then(self.space, self.name)
+        self.session.forget_now_and_then(self.space, self.name)
         wish = self._wish(kind, deadline, units, lease)
         try:
             grant = self._take(wish) or self._after_a_look(wish, timeout)
