@@ -13,12 +13,12 @@ boot stands in for them, and a name begins above both its numbers:
 A name is forgotten as a whole or not at all: each row that stays counts on the others.
 """
 
-import secrets
 from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Engine, Transaction
 from kvsync.errors import BusyError, KvsyncError
+from kvsync.resting import REST, near
 
 EPOCH = 1 << 40
 """Tokens in one epoch."""
@@ -31,9 +31,6 @@ ROWS = 2 * EVERY
 
 WORTH = ROWS // 8
 """Rows to be had among them for which it is worth a write; a few that rest stay as they are."""
-
-REST = 30.0
-"""Seconds since its last grant after which a name may go: to come again costs it a detour."""
 
 _LAST_EPOCH = "select coalesce(max(epoch), 0) from kvsync_boot"
 _NEXT = """
@@ -102,7 +99,7 @@ class Forgetting:
             return
         self._left = EVERY
         if self._behind is None:
-            self._behind = Place(space, name[: secrets.randbelow(len(name) + 1)])
+            self._behind = Place(space, near(name))
         try:
             self._look()
         except BusyError:

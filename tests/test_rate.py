@@ -16,6 +16,7 @@ import kvsync
 from kvsync.clock import SystemClock
 from kvsync.engine.process import this_process
 from kvsync.primitives import rate
+from kvsync.resting import REST
 from kvsync.testing import ManualClock
 from tests.interrupted import at_each_point
 from tests.processes import PATIENCE, eventually, expect, kill, run_all, running
@@ -464,7 +465,7 @@ def test_limiters_that_were_used_a_moment_ago_stay(still: kvsync.Store, clock: M
     """Or those of the busy would go and come again with every call."""
     for n in range(rate._LOOKED_AT):
         assert still.rate_limiter(f"a{n}", 1000, per=1).try_acquire()
-    clock.advance(rate._REST - 1)
+    clock.advance(REST - 1)
     assert still.rate_limiter("a", 1, per=1).try_acquire()
     assert len(still.engine.read(STATE)) == rate._LOOKED_AT + 1
 

@@ -32,6 +32,7 @@ from kvsync.engine.process import this_process
 from kvsync.errors import BusyError, KvsyncError, TransactionError
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
+from kvsync.resting import REST, near
 from kvsync.session import patience_of
 
 _SECOND = 1_000_000_000 << 32
@@ -70,9 +71,6 @@ _FORGET_RESTING = """
 """
 _LOOKED_AT = 6
 """Names that whoever adds one looks at, and as many of the first ones of all."""
-
-_REST = 30.0
-"""Seconds for which nothing is used of a limiter before it goes: to come again costs a detour."""
 
 _DAY = 86_400.0
 """Seconds that the wall clock, by which those of another boot rest, may be wrong."""
@@ -252,12 +250,10 @@ class RateLimiter(Primitive):
     def _forget_resting(self, transaction: Transaction, now: int) -> None:
         """Some of the limiters of which nothing is used any more: a row says no more than none.
 
-        Which it looks at is left to chance; with a name that begins or ends in a number, or in an
-        address, it is mostly old ones. No name is read: of one that is damaged others do not hear.
+        No name is read: of one that is damaged others do not hear.
         """
-        behind = self._name[: secrets.randbelow(len(self._name) + 1)]
-        rested = now // _NANOSECOND - round(_REST * 1e9)
-        here = {"behind": behind, "some": _LOOKED_AT, "clock": this_process().clock}
+        rested = now // _NANOSECOND - round(REST * 1e9)
+        here = {"behind": near(self._name), "some": _LOOKED_AT, "clock": this_process().clock}
         wall = transaction.now - _DAY
         transaction.execute(_FORGET_RESTING, {**here, "boot": rested, "wall": wall})
 
