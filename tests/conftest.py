@@ -54,12 +54,28 @@ def timed_store(path: Path, clock: ManualClock) -> Iterator[kvsync.Store]:
         assert store.check().damage == ()
 
 
+_NEVER = {"HEAD_NETS": (1e6, 1e6), "_NETS": (1e6,), "_GLANCES": (1e6, 1e6)}
+"""Safety nets, in seconds, with which nobody in a line of this process looks unless woken."""
+
+
+@pytest.fixture
+def head_waits_to_be_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No safety net wakes the head of a line of this process."""
+    monkeypatch.setattr(waiting, "HEAD_NETS", _NEVER["HEAD_NETS"])
+
+
+@pytest.fixture
+def others_wait_to_be_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor who has others ahead."""
+    for name in ("_NETS", "_GLANCES"):
+        monkeypatch.setattr(waiting, name, _NEVER[name])
+
+
 @pytest.fixture
 def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     """All rings of this process: whom, and what. Nobody in a line looks, or rings, unless woken."""
-    monkeypatch.setattr(waiting, "HEAD_NETS", (1e6, 1e6))
-    monkeypatch.setattr(waiting, "_NETS", (1e6,))
-    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
+    for name, seconds in _NEVER.items():
+        monkeypatch.setattr(waiting, name, seconds)
     heard: list[tuple[str, bytes]] = []
     ring = Doorbells.ring
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import kvsync
-from kvsync import waiting
 from kvsync.primitives.barrier import BarrierStats
 from tests.interrupted import at_each_point
 from tests.lines import Call, calling, queued
@@ -249,13 +248,10 @@ def wait(pipe: Any, barrier: kvsync.Barrier) -> None:
         pipe.send("broken")
 
 
+@pytest.mark.usefixtures("others_wait_to_be_woken")
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_party_that_dies_breaks_it(
-    store: kvsync.Store, place: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_party_that_dies_breaks_it(store: kvsync.Store, place: int) -> None:
     """Wherever it stands in the line: nobody needs to look by itself, beside the first."""
-    monkeypatch.setattr(waiting, "_NETS", (1e6,))
-    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     barrier = store.barrier(NAME, 4)
     with ExitStack() as stack:
         calls = []
@@ -309,12 +305,9 @@ def wait_and_die_before_ringing(pipe: Any, path: str) -> None:
         barrier.wait()
 
 
-def test_the_last_one_killed_between_commit_and_ring_stops_nobody(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("others_wait_to_be_woken")
+def test_the_last_one_killed_between_commit_and_ring_stops_nobody(store: kvsync.Store) -> None:
     """They were let through, and find out: the first looks, and rings the others."""
-    monkeypatch.setattr(waiting, "_NETS", (1e6,))
-    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     barrier = store.barrier(NAME, 5)
     with all_waiting(barrier, 4) as calls:
         with running(wait_and_die_before_ringing, store.path) as (child, pipe):

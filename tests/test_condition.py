@@ -298,12 +298,9 @@ def notify_and_die_before_ringing(pipe: Any, path: str) -> None:
         condition.notify_all()
 
 
-def test_a_notifier_killed_between_commit_and_ring_loses_no_wake_up(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("others_wait_to_be_woken")
+def test_a_notifier_killed_between_commit_and_ring_loses_no_wake_up(store: kvsync.Store) -> None:
     """The first in line looks by itself, and rings the others, who would sleep on."""
-    monkeypatch.setattr(waiting, "_NETS", (1e6,))
-    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     condition = store.condition(NAME)
     with all_waiting(condition, 5) as calls:
         with running(notify_and_die_before_ringing, store.path) as (child, pipe):
@@ -324,12 +321,9 @@ def give_up_when_interrupted(pipe: Any, condition: kvsync.Condition) -> None:
     pipe.recv()
 
 
-def test_a_waiter_that_leaves_the_middle_is_not_watched_in_vain(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("others_wait_to_be_woken")
+def test_a_waiter_that_leaves_the_middle_is_not_watched_in_vain(store: kvsync.Store) -> None:
     """Who stood behind it watches the one before it, though it would sleep on."""
-    monkeypatch.setattr(waiting, "_NETS", (1e6,))
-    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     condition = store.condition(NAME)
     with ExitStack() as stack:
         first, _ = stack.enter_context(running(wait_in_child, condition))

@@ -124,12 +124,9 @@ def set_and_die_before_ringing(pipe: Any, path: str) -> None:
         store.event(NAME).set()
 
 
-def test_who_sets_it_and_dies_before_it_rings_wakes_all_the_same(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("others_wait_to_be_woken")
+def test_who_sets_it_and_dies_before_it_rings_wakes_all_the_same(store: kvsync.Store) -> None:
     """The first in line looks by itself, and rings the others, who would sleep on."""
-    monkeypatch.setattr(waiting, "_NETS", (1e6,))
-    monkeypatch.setattr(waiting, "_GLANCES", (1e6, 1e6))
     event = store.event(NAME)
     with ExitStack() as stack:
         calls = [stack.enter_context(queued(event.wait, event)) for _ in range(6)]

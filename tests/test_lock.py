@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import kvsync
-from kvsync import waiting as wait_loop
 from tests.lines import calling
 from tests.processes import PATIENCE, eventually, expect, in_thread, kill, run_all, running
 
@@ -227,6 +226,7 @@ def test_close_frees_what_the_store_holds(store: kvsync.Store) -> None:
         lock.acquire()
 
 
+@pytest.mark.usefixtures("head_waits_to_be_woken")
 @pytest.mark.parametrize(
     "wait",
     [
@@ -236,10 +236,9 @@ def test_close_frees_what_the_store_holds(store: kvsync.Store) -> None:
     ],
 )
 def test_close_tells_a_thread_that_waits(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, wait: Callable[[kvsync.Store], object]
+    store: kvsync.Store, wait: Callable[[kvsync.Store], object]
 ) -> None:
     """At once, not when it looks again by itself; and nothing of it is left."""
-    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     other = kvsync.open(store.path)
     with store.lock("job"):
         with calling(lambda: wait(other)) as call:

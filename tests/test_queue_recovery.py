@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 import kvsync
-from kvsync import waiting as wait_loop
 from tests.processes import (
     PATIENCE,
     die_instead_of_ringing,
@@ -66,11 +65,9 @@ def standing(store: kvsync.Store, stack: ExitStack, job: Callable[..., None], *m
 # --- workers -------------------------------------------------------------------------------------
 
 
-def test_a_killed_worker_gives_its_item_to_who_waits(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("head_waits_to_be_woken")
+def test_a_killed_worker_gives_its_item_to_who_waits(store: kvsync.Store) -> None:
     """Who watches it, without a safety net; and nobody needs to say how long one may take."""
-    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     jobs = store.queue(NAME)
     jobs.put("a")
     with running(hold, jobs) as (child, pipe):
@@ -238,11 +235,9 @@ def test_a_child_that_ends_takes_nothing_from_its_parent(store: kvsync.Store) ->
 # --- who waits for an item -----------------------------------------------------------------------
 
 
-def test_a_put_of_another_process_wakes_who_waits(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("head_waits_to_be_woken")
+def test_a_put_of_another_process_wakes_who_waits(store: kvsync.Store) -> None:
     """By a ring: it would sleep on."""
-    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     jobs = store.queue(NAME)
     with waiting(jobs.get, store) as call, running(put, jobs, "a") as (_, pipe):
         assert call.result() == "a"
@@ -250,11 +245,9 @@ def test_a_put_of_another_process_wakes_who_waits(
         assert expect(pipe) == 1
 
 
-def test_a_delayed_item_wakes_who_waits_when_it_is_due(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("head_waits_to_be_woken")
+def test_a_delayed_item_wakes_who_waits_when_it_is_due(store: kvsync.Store) -> None:
     """By the clock: nobody rings then, and it would sleep on; an earlier one comes first."""
-    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     jobs = store.queue(NAME)
     with waiting(jobs.get, store) as first, waiting(jobs.get, store) as second:
         jobs.put("late", delay=0.4)
@@ -263,10 +256,8 @@ def test_a_delayed_item_wakes_who_waits_when_it_is_due(
         assert second.result() == "late"
 
 
-def test_a_retried_item_wakes_who_waits_when_it_is_due(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
+@pytest.mark.usefixtures("head_waits_to_be_woken")
+def test_a_retried_item_wakes_who_waits_when_it_is_due(store: kvsync.Store) -> None:
     jobs = store.queue(NAME)
     jobs.put("a")
     task = jobs.reserve()
@@ -275,11 +266,9 @@ def test_a_retried_item_wakes_who_waits_when_it_is_due(
         assert call.result() == "a"
 
 
-def test_an_overdue_item_wakes_who_waits(
-    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("head_waits_to_be_woken")
+def test_an_overdue_item_wakes_who_waits(store: kvsync.Store) -> None:
     """When its worker's time is over, though that one lives."""
-    monkeypatch.setattr(wait_loop, "HEAD_NETS", (1e6, 1e6))
     jobs = store.queue(NAME)
     jobs.put("a")
     jobs.reserve(visibility=0.1)

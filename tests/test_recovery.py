@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +373,13 @@ def test_a_holder_that_dies_is_noticed_though_two_at_the_front_are_stopped(line:
     finish(third)
 
 
+def move_on(*pipes: Any) -> None:
+    """Each of them gives it back, and the next one has it; the last one keeps it."""
+    for holder, next_one in pairwise(pipes):
+        finish(holder)
+        expect(next_one)
+
+
 def test_who_comes_near_as_the_line_moves_on_learns_of_it(line: Line) -> None:
     """Nobody rings it, until the one before it has been the head for a while."""
     _, holder = line.hold()
@@ -380,10 +388,7 @@ def test_who_comes_near_as_the_line_moves_on_learns_of_it(line: Line) -> None:
     head, _ = line.add()
     _, last = line.add(take_and_tell_the_places)
     assert expect(last) == 3
-    finish(holder)
-    expect(first)
-    finish(first)
-    expect(second)
+    move_on(holder, first, second)
     eventually(lambda: expect(last) == 1)
     stop(head, line.store.path)
     with within(2):
@@ -400,10 +405,7 @@ def test_who_comes_near_as_the_line_moves_on_sees_it(line: Line) -> None:
     head, _ = line.add()
     _, last = line.add(take_when_it_glances)
     stop(head, line.store.path)
-    finish(holder)
-    expect(first)
-    finish(first)
-    expect(second)
+    move_on(holder, first, second)
     with within(2):
         kill(next_holder)
         expect(last)
