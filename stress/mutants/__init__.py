@@ -6,6 +6,7 @@
     engine, locks, sessions, waiting, state, queues, signals
                  the mutants themselves, by the layer that they break
     cells        one mutant under one scenario, in processes of its own
+    kept         cells of a run that was cut off
     command      `python -m stress mutants`
 
 A process of the suite breaks its kvsync before it uses it, if the environment names a mutant; and

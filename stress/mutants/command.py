@@ -8,16 +8,15 @@ scenario complains of kvsync itself, 2 if there was nothing to run.
 
 import argparse
 import json
-import random
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from stress.mutants import cells
 from stress.mutants.catalogue import ALL
 from stress.mutants.cells import OK, SKIPPED, VIOLATED, Cell
+from stress.mutants.kept import Kept
 from stress.mutants.mutant import Mutant
 from stress.record import Matrix, MutantRow
 from stress.scenarios import ALL as SCENARIOS
@@ -68,12 +67,16 @@ def main(given: Sequence[str], program: str) -> int:
     if options.list:
         print("\n".join(map(_described, mutants)))
         return 0
-    options.seed = random.randrange(2**32) if options.seed is None else options.seed
+    try:
+        kept = Kept.opened(options.keep, options.seed)
+    except (OSError, ValueError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
     scenarios = _scenarios(mutants, options)
-    print(f"seed {options.seed}; {len(mutants)} mutants, {len(scenarios)} scenarios\n")
-    sound = _sound(scenarios, options.seed)
+    print(f"seed {kept.seed}; {len(mutants)} mutants, {len(scenarios)} scenarios\n")
+    sound = _sound(scenarios, kept)
     print("\n" + _LAYOUT.format("mutant", "caught by", "chance", "seconds", "because"), flush=True)
-    trials = [_tried(mutant, sound, options) for mutant in mutants]
+    trials = [_tried(mutant, sound, options, kept) for mutant in mutants]
     matrix = Matrix(tuple(scenarios), tuple(trial.row(scenarios) for trial in trials))
     _write(options, matrix, trials)
     return max(_told(trials, matrix, options), int(sound != scenarios))
@@ -88,6 +91,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--seed", type=int, help="of all that is random here")
     add("--matrix", action="store_true", help="each mutant under every scenario: slow")
     add("--scenario", action="append", choices=SCENARIOS, help="with --matrix: only under this one")
+    add("--keep", type=Path, metavar="FILE", help="go on where a run with that file was cut off")
     add("--markdown", type=Path, metavar="FILE", help="write the table there")
     add("--json", type=Path, metavar="FILE", help="write the matrix there, as data")
     return parser
@@ -106,21 +110,23 @@ def _scenarios(mutants: Sequence[Mutant], options: argparse.Namespace) -> list[s
     return [name for name in SCENARIOS if name in wanted]
 
 
-def _sound(scenarios: Sequence[str], seed: int) -> list[str]:
+def _sound(scenarios: Sequence[str], kept: Kept) -> list[str]:
     """Those that find nothing in kvsync as it is: one that says no to all proves nothing."""
     print(_LAYOUT.format("control", "scenario", "", "seconds", "outcome"), flush=True)
     sound = []
     for name in scenarios:
-        cell = cells.run("", name, seed, CHANCES[0])
+        cell = kept.run("", name, kept.seed, CHANCES[0])
         sound += [name] * (cell.verdict in (OK, SKIPPED))
         outcome = cell.verdict if cell.verdict == OK else f"{cell.verdict}: {cell.why}"
         print(_LAYOUT.format("none", name, "", f"{cell.seconds:.1f}", outcome), flush=True)
     return sound
 
 
-def _tried(mutant: Mutant, scenarios: Sequence[str], options: argparse.Namespace) -> Trial:
+def _tried(
+    mutant: Mutant, scenarios: Sequence[str], options: argparse.Namespace, kept: Kept
+) -> Trial:
     trial = Trial(mutant)
-    for cell in _cells(mutant, scenarios, options):
+    for cell in _cells(mutant, scenarios, kept, whole=options.matrix):
         trial.cells.append(cell)
         if cell.verdict == VIOLATED and not options.matrix:
             break
@@ -128,13 +134,13 @@ def _tried(mutant: Mutant, scenarios: Sequence[str], options: argparse.Namespace
     return trial
 
 
-def _cells(mutant: Mutant, scenarios: Sequence[str], options: argparse.Namespace) -> Iterator[Cell]:
-    if options.matrix:
-        yield from (cells.run(mutant.name, name, options.seed, CHANCES[0]) for name in scenarios)
+def _cells(mutant: Mutant, scenarios: Sequence[str], kept: Kept, *, whole: bool) -> Iterator[Cell]:
+    if whole:
+        yield from (kept.run(mutant.name, name, kept.seed, CHANCES[0]) for name in scenarios)
         return
     for chance, seconds in enumerate(CHANCES):
         for name in [each for each in mutant.caught_by if each in scenarios]:
-            yield cells.run(mutant.name, name, options.seed + chance, seconds)
+            yield kept.run(mutant.name, name, kept.seed + chance, seconds)
 
 
 def _line(trial: Trial) -> str:

@@ -1,0 +1,85 @@
+"""Cells that are kept in a file, a line each, so that a long run can be cut off and go on later.
+
+The first line says which seed and which code they are of: cells of other code would prove nothing.
+"""
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import kvsync
+import stress
+from stress.mutants import cells
+from stress.mutants.cells import Cell
+
+
+class Kept:
+    """What came of each cell; one runs only if it has not run yet."""
+
+    def __init__(self, path: Path | None, seed: int, found: Sequence[Cell] = ()) -> None:
+        self.seed = seed
+        self._path = path
+        self._cells = {_key(cell): cell for cell in found}
+
+    @classmethod
+    def opened(cls, path: Path | None, seed: int | None) -> "Kept":
+        """Those of a file, if it is there; of a seed at random, if neither says which.
+
+        Raises: OSError; ValueError if it is of another seed, of other code, or something else.
+        """
+        if path is not None and path.exists() and path.stat().st_size:
+            return cls._read(path, seed)
+        kept = cls(path, random.randrange(2**32) if seed is None else seed)
+        kept._append({"seed": kept.seed, "code": code()})
+        return kept
+
+    @classmethod
+    def _read(cls, path: Path, seed: int | None) -> "Kept":
+        lines = path.read_bytes().splitlines(keepends=True)
+        if not lines[-1].endswith(b"\n"):  # it was being written when the run was cut off
+            del lines[-1]
+        try:
+            head, *found = map(json.loads, lines)
+            kept = cls(path, head["seed"], [Cell(**each) for each in found])
+            of = head["code"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not what `mutants --keep` writes") from error
+        if seed not in (None, kept.seed):
+            raise ValueError(f"{path} is of another seed: {kept.seed}")
+        if of != code():
+            raise ValueError(f"{path} is of other code: begin anew, with another file")
+        os.truncate(path, sum(map(len, lines)))
+        return kept
+
+    def run(self, mutant: str, scenario: str, seed: int, seconds: float) -> Cell:
+        """As `cells.run`."""
+        cell = self._cells.get((mutant, scenario, seed))
+        if cell is None:
+            cell = cells.run(mutant, scenario, seed, seconds)
+            self._cells[_key(cell)] = cell
+            self._append(asdict(cell))
+        return cell
+
+    def _append(self, line: object) -> None:
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _key(cell: Cell) -> tuple[str, str, int]:
+    return cell.mutant, cell.scenario, cell.seed
+
+
+def code() -> str:
+    """Another text for any other code of kvsync, or of its suite."""
+    digest = hashlib.sha256()
+    for package in (kvsync, stress):
+        folder = Path(str(package.__file__)).parent
+        for path in sorted(folder.rglob("*.py")):
+            text = path.read_bytes()
+            digest.update(f"{path.relative_to(folder.parent)} {len(text)} ".encode() + text)
+    return digest.hexdigest()[:16]
