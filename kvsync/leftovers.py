@@ -28,19 +28,33 @@ _log = logging.getLogger("kvsync")
 
 
 class Leftovers:
-    """Those of one session, in one process."""
+    """Those of one session, in one process.
+
+    Who adds takes no lock, for a signal handler may call anything in the middle of anything:
+
+    - A step stays in the list until it is done, so an empty list means that nothing is left.
+    - There may be several workers, of which one at a time works: some steps must not be taken twice
+      at once. Their lock is theirs alone, and no signal's exception comes in their threads.
+    - There is never none where a step was added. Who adds first notes the step and then looks for
+      a worker; a worker first says that it ends and then looks for steps. So one sees the other.
+      And one that was to begin, but was kept from it by a signal's exception, is not alive.
+    """
 
     def __init__(self) -> None:
-        # Without a lock, for a signal handler may call anything in the middle of anything. A step
-        # stays in the list until it is done, so an empty list means that nothing is left.
         self._steps: list[Step] = []
-        self._is_at_work = False
+        self._worker: threading.Thread | None = None
+        self._turn = threading.Lock()
         self._failures = 0
 
     def add(self, step: Step) -> None:
-        """It is tried from now on; this does not wait."""
-        self.note(step)
-        self._begin()
+        """It is tried from now on; this does not wait. A signal's exception comes after that."""
+        try:
+            self.note(step)
+            self._begin()
+        except BaseException:
+            self.note(step)
+            self._begin()
+            raise
 
     def note(self, step: Step) -> None:
         """The same, but from the next `settle` on: until then somebody may see to it by hand."""
@@ -49,12 +63,14 @@ class Leftovers:
     def settle(self, patience: float) -> None:
         """Wait until all of it is done. Raises: BusyError if it is not after `patience` seconds.
 
-        It was tried in vain meanwhile: the attempt that is under way now may be an old one.
+        It was tried in vain meanwhile, if there was time for that: the attempt that is under way
+        now may be an old one, and takes as long as the store lets it wait.
         """
         deadline, enough = time.monotonic() + patience, self._failures + 2
         while self._steps:
             self._begin()
-            if time.monotonic() >= deadline and self._failures >= enough:
+            late = time.monotonic() - deadline
+            if late >= _PATIENCE or (late >= 0 and self._failures >= enough):
                 raise BusyError("what an earlier call has left cannot be taken back yet")
             time.sleep(_NAP)
 
@@ -63,21 +79,23 @@ class Leftovers:
         self._steps.clear()
 
     def _begin(self) -> None:
-        if self._is_at_work:
+        worker = self._worker
+        if worker is not None and worker.is_alive():
             return
-        self._is_at_work = True
         try:
-            threading.Thread(target=self._work, name="kvsync-leftovers", daemon=True).start()
+            worker = threading.Thread(target=self._work, name="kvsync-leftovers", daemon=True)
+            self._worker = worker  # before it can say that it ends
+            worker.start()
         except RuntimeError:  # no thread is to be had: the process is at its limit, or ends
             self._failures += 1
-            self._is_at_work = False
 
     def _work(self) -> None:
-        while self._is_at_work:
-            self._do_all()
-            self._is_at_work = False
-            # One may have been added since the last look, by who saw us at work still.
-            self._is_at_work = bool(self._steps)
+        while True:
+            with self._turn:
+                self._do_all()
+            self._worker = None
+            if not self._steps:
+                return
 
     def _do_all(self) -> None:
         nap = _NAP

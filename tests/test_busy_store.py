@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync.leftovers import Leftovers, Step
 from kvsync.waiting import Wait
-from tests.lines import queued
+from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually
 
 NAME = "line"
@@ -247,3 +248,99 @@ def test_who_has_to_wait_for_leftovers_waits_no_longer_than_its_patience_without
     with impatient.lock(NAME):
         assert rows(impatient) == [("lock", NAME, "holds")]
     assert rows(impatient) == []
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """A signal's exception comes as the next thread is at that method."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(threading.Thread, method, original)
+        raise KeyboardInterrupt
+
+    original = getattr(threading.Thread, method)
+    monkeypatch.setattr(threading.Thread, method, fail)
+
+
+@pytest.mark.parametrize("method", ["__init__", "start"])
+def test_a_signal_as_the_worker_begins_leaves_nothing_behind(
+    impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Nobody calls anything afterwards."""
+    lock = impatient.lock(NAME)
+    lock.acquire()
+    hog.begin()
+    fail_once(monkeypatch, method)
+    with pytest.raises(KeyboardInterrupt):
+        lock.release()
+    hog.end()
+    eventually(lambda: rows(impatient) == [])
+    assert lock.acquire(timeout=PATIENCE)
+
+
+class Overtaken(list[Step]):
+    """Steps to which another is added in the very moment in which they are first found done."""
+
+    def __init__(self, overtake: Callable[[], None]) -> None:
+        super().__init__()
+        self._overtakes = [overtake]
+
+    def __bool__(self) -> bool:
+        found = len(self) > 0
+        if not found and self._overtakes:
+            self._overtakes.pop()()
+        return found
+
+
+def test_what_is_added_as_a_worker_ends_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second worker, if there is one, comes to its work only when the first is no more."""
+    workers: list[threading.Thread] = []
+    done: list[str] = []
+
+    def work(leftovers: Leftovers) -> None:
+        workers.append(threading.current_thread())
+        for earlier in workers[:-1]:
+            earlier.join(PATIENCE)
+        original(leftovers)
+
+    original = Leftovers._work
+    monkeypatch.setattr(Leftovers, "_work", work)
+    leftovers = Leftovers()
+    leftovers._steps = Overtaken(lambda: leftovers.add(lambda _: done.append("second")))
+    leftovers.add(lambda _: done.append("first"))
+    eventually(lambda: done == ["first", "second"])
+
+
+def test_several_workers_take_nothing_back_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be more than one: a signal can keep the first from being known."""
+    inside, go = threading.Semaphore(0), threading.Event()
+    done: list[str] = []
+
+    def step(_: float) -> None:
+        inside.release()
+        go.wait(PATIENCE)
+        done.append("step")
+
+    leftovers = Leftovers()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "is_alive", lambda _: False)
+        leftovers.add(step)
+        assert inside.acquire(timeout=PATIENCE)
+        leftovers._begin()
+    assert not inside.acquire(timeout=0.1)
+    go.set()
+    leftovers.settle(PATIENCE)
+    eventually(lambda: leftovers._worker is None)
+    assert done == ["step"]
+
+
+def test_a_step_that_does_not_end_keeps_nobody_waiting_for_ever() -> None:
+    """Though no attempt is ever in vain."""
+    go = threading.Event()
+    leftovers = Leftovers()
+    leftovers.add(lambda _: go.wait(PATIENCE))
+    try:
+        with calling(lambda: leftovers.settle(0.01)) as call, pytest.raises(kvsync.BusyError):
+            call.result()
+    finally:
+        go.set()
+    leftovers.settle(PATIENCE)
