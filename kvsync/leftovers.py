@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from kvsync.errors import BusyError, CorruptError, KvsyncError, StorageError
+from kvsync.threads import Background
 
 Step = Callable[[float], object]
 """Takes something back; may be repeated. It is given the seconds for which it may wait for the
@@ -42,7 +43,7 @@ class Leftovers:
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
-        self._worker: threading.Thread | None = None
+        self._worker: Background | None = None
         self._turn = threading.Lock()
         self._failures = 0
 
@@ -83,7 +84,7 @@ class Leftovers:
         if worker is not None and worker.is_alive():
             return
         try:
-            worker = threading.Thread(target=self._work, name="kvsync-leftovers", daemon=True)
+            worker = Background(self._work, "leftovers")
             self._worker = worker  # before it can say that it ends
             worker.start()
         except RuntimeError:  # no thread is to be had: the process is at its limit, or ends

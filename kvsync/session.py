@@ -11,6 +11,10 @@ same pids can tell: then the pid, start time and stack decide.
 
 Whoever is obstructed by a dead session reaps it: its grants and tickets go, in one transaction,
 and what they held up moves on.
+
+At the normal end of a process, too, it is the proof of death that frees what is held still: until
+then other threads may be at work with it, and exit handlers that come later. Only who has nothing
+takes its session away itself.
 """
 
 import itertools
@@ -28,7 +32,7 @@ from kvsync.engine.process import Process, lives, this_process
 from kvsync.errors import BusyError, ClosedError, CorruptError, KvsyncError, StoreReplacedError
 from kvsync.exits import at_exit
 from kvsync.leftovers import Leftovers, Step
-from kvsync.threads import Thread, this_thread
+from kvsync.threads import Thread, is_alone, this_thread
 from kvsync.tokens import Forgetting, begin_epoch
 
 _INSERT = """
@@ -51,6 +55,15 @@ _TAKE_AWAY = (
     "select distinct 'queue', queue, null from kvsync_item where session = :session"
     " and (queue, state) in (select name, -1 from kvsync_queue)",
 )
+_HAS = """
+    select 1 from kvsync_unit where session = :session
+    union all
+    select 1 from kvsync_ticket where session = :session
+    union all
+    select 1 from kvsync_item where session = :session
+    and (queue, state) in (select name, -1 from kvsync_queue)
+    limit 1
+"""
 _NAMED = "select doorbell from kvsync_session union select doorbell from kvsync_ticket"
 GATE_PATIENCE = 1.0
 """Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same, so
@@ -108,7 +121,7 @@ class Session:
         if self._is_closed:  # by another thread, which may have seen no life to end
             self.end()
             self._refuse_if_closed()
-        at_exit(_close_all)
+        at_exit(_leave_all)
         others = self.engine.read(
             "select id from kvsync_session order by random() limit :limit", {"limit": _LOOKED_AT}
         )
@@ -215,9 +228,22 @@ class Session:
         if life is not None:
             with suppress(StoreReplacedError):  # what it held there is gone with the file
                 life.end()
-            life.silence()
-            self._lives.pop(os.getpid(), None)
-            self._leftovers.forget()  # all that it had is gone
+            self._forget(life)
+
+    def leave(self) -> None:
+        """End, if nothing is held or waited for. Raises: what a write raises.
+
+        No other thread may be about to acquire something: it would belong to nobody.
+        """
+        life = self._lives.get(os.getpid())
+        if life is not None and life.leave():
+            self._forget(life)
+
+    def _forget(self, life: "_Life") -> None:
+        """It has ended."""
+        life.silence()
+        self._lives.pop(os.getpid(), None)
+        self._leftovers.forget()  # all that it had is gone
 
     # --- the others ---------------------------------------------------------------------------
 
@@ -317,6 +343,16 @@ class _Life:
     def end(self) -> None:
         self._engine.transact(lambda transaction: _end(self._engine, transaction, [self.id]))
 
+    def leave(self) -> bool:
+        """End, unless it has something; returns whether it has ended."""
+        return self._engine.transact(self._leave, patience=GATE_PATIENCE)
+
+    def _leave(self, transaction: Transaction) -> bool:
+        if transaction.execute(_HAS, {"session": self.id}):
+            return False
+        _end(self._engine, transaction, [self.id])
+        return True
+
     def silence(self) -> None:
         for bell in (self._proof, *self.bells):
             if bell is not None:
@@ -380,10 +416,12 @@ def _all() -> list[Session]:
     return [session for each in list(_sessions.values()) if (session := each()) is not None]
 
 
-def _close_all() -> None:
-    for session in _all():
-        with suppress(KvsyncError):  # the death of the process says as much
-            session.end()
+def _leave_all() -> None:
+    """At the end of this process. In `multiprocessing` children other threads may run on."""
+    if is_alone():
+        for session in _all():
+            with suppress(KvsyncError):  # the death of the process says as much
+                session.leave()
 
 
 def _after_fork_in_child() -> None:

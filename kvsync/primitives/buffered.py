@@ -25,6 +25,7 @@ from types import TracebackType
 from kvsync.exits import at_exit
 from kvsync.primitives.counter import Counter, check_int
 from kvsync.primitives.primitive import Home
+from kvsync.threads import Background
 
 _LIMIT = 10_000
 """Adds after which the thread is woken before its time, so that memory stays bounded."""
@@ -81,7 +82,7 @@ class BufferedCounter:
         self._commit_lock = threading.Lock()
         self._start_lock = threading.RLock()
         self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: Background | None = None
         self._failing = False
 
     @property
@@ -163,9 +164,7 @@ class BufferedCounter:
         with self._start_lock:
             if self._thread is None:
                 at_exit(_commit_all)
-                self._thread = threading.Thread(
-                    target=self._run, name=f"kvsync-buffered-{self.name}", daemon=True
-                )
+                self._thread = Background(self._run, f"buffered-{self.name}")
                 try:
                     self._thread.start()
                 except RuntimeError:  # the interpreter is ending, or out of threads
