@@ -5,8 +5,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import util
 from types import TracebackType
@@ -215,9 +215,8 @@ class Store:
         TransactionError for a call that would have to wait, and for a call from another asyncio
         task or greenlet of this thread.
         """
-        block = self._sqlite.transaction()
         if guard is None:
-            return block
+            return self._sqlite.transaction()
         if not isinstance(guard, Lockable):
             raise TypeError(
                 "a guard is a lock, a semaphore, an election, or the read() or write() side of an"
@@ -225,7 +224,8 @@ class Store:
             )
         if guard.store.path != self.path:
             raise ValueError(f"{guard!r} cannot guard a transaction on {self.path!r}")
-        return _guarded(block, guard)
+        # Nobody else writes in between, so nobody can take it away; but a lease can end.
+        return self._sqlite.transaction(guard.ensure_held)
 
     # --- the whole ----------------------------------------------------------------------------
 
@@ -369,15 +369,6 @@ def temporary(**options: Any) -> Store:
     atexit.register(remove)
     util.Finalize(None, remove, exitpriority=-100)
     return open(os.path.join(folder, "store.db"), **options)
-
-
-@contextmanager
-def _guarded(block: AbstractContextManager[None], guard: Lockable) -> Iterator[None]:
-    # Nobody else writes in between, so nobody can take it away; but a lease can end.
-    with block:
-        guard.ensure_held()
-        yield
-        guard.ensure_held()
 
 
 def _open_again(path: str, options: dict[str, Any]) -> Store:

@@ -7,6 +7,7 @@ alarm. None comes where no handler can run, before a bare `try:`; nor in a gener
 which the interpreter may be closing just then.
 """
 
+import contextlib
 import gc
 import linecache
 import os
@@ -24,6 +25,7 @@ _WITHIN = (
     os.path.join(_FOLDER, "waiting.py"),
     os.path.join(_FOLDER, "session.py"),
 )
+_CALLED = (_FOLDER, contextlib.__file__)  # which kvsync's own blocks may stand on
 
 
 Trace = Callable[[FrameType, str, Any], Any]
@@ -75,7 +77,7 @@ def at_each_instruction(call: Callable[[], Any], code: CodeType, text: str) -> I
 def after_each_call(
     call: Callable[[], Any], *, sparing: Collection[CodeType] = ()
 ) -> Iterator[str]:
-    """Interrupt `call` wherever in kvsync, its engine too, a signal's handler can run.
+    """Interrupt `call` wherever in kvsync, its engine and contextlib too, a signal's handler runs.
 
     That is the beginning of each function, and the return of each call of a C function: see "What
     signals can interrupt" in `docs/decisions.md`. Each place is interrupted once, where it is first
@@ -91,7 +93,7 @@ def after_each_call(
         here = code, frame.f_lasti, event
         if place or here in met or event not in ("call", "c_return") or code in sparing:
             return
-        if not code.co_filename.startswith(_FOLDER) or code.co_name == "<genexpr>":
+        if not code.co_filename.startswith(_CALLED) or code.co_name == "<genexpr>":
             return
         if _is_in_finalizer(frame):
             return

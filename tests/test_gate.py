@@ -17,7 +17,7 @@ import pytest
 
 import kvsync
 from kvsync.engine import checkpoint, flock, gate, holders
-from tests.interrupted import after_each_call
+from tests.interrupted import Interrupt, after_each_call
 from tests.processes import PATIENCE, expect, in_thread, kill, run_all, run_program, running
 
 
@@ -300,6 +300,27 @@ def test_wherever_a_call_is_interrupted_the_next_writer_goes_on_at_once(
             store.counter("own").add()
             if call is _in_a_transaction:
                 assert store.counter("hits").value == store.dict("settings").get("n", 0), place
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_what_is_written_while_an_interrupt_is_handled_stays(
+    store: kvsync.Store, guarded: bool
+) -> None:
+    """It does not become part of a transaction that the interrupt left open, and goes with it."""
+    lock, handled, written = store.lock("job"), store.counter("handled"), 0
+    lock.acquire()
+
+    def transact() -> None:
+        nonlocal written
+        try:
+            with store.transaction(guard=lock if guarded else None):
+                store.counter("hits").add()
+        except Interrupt:
+            written = handled.add()
+            raise
+
+    for place in after_each_call(transact):
+        assert handled.value == written, place
 
 
 _SIGNALS_IN_AUDIT_HOOKS = """

@@ -116,8 +116,11 @@ class Engine(Protocol):
         portions, for all others wait for each.
         """
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """`transact` as a `with` block, for users: every call of this thread is part of it."""
+    def transaction(self, check: Callable[[], object] = ...) -> AbstractContextManager[None]:
+        """`transact` as a `with` block, for users: every call of this thread is part of it.
+
+        `check` is called inside, first and last: if it raises, nothing of the block is kept.
+        """
 
     def sync(self) -> None:
         """Wait until what is committed would survive a power failure."""

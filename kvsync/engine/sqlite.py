@@ -239,8 +239,8 @@ class SqliteEngine:
             return outer.join().nested(work)
         return run(self, place, work, patience, urgent=urgent, bulk=bulk)
 
-    def transaction(self) -> Block:
-        return Block(self)
+    def transaction(self, check: Callable[[], object] = bool) -> Block:
+        return Block(self, check)
 
     def open_transaction(self, place: Place) -> SqliteTransaction | None:
         """This thread's transaction, unless a signal cut off the end of its block: see there."""

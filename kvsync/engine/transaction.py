@@ -257,10 +257,15 @@ def begin(
 
 
 class Block:
-    """A user's `with store.transaction():`; an inner one is a savepoint of the outermost."""
+    """A user's `with store.transaction():`; an inner one is a savepoint of the outermost.
 
-    def __init__(self, engine: "SqliteEngine") -> None:
+    `check` raises where the block must not begin, or not be committed. It is called in here and not
+    by a block around this one: an interrupt in between would leave open what `ends_in` cannot tell.
+    """
+
+    def __init__(self, engine: "SqliteEngine", check: Callable[[], object] = bool) -> None:
         self._engine = engine
+        self._check = check
         self._outermost = False
         self._transaction: SqliteTransaction | None = None
 
@@ -272,6 +277,7 @@ class Block:
         if outer is not None:
             self._transaction = outer.join()
             outer.enter_savepoint()
+            self._check_inner(outer)
             return
         self._transaction = transaction = SqliteTransaction(self._engine, place)
         self._outermost = True
@@ -279,8 +285,16 @@ class Block:
         transaction.block = weakref.ref(self, lambda _: transaction.end())
         try:
             begin(self._engine, transaction)
+            self._check()
         except BaseException:
             transaction.end()
+            raise
+
+    def _check_inner(self, outer: SqliteTransaction) -> None:
+        try:
+            self._check()
+        except BaseException:
+            outer.undo_savepoint()
             raise
 
     def __exit__(
@@ -295,9 +309,13 @@ class Block:
             if not transaction.is_of_this_process:
                 if error is None:
                     raise ForkError("this transaction belongs to the parent process")
+            elif not self._outermost and error is None:
+                self._check_inner(transaction)
+                transaction.leave_savepoint()
             elif not self._outermost:
-                transaction.undo_savepoint() if error else transaction.leave_savepoint()
+                transaction.undo_savepoint()
             elif error is None:
+                self._check()
                 transaction.commit()
         finally:
             if self._outermost:

@@ -39,8 +39,8 @@ def rollback_forgotten() -> None:
     """A transaction that raises is committed."""
     edit(
         Block.__exit__,
-        "elif error is None:\n                transaction.commit()",
-        "else:\n                transaction.commit()",
+        "elif error is None:\n                self._check()",
+        "else:\n                self._check()",
     )
 
 

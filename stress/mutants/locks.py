@@ -1,8 +1,9 @@
 """What is held, broken: units, tokens, leases, the line of those who want them."""
 
-from kvsync import session, store, tokens
+from kvsync import session, tokens
 from kvsync.primitives import grants
 from kvsync.primitives.units import Units
+from kvsync.store import Store
 from kvsync.waiting import Wait
 from stress.mutants.breaking import edit, edit_text
 from stress.mutants.mutant import caught_by
@@ -64,8 +65,7 @@ def line_passed_by() -> None:
 @caught_by("lease")
 def guard_not_asked() -> None:
     """A guarded transaction commits whether its guard is held or not."""
-    held = "guard.ensure_held()\n        yield\n        guard.ensure_held()"
-    edit(store._guarded, held, "yield")
+    edit(Store.transaction, "(guard.ensure_held)", "()")
 
 
 @caught_by("lease")
