@@ -16,7 +16,7 @@ import kvsync
 from kvsync.session import Session
 from kvsync.testing import ManualClock
 from tests.lines import calling, queued
-from tests.processes import PATIENCE, eventually, expect, kill, run_all, running
+from tests.processes import PATIENCE, eventually, expect, in_thread, kill, run_all, running
 
 
 def test_so_many_permits_are_held_and_no_more(store: kvsync.Store) -> None:
@@ -154,6 +154,56 @@ def test_threads_may_release_what_another_acquired(store: kvsync.Store) -> None:
     assert semaphore.free() == 12
     with pytest.raises(kvsync.OverReleaseError):
         semaphore.release()
+
+
+def when_read(grant: kvsync.Grant, name: str, call: Callable[[], Any]) -> None:
+    """Make the call in another thread as that attribute of the grant is read, the next time."""
+    calls, value = [call], getattr(grant, name)
+
+    def read(_: kvsync.Grant) -> Any:
+        if calls:
+            in_thread(lambda: (calls.pop()(), True))
+        return value
+
+    grant.__class__ = type("Watched", (kvsync.Grant,), {name: property(read)})
+
+
+def test_an_interrupted_acquire_takes_nothing_from_other_threads(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though one of them gives back, through the same object, what it has, just then."""
+    semaphore = store.semaphore("pool", 5)
+    grants = [semaphore.__enter__() for _ in range(3)]
+    when_read(grants[0], "attempt", lambda: semaphore._end(grants[0], None))
+
+    def interrupt(_: kvsync.Grant) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(semaphore._units, "_note", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            semaphore.acquire()
+    assert semaphore._units.held == grants[1:]
+    assert semaphore.free() == 3
+    semaphore.release(2)
+    assert semaphore.free() == 5
+
+
+def test_what_a_thread_has_is_found_while_others_give_theirs_back(store: kvsync.Store) -> None:
+    """Through the same object: in a list that grows shorter, the search goes on."""
+    semaphore = store.semaphore("pool", 9)
+    mine = semaphore.__enter__()
+    theirs = in_thread(lambda: [semaphore.__enter__() for _ in range(3)])
+
+    def give_back() -> None:
+        for grant in theirs:
+            semaphore._end(grant, None)
+
+    when_read(theirs[-1], "pid", give_back)
+    assert semaphore.token == mine.token
+    theirs = in_thread(lambda: [semaphore.__enter__() for _ in range(3)])
+    when_read(mine, "pid", lambda: semaphore._end(mine, None))
+    assert [grant.token for grant in semaphore._ours()[1:]] == [each.token for each in theirs]
 
 
 def test_a_release_inside_a_transaction_is_refused_at_once(store: kvsync.Store) -> None:

@@ -241,8 +241,7 @@ class Condition(Enterable, Primitive):
 
     def _forget(self, held: Grant) -> None:
         """This object does not have it any more."""
-        if held in self._lock._units.held:
-            self._lock._units.held.remove(held)
+        self._lock._units.take_out(held)
         if isinstance(self._lock, RLock) and self._lock._latest() is held:
             del self._lock._owned[self._lock._key()]
 

@@ -49,7 +49,7 @@ class Election(Lockable):
         for grant in self._ours():
             if self._is_current(grant):
                 return grant
-            self._forget(grant)
+            self._units.take_out(grant)
         return None
 
     def _is_current(self, grant: Grant) -> bool:
@@ -59,10 +59,6 @@ class Election(Lockable):
         except KvsyncError:
             self._units.give_up(grant)
             raise
-
-    def _forget(self, grant: Grant) -> None:
-        with suppress(ValueError):  # another thread was faster
-            self._units.held.remove(grant)
 
     def resign(self) -> None:
         """Let the next one lead. Raises: NotOwnedError, LeaseLostError."""

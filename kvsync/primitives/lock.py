@@ -96,7 +96,7 @@ class Lockable(Enterable, Primitive):
     def _latest(self) -> Grant | None:
         """This thread's last grant, else another thread's; a forked child has none of them."""
         here, pid, latest = this_thread(), os.getpid(), None
-        for grant in reversed(self._units.held):
+        for grant in self._units.held[::-1]:
             if grant.pid == pid:
                 if grant.thread == here:
                     return grant
@@ -104,7 +104,7 @@ class Lockable(Enterable, Primitive):
         return latest
 
     def _ours(self) -> list[Grant]:
-        return [grant for grant in self._units.held if grant.pid == os.getpid()]
+        return [grant for grant in self._units.held[:] if grant.pid == os.getpid()]
 
     def _begin(self) -> Grant:
         grant = self._acquire(self._timeout)

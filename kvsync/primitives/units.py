@@ -62,7 +62,11 @@ _OF_ATTEMPT = "where space = :space and name = :name and session = :session and 
 
 
 class Units:
-    """The units of one name, as one object sees them: `held` are this object's grants."""
+    """The units of one name, as one object sees them: `held` are this object's grants.
+
+    Any thread adds to them and takes out of them at any time, each in one step: whoever goes
+    through them goes through a copy.
+    """
 
     def __init__(self, session: Session, space: str, name: str, capacity: int) -> None:
         self.session = session
@@ -97,10 +101,16 @@ class Units:
 
     def _note(self, grant: Grant) -> None:
         """Ours from now on. What another object of this name has released is not."""
-        for over in [each for each in self.held if not each.depth]:
-            with suppress(ValueError):  # another thread was faster
-                self.held.remove(over)
+        for each in self.held[:]:
+            if not each.depth:
+                self.take_out(each)
         self.held.append(grant)
+
+    def take_out(self, grant: Grant) -> None:
+        """This object does not have it any more."""
+        if grant in self.held:
+            with suppress(ValueError):  # another thread was faster
+                self.held.remove(grant)
 
     def _wish(self, kind: str, deadline: float | None, units: int, lease: float | None) -> Wish:
         attempt, capacity = self.session.next_attempt(), self.capacity
@@ -253,7 +263,9 @@ class Units:
             transaction.execute(f"update kvsync_unit set session = 0 {_OF_ATTEMPT}", mine)
             self._serve(transaction)
 
-        self.held[:] = [grant for grant in self.held if grant.attempt != attempt]
+        for grant in self.held[:]:
+            if grant.attempt == attempt:
+                self.take_out(grant)
         self._engine.transact(work, patience=patience)
 
     def _check_limit(self, transaction: Transaction) -> None:
@@ -376,8 +388,7 @@ class Units:
 
     def _forget(self, grant: Grant) -> None:
         grant.depth = 0
-        if grant in self.held:
-            self.held.remove(grant)
+        self.take_out(grant)
 
     def shrink(self, grant: Grant, units: int) -> None:
         """Give back some of its units, fewer than all; as `release`. Raises: LeaseLostError."""
