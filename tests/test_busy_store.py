@@ -16,6 +16,7 @@ import pytest
 
 import kvsync
 from kvsync.leftovers import Leftovers, Step
+from kvsync.primitives.units import Units
 from kvsync.waiting import Wait
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually
@@ -128,6 +129,76 @@ def test_after_a_release_that_met_a_busy_store_it_is_not_ours(
     assert thing.acquire()
     thing.release()
     assert rows(impatient) == []
+
+
+def interrupt_and_occupy(hog: Hog, patch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """In the place of a call: it is interrupted, and from then on the store is busy."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        patch.undo()
+        hog.begin()
+        raise KeyboardInterrupt
+
+    return interrupt
+
+
+@things
+def test_a_release_that_is_interrupted_while_the_store_is_busy_comes_later(
+    impatient: kvsync.Store,
+    hog: Hog,
+    make: Callable[[kvsync.Store], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And what the interrupt raised comes out, not that the store was busy."""
+    thing = make(impatient)
+    thing.acquire()
+    monkeypatch.setattr(Units, "_release", interrupt_and_occupy(hog, monkeypatch))
+    with pytest.raises(KeyboardInterrupt):
+        thing.release()
+    with pytest.raises(kvsync.NotOwnedError):
+        thing.release()
+    hog.end()
+    eventually(lambda: rows(impatient) == [])
+    assert thing.acquire()
+    thing.release()
+
+
+def test_permits_whose_release_is_interrupted_while_the_store_is_busy_come_later(
+    impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In part, and all: of several grants the last one too."""
+    permits = impatient.semaphore(NAME, 9)
+    for n in (2, 2, 3):
+        permits.acquire(n=n)
+    with monkeypatch.context() as patch:
+        patch.setattr(impatient.engine, "transact", interrupt_and_occupy(hog, patch))
+        with pytest.raises(KeyboardInterrupt):
+            permits.release(1)
+    hog.end()
+    eventually(lambda: permits.free() == 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Units, "_release", interrupt_and_occupy(hog, patch))
+        with pytest.raises(KeyboardInterrupt):
+            permits.release(5)
+    hog.end()
+    eventually(lambda: permits.free() == 8)
+    permits.release()
+    assert rows(impatient) == []
+
+
+def test_a_downgrade_that_is_interrupted_while_the_store_is_busy_comes_later(
+    impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may read once the store is free."""
+    lock = impatient.rwlock(NAME)
+    lock.write().acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(lock.write()._units, "release", interrupt_and_occupy(hog, patch))
+        with pytest.raises(KeyboardInterrupt):
+            lock.write().downgrade()
+    hog.end()
+    with kvsync.open(impatient.path) as patient:
+        assert patient.rwlock(NAME).read().acquire()
 
 
 def test_a_party_that_meets_a_busy_store_breaks_its_barrier(

@@ -130,7 +130,8 @@ class WriteLock(_Side):
             raise
         except BaseException:
             if writing in self._units.held:
-                self._units.release(writing)
+                with suppress(KvsyncError):
+                    self._units.release(writing)
             raise
         return reading
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,8 @@ class Semaphore(Lockable):
             except KvsyncError:
                 raise
             except BaseException:
-                self._give_back(plan)  # a signal's exception comes when it is done
+                with suppress(KvsyncError):
+                    self._give_back(plan)  # a signal's exception comes when it is done
                 raise
 
     def _end(self, grant: Grant | None, error: BaseException | None) -> None:

@@ -321,7 +321,7 @@ class Units:
         could, and all would wait for ever.
 
         Raises: LeaseLostError if it was lost before; TransactionError. A signal's exception comes
-        when it is done.
+        when it is done, or is seen to as above.
         """
         self._engine.forbid_in_transaction("release")
         if grant.pid != os.getpid():
@@ -335,7 +335,7 @@ class Units:
                 error.add_note(f"{self.space} {self.name!r} is released as soon as that is over")
             raise
         except BaseException:
-            self._release(grant)  # it may have come to its end before
+            self.session.undo(partial(self._release, grant))  # it may have come to its end before
             self._forget(grant)
             raise
         if not current:
@@ -411,19 +411,20 @@ class Units:
             self._serve(transaction)
             return bool(rows)
 
+        def step(patience: float | None = None) -> bool:
+            return self._engine.transact(work, patience=patience)
+
         # Setting what is left, and never more than there is: repeating it, or late, does no harm.
         try:
-            current = self._engine.transact(work)
+            current = step()
         except KvsyncError as error:
             if may_succeed_later(error):
                 grant.units = left
-                self.session.undo_later(
-                    lambda patience: self._engine.transact(work, patience=patience)
-                )
+                self.session.undo_later(step)
                 error.add_note("they are released as soon as that is over")
             raise
         except BaseException:
-            self._engine.transact(work)
+            self.session.undo(step)
             grant.units = left
             raise
         grant.units = left
