@@ -1,7 +1,8 @@
 """How an item comes to one who waits for it: by which way, by which ring, and to whom."""
 
+import queue
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED
-from kvsync.primitives.items import ASKING, DEAD, DELAYED, READY, TAKEN, Draft, Items
+from kvsync.primitives.items import ASKING, DEAD, DELAYED, READY, TAKEN, Draft, Items, Kept
+from kvsync.primitives.taking import Attempt, Getting, Reserving
 from kvsync.testing import ManualClock
 from tests.lines import doorbells
 from tests.processes import eventually
@@ -252,3 +254,118 @@ def test_who_was_given_an_item_is_told_so_and_who_comes_first_then_is_told_to_lo
         for item, call in zip("bc", calls[1:], strict=True):
             put(jobs, item)
             assert call.result() == item
+
+
+NEWCOMERS: dict[str, Callable[[kvsync.Queue], Any]] = {
+    "get": kvsync.Queue.get_nowait,
+    "get many": lambda jobs: jobs.get_many(5, block=False)[0],
+    "reserve": lambda jobs: jobs.reserve(0).item,
+    "reserve many": lambda jobs: jobs.reserve_many(5, 0)[0].item,
+}
+newcomers = pytest.mark.parametrize("come", NEWCOMERS.values(), ids=NEWCOMERS)
+
+
+@pytest.mark.usefixtures("rings")
+@newcomers
+def test_what_fell_due_is_given_to_who_waits_and_then_to_who_comes(
+    store: kvsync.Store,
+    clock: ManualClock,
+    come: Callable[[kvsync.Queue], Any],
+) -> None:
+    """Though none of those has looked yet; who comes then gets what is left."""
+    jobs = store.queue(NAME)
+    jobs.put_many("abc", delay=HOUR)
+    with waiting(jobs.get, store) as first, waiting(jobs.get, store) as second:
+        clock.advance(HOUR)
+        assert come(jobs) == "c"
+        assert [first.result(), second.result()] == ["a", "b"]
+
+
+@pytest.mark.usefixtures("rings")
+@newcomers
+def test_a_single_item_that_fell_due_is_not_for_who_comes_then(
+    store: kvsync.Store,
+    clock: ManualClock,
+    come: Callable[[kvsync.Queue], Any],
+) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a", delay=HOUR)
+    with waiting(jobs.get, store) as call:
+        clock.advance(HOUR)
+        with pytest.raises(queue.Empty):
+            come(jobs)
+        assert call.result() == "a"
+
+
+@pytest.mark.usefixtures("rings")
+@newcomers
+def test_the_last_item_of_a_closing_queue_to_fall_due_sends_the_others_home(
+    store: kvsync.Store,
+    clock: ManualClock,
+    come: Callable[[kvsync.Queue], Any],
+) -> None:
+    """Whoever comes in that moment; it is told the same."""
+    jobs = store.queue(NAME)
+    jobs.put("last", delay=HOUR)
+    with waiting(jobs.get, store) as first, waiting(jobs.get, store) as second:
+        jobs.shutdown()
+        clock.advance(HOUR)
+        with pytest.raises(kvsync.ShutDown):
+            come(jobs)
+        assert first.result() == "last"
+        with pytest.raises(kvsync.ShutDown):
+            second.result()
+
+
+@pytest.mark.parametrize(
+    "take",
+    [lambda jobs: jobs.get_many(3), lambda jobs: [task.item for task in jobs.reserve_many(3)]],
+    ids=["get many", "reserve many"],
+)
+def test_who_is_given_an_item_and_wants_more_leaves_to_the_next_what_fell_due(
+    store: kvsync.Store,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    take: Callable[[kvsync.Queue], Any],
+) -> None:
+    """In the moment between; of that it takes what is left."""
+
+    def fall_due(_: Attempt, __: int) -> list[Kept]:
+        clock.advance(HOUR)
+        return []
+
+    jobs = store.queue(NAME)
+    jobs.put_many("bc", delay=HOUR)
+    for kind in (Getting, Reserving):
+        monkeypatch.setattr(kind, "claim_one", fall_due)
+    with waiting(lambda: take(jobs), store) as first, waiting(lambda: take(jobs), store) as second:
+        jobs.put("a")
+        assert first.result() == ["a", "c"]
+        assert second.result() == ["b"]
+
+
+LOOKS: dict[str, Callable[[kvsync.Queue], Any]] = {
+    "get": lambda jobs: jobs.get_many(1, timeout=0),
+    "join": lambda jobs: jobs.join(0),
+}
+
+
+@pytest.mark.usefixtures("rings")
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_what_fell_due_makes_room_when_it_is_given(
+    store: kvsync.Store,
+    clock: ManualClock,
+    look: Callable[[kvsync.Queue], Any],
+) -> None:
+    """Who waits for that is let in at once, whoever looks."""
+    jobs = store.queue(NAME, 1)
+    jobs.put("a", delay=HOUR)
+    with (
+        waiting(jobs.get, store) as call,
+        waiting(lambda: jobs.put("b", delay=HOUR), store) as putter,
+    ):
+        clock.advance(HOUR)
+        with suppress(queue.Empty):
+            look(jobs)
+        assert call.result() == "a"
+        assert putter.result() == 2

@@ -525,9 +525,10 @@ class Items:
         return list(map(Kept._make, rows))
 
     def _first_ready(self, transaction: Transaction, count: int) -> list[Row]:
-        """What is due by now among them."""
+        """Those that nobody waits for: what is due by now goes first to who does."""
         if transaction.execute(_IS_DUE, {"queue": self.queue, "now": transaction.now}):
             self._ripen(transaction)
+            self._serve_lines(transaction)
         return transaction.execute(_FIRST, {"queue": self.queue, "count": count})
 
     def _first(self, now: float) -> dict[str, object]:
@@ -702,8 +703,12 @@ class Items:
         """See to what time and death have changed, and to all who wait."""
         self._recover(transaction)
         self._ripen(transaction)
-        self.admit(transaction)
+        self._serve_lines(transaction)
+
+    def _serve_lines(self, transaction: Transaction) -> None:
+        """All who wait: for an item first, for whoever is given one makes room."""
         self.give(transaction)
+        self.admit(transaction)
         self.tell_joiners(transaction)
         self._tell_shut(transaction)
 

@@ -99,6 +99,12 @@ def key_ignored() -> None:
     )
 
 
+@caught_by("queue_failures")
+def due_for_who_comes() -> None:
+    """Who comes when items fall due takes one, and nobody gives the others to those who wait."""
+    edit(Items._first_ready, "            self._serve_lines(transaction)\n", "")
+
+
 @caught_by("queue_order")
 def last_in_first_out() -> None:
     """Of the items of one priority the last is the first."""

@@ -1,11 +1,13 @@
 """An item that fails at every attempt is handed out as often as it may be, and then is a dead
 letter, as it was put; all others are done with, though workers are killed by SIGKILL at any
-instant; and of a key there is never more than one item in a queue.
+instant; and of a key there is never more than one item in a queue. Of items that fall due, several
+at once, none is ever left while somebody waits for one, whoever else comes in that moment.
 
 A hand-out counts as an attempt even if its worker dies at once, so who dies may make a dead letter
 of what another would have done: at most one for each consumer that is killed.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -32,6 +34,17 @@ _POISON = 3
 _KEYS = 100
 _KEYED = 0.1
 _DAY = 86_400
+
+_SOON = 0.3
+"""Part of the rounds in which some items are put that fall due shortly; who put them comes again
+and again for one of them, while others wait."""
+
+_FEW = 3
+
+_UNSERVED = """
+    select count(*) from kvsync_item where queue = 'soon' and state = 0 and exists (
+        select 1 from kvsync_ticket where space = 'queue' and name = 'soon' and state = 'waiting')
+"""
 
 
 def _put_anew(task: kvsync.Task) -> None:
@@ -70,6 +83,31 @@ def _produce(worker: Worker) -> None:
             with suppress(kvsync.BusyError):
                 if late.put(key, delay=_DAY, key=key) is not None:
                     worker.journal.note(key, number)
+        if worker.chance.random() < _SOON:
+            with suppress(kvsync.BusyError):
+                _come_when_they_fall_due(worker, number)
+
+
+def _come_when_they_fall_due(worker: Worker, number: int) -> None:
+    """Take one as soon as that can be, and look how that leaves those who wait."""
+    soon, end = worker.store.queue("soon"), time.monotonic() + SHORTLY
+    soon.put_many([number] * _FEW, delay=SHORTLY / 5)
+    while time.monotonic() < end:
+        with suppress(Empty):
+            soon.get_nowait()
+            ((unserved,),) = worker.store.engine.read(_UNSERVED)
+            if unserved:
+                worker.journal.note("unserved", unserved)
+            return
+
+
+def _await(worker: Worker) -> None:
+    """As one of the line."""
+    soon = worker.store.queue("soon")
+    while worker.going_on():
+        with suppress(Empty, kvsync.BusyError):
+            soon.get(timeout=SHORTLY)
+        worker.ready()
 
 
 def _consume(worker: Worker) -> None:
@@ -92,10 +130,11 @@ def _is_poison(number: int) -> bool:
 
 
 def run(stage: Stage) -> None:
-    stage.processes = max(stage.processes, 2)
+    stage.processes = max(stage.processes, 3)
     with Crew(stage) as crew:
-        crew.start(_produce, stage.processes // 2)
-        crew.start(_consume, stage.processes - stage.processes // 2)
+        crew.start(_await, 1)
+        crew.start(_produce, (stage.processes - 1) // 2)
+        crew.start(_consume, stage.processes // 2)
         crew.be_struck()
     with stage.open() as store:
         left = [*_drain(_failing(store))] if not stage.violations else []
@@ -104,6 +143,8 @@ def run(stage: Stage) -> None:
     _judge_attempts(stage, Counter(notes["tried"] + left), dead)
     done, died = {*notes["done"], *left}, {letter.item for letter in dead}
     _judge_ends(stage, {*notes["put"]}, done, died, crew.killed_at)
+    unserved = len(notes["unserved"])
+    stage.expect(not unserved, f"{unserved} times items were left while somebody waited for one")
     _judge_keys(stage, {key: len(ids) for key, ids in notes.items() if key.startswith("key-")})
     stage.expect_sound_file()
 
