@@ -55,7 +55,7 @@ class Operation:
     result: Datum
     invoked: int
     returned: int | None
-    """None, as it is read, unless the outcome is ok."""
+    """None, as it is read, if the outcome is unknown."""
 
     @property
     def known(self) -> bool:
@@ -176,7 +176,7 @@ def _operation(
     process: int, invocation: list[Datum], outcome: Outcome, result: Datum, moment: int | None
 ) -> tuple[str, Operation]:
     key, function, argument, invoked = invocation
-    returned = moment if outcome is Outcome.OK else None
+    returned = None if outcome is Outcome.UNKNOWN else moment
     told = function, _frozen(argument), outcome, _frozen(result)
     return key, Operation(process, *told, invoked, returned)
 

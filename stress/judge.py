@@ -13,15 +13,20 @@ Check = Callable[[History], Violation | None]
 _UNKNOWN = "checked, outcome unknown"
 """Those of the checked operations whose callers were cut off."""
 
+_UNDECIDED = "undecided histories"
+"""Recorded, and given up: they are not among those that were checked."""
+
 
 def expect_legal(stage: Stage, *checks: Check) -> None:
     """All histories that were recorded are legal to all checks; the first that is not ends it. And
     there are some, if a window came to its end in the time of the run: none is not enough.
 
     The figures say how many there were, with how many operations, of how many of them nobody knows
-    what came of them, and how many histories more could not be decided on, if any.
+    what came of them, and how many histories more could not be decided on. A call that failed has
+    changed nothing, and is no operation that was checked; a history in which nothing else is known
+    decides nothing.
     """
-    figures = Counter({"histories": 0, "checked operations": 0, _UNKNOWN: 0})
+    figures = Counter({"histories": 0, "checked operations": 0, _UNKNOWN: 0, _UNDECIDED: 0})
     for key, history in stage.windows.histories():
         stage.latencies.look(history)
         stage.spans.look(key, history)
@@ -34,7 +39,7 @@ def expect_legal(stage: Stage, *checks: Check) -> None:
 
 
 def _expect_some(stage: Stage, figures: Counter[str]) -> None:
-    due, undecided = stage.windows_due(), figures["undecided"]
+    due, undecided = stage.windows_due(), figures[_UNDECIDED]
     stage.expect(
         figures["histories"] > 0 or not due,
         f"no history was decided: of {due} windows {undecided} were recorded and given up",
@@ -50,10 +55,16 @@ def _violation(history: History, checks: tuple[Check, ...], figures: Counter[str
         except Undecided:
             undecided = True
     if undecided and not found:
-        figures["undecided"] += 1
+        figures[_UNDECIDED] += 1
         return ""
-    figures["histories"] += 1
-    figures["checked operations"] += len(history)
-    figures[_UNKNOWN] += sum(each.outcome is Outcome.UNKNOWN for each in history)
+    if any(each.known for each in history):
+        _count(history, figures)
     found.sort(key=lambda violation: len(violation.operations))
     return "\nand ".join(map(str, found))
+
+
+def _count(history: History, figures: Counter[str]) -> None:
+    outcomes = Counter(each.outcome for each in history)
+    figures["histories"] += 1
+    figures["checked operations"] += len(history) - outcomes[Outcome.FAIL]
+    figures[_UNKNOWN] += outcomes[Outcome.UNKNOWN]

@@ -42,7 +42,7 @@ class Latencies:
     def look(self, history: History) -> None:
         """At the calls whose outcome is known."""
         for operation in history:
-            if operation.returned is not None:
+            if operation.known and operation.returned is not None:
                 self._add(operation.function, operation.returned - operation.invoked)
 
     def _add(self, name: str, duration: int) -> None:

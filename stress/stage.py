@@ -188,6 +188,15 @@ class Stage:
         if not holds:
             self.violations.append(otherwise)
 
+    def expect_some(self, *figures: str) -> None:
+        """None of these stayed at nothing: else all holds because nothing was done.
+
+        What else was violated says enough.
+        """
+        nothing = [name for name in figures if not self.figures.get(name)]
+        told = f"nothing was done: {', '.join(nothing)} stayed at 0"
+        self.expect(not nothing or bool(self.violations), told)
+
     def expect_sound_file(self) -> None:
         with self.open() as store:
             damage = store.check().damage
@@ -203,6 +212,7 @@ class Stage:
         self.figures |= {"acknowledged": known, "unheard": unheard}
         lost = sum(max(0, len(notes[label]) - values.get(label, 0)) for label in notes)
         self.books = Books(known, lost, unheard, killed)
+        self.expect_some("acknowledged")
         self.expect(
             total <= known + killed,
             f"{total} were counted, but only {known} acknowledged and {killed} writers killed",

@@ -88,11 +88,11 @@ def test_a_crew_knows_what_those_did_who_were_killed(stage: Stage) -> None:
 def test_of_items_that_fail_a_consumer_takes_one_with_it(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, job: Job
 ) -> None:
-    """Nothing but one kill is done here, to nobody: the item is put by us, and never worked on."""
+    """Nothing but one kill is done here, to nobody: the item is put and tried, and never done."""
 
     def lose(crew: Crew) -> None:
         crew.killed_at[job] += 1
-        note(stage, "put 1")
+        note(stage, "put 1", "tried 1")
 
     monkeypatch.setattr(Crew, "start", lambda *_: [])
     monkeypatch.setattr(Crew, "be_struck", lose)

@@ -1,6 +1,7 @@
 """What the checkers say of histories whose verdict is plain: legal ones, and ones that are not."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from stress.checkers import (
     handed_out,
     permits,
     rate,
+    refusals,
     total_queue,
 )
 from stress.checkers.linearizability import Undecided, flaw, is_linearizable
@@ -892,3 +894,73 @@ def test_of_two_hand_outs_at_one_time_either_may_have_been_the_first() -> None:
 def test_a_queue_whose_items_are_not_different_cannot_be_checked() -> None:
     with pytest.raises(ValueError, match="twice"):
         total_queue.flaw([*PUT_XY, ok(B, (4, 5), "put", "x")])
+
+
+def refused(process: int, span: tuple[int, int], function: str, item: Any = None) -> Operation:
+    """A call that failed, with its time."""
+    return Operation(process, function, item, Outcome.FAIL, None, *span)
+
+
+EMPTY, FULL = refused(C, (20, 30), "get"), refused(C, (20, 30), "put", "z")
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([*PUT_XY, EMPTY], id="nobody else asks"),
+        pytest.param([*PUT_XY, EMPTY, ok(B, (31, 32), "get", None, "x")], id="had later"),
+        pytest.param([*PUT_XY, EMPTY, refused(B, (15, 25), "get")], id="two, and one more asks"),
+        pytest.param([*PUT_XY, unknown(B, 10, "get"), EMPTY], id="one may have died with its item"),
+        pytest.param([*PUT_XY, refused(B, (15, 25), "reserve")], id="reserve"),
+    ],
+)
+def test_who_is_told_that_a_queue_is_empty_though_it_is_not_is_heard(history: History) -> None:
+    assert refusals.flaw(history, 10)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        pytest.param([EMPTY], id="nothing was put"),
+        pytest.param([ok(A, (15, 25), "put", "x"), EMPTY], id="put meanwhile"),
+        pytest.param([unknown(A, 1, "put", "x"), EMPTY], id="perhaps never put"),
+        pytest.param([*PUT_XY, *(unknown(B, n, "get") for n in (4, 5)), EMPTY], id="two died"),
+        pytest.param([*PUT_XY[:1], ok(B, (15, 25), "get", None, "x"), EMPTY], id="another got it"),
+        pytest.param(
+            [*PUT_XY[:1], refused(B, (19, 40), "get"), EMPTY], id="it was another's for a moment"
+        ),
+        pytest.param(
+            [
+                *PUT_XY[:1],
+                ok(B, (4, 5), "reserve", None, ("x", 1)),
+                refused(C, (20, 30), "reserve"),
+                ok(B, (40, 45), "reserve", None, ("x", 2)),
+            ],
+            id="in hand, and put back later",
+        ),
+        pytest.param([*PUT_XY, failed(C, 20, "get")], id="nobody knows when"),
+    ],
+)
+def test_who_is_told_that_a_queue_is_empty_may_have_to_believe_it(history: History) -> None:
+    assert refusals.flaw(history, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("maxsize", "others", "is_illegal"),
+    [
+        pytest.param(3, [], True, id="two of three"),
+        pytest.param(2, [], False, id="full"),
+        pytest.param(3, [unknown(A, 19, "put", "w")], False, id="perhaps put"),
+        pytest.param(3, [refused(A, (19, 25), "put", "w")], False, id="another asks"),
+        pytest.param(3, [refused(A, (17, 19), "put", "w")], True, id="another has asked"),
+        pytest.param(2, [ok(B, (4, 5), "get", None, "x")], True, id="one was got"),
+        pytest.param(2, [ok(B, (4, 25), "get", None, "x")], False, id="one is got meanwhile"),
+        pytest.param(2, [unknown(B, 4, "get")], False, id="perhaps got"),
+        pytest.param(2, [ok(B, (4, 5), "ack", ("x", 1))], True, id="one was done"),
+        pytest.param(2, [ok(B, (4, 5), "reserve", None, ("x", 1))], False, id="it may come back"),
+    ],
+)
+def test_who_is_told_that_a_queue_is_full_is_heard_if_there_was_room(
+    maxsize: int, others: History, is_illegal: bool
+) -> None:
+    assert bool(refusals.flaw([*PUT_XY, *others, FULL], maxsize)) == is_illegal

@@ -43,16 +43,18 @@ def test_calls_are_read_back_by_key_in_the_order_of_their_invocations(folder: st
 def test_an_exception_that_changed_nothing_is_a_failure_and_any_other_is_unknown(
     folder: str,
 ) -> None:
-    recorder = Recorder(folder, 1)
+    recorder, before = Recorder(folder, 1), now()
     with pytest.raises(KeyError):
         recorder.call("a", "read", None, lambda: fail(KeyError()), LookupError)
     with pytest.raises(BrokenPipeError):
         recorder.call("a", "write", 1, lambda: fail(BrokenPipeError()), LookupError)
     recorder.close()
+    refused, _ = read(folder)["a"]
     assert [(each.outcome, each.returned) for each in read(folder)["a"]] == [
-        (Outcome.FAIL, None),
+        (Outcome.FAIL, refused.returned),
         (Outcome.UNKNOWN, None),
     ]
+    assert before <= refused.invoked <= (refused.returned or 0) <= now()
 
 
 def _call_and_hang(pipe: Any, folder: str) -> None:

@@ -68,3 +68,32 @@ def test_what_else_was_violated_says_enough(stage: Stage) -> None:
     stage.expect(False, "a worker has ended")
     judge.expect_legal(stage, lambda _: None)
     assert stage.violations == ["a worker has ended"]
+
+
+def refuse() -> None:
+    raise LookupError
+
+
+def test_calls_that_failed_are_no_operations_that_were_checked(stage: Stage) -> None:
+    record(stage)
+    with pytest.raises(LookupError):
+        Recorder(stage.windows.place(0), 2).call("it", "try", None, refuse, LookupError)
+    judge.expect_legal(stage, lambda _: None)
+    assert (stage.figures["histories"], stage.figures["checked operations"]) == (1, 1)
+
+
+def test_a_run_in_which_every_call_failed_is_not_well(stage: Stage) -> None:
+    with pytest.raises(LookupError):
+        Recorder(stage.windows.place(0), 1).call("it", "acquire", None, refuse, LookupError)
+    judge.expect_legal(stage, lambda _: None)
+    assert stage.violations == ["no history was decided: of 1 windows 0 were recorded and given up"]
+
+
+def test_histories_that_were_given_up_are_told_beside_those_that_were_checked(
+    stage: Stage,
+) -> None:
+    record(stage)
+    judge.expect_legal(stage, lambda _: None)
+    assert stage.figures["undecided histories"] == 0
+    judge.expect_legal(stage, given_up)
+    assert (stage.figures["histories"], stage.figures["undecided histories"]) == (0, 1)

@@ -10,11 +10,12 @@
     permits
     total_queue
     handed_out
+    refusals
     rate             grants of a rate limiter: each span of time, for histories that are short
 
 A checker never calls a legal history illegal. What it says of an operation of unknown outcome, it
 says whether that took effect, at any time after its invocation, or not. Operations that failed have
-changed nothing and are left out.
+changed nothing and are left out, but by `refusals`, which asks whether they had to fail.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 from kvsync.primitives import items
 from kvsync.primitives.items import Items
 from kvsync.primitives.putting import Putting
-from kvsync.primitives.taking import Reserving
+from kvsync.primitives.taking import Reserving, Taking
 from kvsync.primitives.task import Task
 from stress.mutants.breaking import edit, edit_text
 from stress.mutants.mutant import caught_by
@@ -38,6 +38,32 @@ _PUT_LATER = f"""
 def pop_in_two_steps() -> None:
     """`get` reads the first item, and then deletes it."""
     edit(Items.take_one, "\n        here = self", _POP)
+
+
+@caught_by("queue_get", "queue")
+def get_always_empty() -> None:
+    """Who has got an item from a queue, and waits for another, is told at once that it is empty."""
+    edit(
+        Taking.take,
+        "        patience = patience_of(timeout)\n",
+        "        if timeout and vars(self).setdefault('had', False):\n"
+        "            raise queue.Empty\n"
+        "        self.had = True\n"
+        "        patience = patience_of(timeout)\n",
+    )
+
+
+@caught_by("queue_get", "queue")
+def put_always_full() -> None:
+    """Who has put an item into a queue, and would wait for room, is told at once it is full."""
+    first = "        if len(drafts) == 1 and"
+    edit(
+        Putting.put,
+        first,
+        "        if timeout and vars(self).setdefault('had', False):\n"
+        "            raise self._full()\n"
+        f"        self.had = True\n{first}",
+    )
 
 
 @caught_by("queue")

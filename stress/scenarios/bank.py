@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import kvsync
 from stress.crew import Crew, Worker
+from stress.journal import acknowledged
 from stress.stage import SOUND, Stage
 
 UNIT = "kills"
@@ -32,6 +33,7 @@ def _transfer(worker: Worker) -> None:
             amount = worker.chance.randint(0, accounts[giver])
             accounts[giver] -= amount
             accounts[taker] += amount
+        worker.journal.note("transferred", amount)
         worker.ready()
 
 
@@ -58,6 +60,9 @@ def run(stage: Stage) -> None:
             crew.assemble()
             while not stage.enough(crew.killed):
                 crew.strike()
+        amounts = acknowledged(stage.folder)["transferred"]
+        stage.figures |= {"transfers": len(amounts), "transferred": sum(amounts)}
+        stage.expect_some("transferred")
         flaw = _flaw(store.dict("accounts"))
         stage.expect(not flaw, flaw)
     stage.expect_sound_file()

@@ -211,6 +211,7 @@ def run(stage: Stage) -> None:
         meeting = Meeting(stage, crew, store)
         crew.assemble()
         meeting.begin()
+        crew.until(lambda: acknowledged(stage.folder)["passed"])
         while not stage.enough(crew.killed):
             meeting.kill_one()
         meeting.end()
@@ -226,4 +227,5 @@ def run(stage: Stage) -> None:
         "broken by a death": meeting.broken_by_death,
         "told so": len(notes["broken"]),
     }
+    stage.expect_some("passed")
     stage.expect_sound_file()

@@ -174,6 +174,8 @@ def _some_time(worker: Worker) -> float:
 
 
 _JOBS = (_hold, _abandon, _limit, _expire, _delay)
+_DONE = ("held", "let-go", "let-through", "looked-at", "asked-for")
+"""What each of these notes."""
 
 
 def run(stage: Stage) -> None:
@@ -190,6 +192,7 @@ def run(stage: Stage) -> None:
             crew.watch(stage.chance.uniform(0, 0.2))
     notes = {label: len(numbers) for label, numbers in acknowledged(stage.folder).items()}
     stage.figures |= notes
+    stage.expect_some(*_DONE[: stage.processes])
     allowed = _BURST + _RATE * (boot() - began)
     stage.expect(notes["let-through"] <= allowed, f"{allowed:.0f} units may be let through")
     stage.expect_sound_file()

@@ -259,3 +259,4 @@ def _judge(stage: Stage, notified: int, killer: Killer) -> None:
         "killed when notified": killer.aimed,
         "killed awake": killer.died_awake,
     }
+    stage.expect_some("notified")

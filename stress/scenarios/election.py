@@ -147,6 +147,7 @@ def run(stage: Stage) -> None:
         "guarded writes": len(written),
         "deposed and refused": len(refused),
     }
+    stage.expect_some("terms", "guarded writes")
     with stage.open() as store:
         for name in (*terms, "deposed"):
             follows = store.election(name).campaign(timeout=PATIENCE)

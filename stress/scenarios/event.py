@@ -139,6 +139,8 @@ def run(stage: Stage) -> None:
     notes = acknowledged(stage.folder)
     _judge(stage, notes)
     stage.figures["woken"] = len(notes["woken"])
+    stage.figures["waits"] = stage.figures["woken"] + stage.figures["timed out"]
+    stage.expect_some("set", "waits")
     stage.expect_sound_file()
 
 

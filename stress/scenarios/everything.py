@@ -215,7 +215,7 @@ def _act(worker: Worker) -> None:
         with suppress(kvsync.AcquireTimeout, kvsync.BusyError):
             worker.chance.choice(_ACTS)(worker)
             worker.journal.note("acts", UNKNOWN)
-        worker.ready()
+            worker.ready()
 
 
 # --- what is to hold at the end -------------------------------------------------------------------
@@ -232,6 +232,7 @@ def run(stage: Stage) -> None:
         span = (now() - began) / _SECOND
         notes = acknowledged(stage.folder)
         stage.figures["acts"] = len(notes["acts"])
+        stage.expect_some("acts")
         _expect_accounted(stage, "counter", store.counter("hits").value, notes, crew.killed)
         swapped = store.dict("entries").get("swapped", 0)
         _expect_accounted(stage, "swapped", swapped, notes, crew.killed)

@@ -147,6 +147,7 @@ def run(stage: Stage) -> None:
             store.engine.write(f"drop trigger {trigger.split()[2]}")
     _judge(stage, shares)
     stage.figures |= {"grants in order": len(line.grants), "passed over": line.passed}
+    stage.expect_some("grants in order")
     stage.expect_sound_file()
 
 

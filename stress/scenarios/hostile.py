@@ -166,6 +166,7 @@ def _follow(stage: Stage, members: list[Member]) -> None:
                 stage.expect(False, f"it hangs: {progress.news}")
                 member.kill()
     stage.figures |= {UNIT: done, "calls": tally.total()} | tally
+    stage.expect_some(UNIT)
 
 
 def _receive(stage: Stage, member: Member, progress: Progress) -> News | None:

@@ -256,8 +256,10 @@ def run(stage: Stage) -> None:
         while not stage.enough(len(_interrupts(stage))):
             crew.watch(0.05)
             stage.chance.choice(uses).pass_through(stage)
+    stage.figures[UNIT] = len(_interrupts(stage))
     for name, count in sorted(Counter(_interrupts(stage)).items()):
         stage.figures[name] = count
+    stage.expect_some(UNIT)
     stage.expect_sound_file()
 
 

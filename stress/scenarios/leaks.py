@@ -92,4 +92,6 @@ def run(stage: Stage) -> None:
         crew.assemble()
         while not stage.enough(crew.operations()):
             crew.watch(0.05)
+    stage.figures[UNIT] = stage.operations
+    stage.expect_some(UNIT)
     stage.expect_sound_file()

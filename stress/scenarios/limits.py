@@ -76,3 +76,4 @@ def run(stage: Stage) -> None:
             tally[outcome] += 1
             stage.expect(not complaint, complaint)
     stage.figures |= {UNIT: tally.total()} | tally
+    stage.expect_some(UNIT)

@@ -78,6 +78,7 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     turns = acknowledged(stage.folder)
     stage.figures["turns"] = sum(map(len, turns.values()))
+    stage.expect_some("turns")
     with stage.open() as store:
         for name in turns:
             taken = store.lock(name).acquire(timeout=PATIENCE)

@@ -321,6 +321,7 @@ def run(stage: Stage) -> None:
         while not stage.enough(examples.done):
             _try(hypothesis, stage, examples)
         stage.operations = crew.operations()
+    stage.expect_some(UNIT)
     stage.expect_sound_file()
 
 

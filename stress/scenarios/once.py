@@ -151,6 +151,7 @@ def run(stage: Stage) -> None:
         "runs": len(notes["runs"]),
         "failures": len(notes["failures"]),
     }
+    stage.expect_some("runs")
     _judge_runs(stage, notes, len(results), crew.killed)
     _judge_periods(stage, sorted({*notes["periodic"]}))
     stage.expect_sound_file()

@@ -13,6 +13,7 @@ from queue import Empty
 import kvsync
 from stress import judge
 from stress.backlog import (
+    ROOM,
     VISIBILITY,
     Hand,
     expect_nothing_left,
@@ -23,7 +24,7 @@ from stress.backlog import (
     produce,
     reserve,
 )
-from stress.checkers import Violation, linearizability
+from stress.checkers import Violation, linearizability, refusals
 from stress.checkers.handed_out import first_hand_outs, flaw
 from stress.checkers.models.queue import FifoQueue
 from stress.crew import PATIENCE, Crew, Job, Worker
@@ -99,7 +100,9 @@ def run(stage: Stage) -> None:
     _expect_none_twice(stage)
     _expect_only_the_last(stage)
     worked_off = not stage.violations and _expect_all(stage, crew.killed_at)
-    judge.expect_legal(stage, _disorder, partial(flaw, worked_off=worked_off))
+    stage.expect_some("put", "by workers")
+    checks = partial(flaw, worked_off=worked_off), partial(refusals.flaw, maxsize=ROOM)
+    judge.expect_legal(stage, _disorder, *checks)
     stage.expect_sound_file()
 
 
@@ -164,6 +167,7 @@ def _expect_accounted(stage: Stage, rest: list[int], killed: Counter[Job]) -> No
     stage.figures |= {
         "put": len(put),
         "acknowledged": len(acked) + len(rest),
+        "by workers": len(acked),
         "late": len(notes["late"]),
         "worked on again": len(notes["worked"]) - len({*notes["worked"]}),
         "unheard acks": acks,

@@ -140,11 +140,13 @@ def run(stage: Stage) -> None:
         left = [*_drain(_failing(store))] if not stage.violations else []
         dead = _failing(store).dead.list()
     notes = acknowledged(stage.folder)
+    stage.figures["tried by workers"] = len(notes["tried"])
     _judge_attempts(stage, Counter(notes["tried"] + left), dead)
     done, died = {*notes["done"], *left}, {letter.item for letter in dead}
     _judge_ends(stage, {*notes["put"]}, done, died, crew.killed_at)
     unserved = len(notes["unserved"])
     stage.expect(not unserved, f"{unserved} times items were left while somebody waited for one")
+    stage.expect_some("tried by workers")
     _judge_keys(stage, {key: len(ids) for key, ids in notes.items() if key.startswith("key-")})
     stage.expect_sound_file()
 

@@ -1,7 +1,9 @@
 """No item is got twice, though producers and consumers are killed by SIGKILL at any instant; none
-is lost but what a killed consumer was just getting; and the queue is linearizable.
+is lost but what a killed consumer was just getting; nobody is told that the queue is empty or full
+when it is not; and it is linearizable.
 """
 
+import random
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -9,8 +11,8 @@ from queue import Empty
 
 import kvsync
 from stress import judge
-from stress.backlog import SHORTLY, expect_unheard, get_all, got, left, produce
-from stress.checkers import linearizability, total_queue
+from stress.backlog import ROOM, SHORTLY, expect_unheard, get_all, got, left, produce
+from stress.checkers import linearizability, refusals, total_queue
 from stress.checkers.models.queue import FifoQueue
 from stress.crew import Crew, Job, Worker
 from stress.journal import acknowledged
@@ -20,6 +22,8 @@ from stress.stage import SOUND, Stage
 UNIT = "kills"
 PROCESSES = 8
 PRIMITIVES = ("queue",)
+
+_GIVES_UP = 0.9
 
 
 def _peek_and_delete(jobs: kvsync.Queue) -> int:
@@ -38,9 +42,18 @@ def _peek_and_delete(jobs: kvsync.Queue) -> int:
     raise Empty
 
 
+def _give_up(jobs: kvsync.Queue) -> int:
+    """Mostly without a look."""
+    if random.random() < _GIVES_UP:
+        raise Empty
+    number: int = jobs.get(timeout=SHORTLY)
+    return number
+
+
 WAYS: dict[str, Callable[[kvsync.Queue], int]] = {
     SOUND: lambda jobs: jobs.get(timeout=SHORTLY),
     "peek-then-delete": _peek_and_delete,
+    "gives-up": _give_up,
 }
 
 
@@ -57,7 +70,9 @@ def run(stage: Stage) -> None:
     with stage.open() as store:
         rest = [number for each in left(stage, store) for number in get_all(*each)]
     _expect_accounted(stage, rest, crew.killed_at)
-    judge.expect_legal(stage, partial(linearizability.flaw, model=FifoQueue()), total_queue.flaw)
+    stage.expect_some("put", "by workers")
+    search = partial(linearizability.flaw, model=FifoQueue())
+    judge.expect_legal(stage, search, total_queue.flaw, partial(refusals.flaw, maxsize=ROOM))
     stage.expect_sound_file()
 
 
@@ -79,6 +94,7 @@ def _expect_accounted(stage: Stage, rest: list[int], killed: Counter[Job]) -> No
     stage.figures |= {
         "put": len(notes["put"]),
         "got": sum(times.values()),
+        "by workers": len(notes["got"]),
         "unheard gets": gets,
         "unheard puts": puts,
     }

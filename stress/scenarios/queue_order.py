@@ -10,8 +10,8 @@ from queue import Full
 
 import kvsync
 from stress import judge
-from stress.backlog import SHORTLY, get_all, got, left, numbers, producer_of, windows_of
-from stress.checkers import linearizability, total_queue
+from stress.backlog import ROOM, SHORTLY, get_all, got, left, numbers, producer_of, windows_of
+from stress.checkers import linearizability, refusals, total_queue
 from stress.checkers.models.queue import FifoQueue
 from stress.crew import Crew, Worker
 from stress.journal import acknowledged
@@ -60,12 +60,14 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     consumers = acknowledged(stage.folder)
     stage.figures["got"] = sum(map(len, consumers.values()))
+    stage.expect_some("got")
     for number, last in _passed_over(consumers):
         stage.expect(False, f"item {number} came after item {last} of the same producer")
     with stage.open() as store:
         for jobs, history in left(stage, store):
             stage.figures["got"] += sum(1 for _ in get_all(jobs, history))
-    judge.expect_legal(stage, partial(linearizability.flaw, model=FifoQueue()), total_queue.flaw)
+    search = partial(linearizability.flaw, model=FifoQueue())
+    judge.expect_legal(stage, search, total_queue.flaw, partial(refusals.flaw, maxsize=ROOM))
     stage.expect_sound_file()
 
 

@@ -59,6 +59,8 @@ def run(stage: Stage) -> None:
         crew.start(_consume, stage.processes - stage.processes // 2)
         crew.be_struck()
     with stage.open() as store:
+        stage.figures["by workers"] = store.counter("results").value
+        stage.expect_some("by workers")
         for task in drain(stage, store):
             _finish(store, task, SOUND)
         _expect_each_once(stage, store)

@@ -113,6 +113,7 @@ def run(stage: Stage) -> None:
         "turns": sum(map(len, turns.values())),
         "taken again": sum(map(sum, turns.values())),
     }
+    stage.expect_some("turns")
     with stage.open() as store:
         for name in turns:
             taken = store.rlock(name).acquire(timeout=PATIENCE)

@@ -164,6 +164,7 @@ def run(stage: Stage) -> None:
         "written": notes["written"],
         "downgraded": notes["downgraded"],
     }
+    stage.expect_some("read", "written")
     with stage.open() as store:
         for name in (label for label in notes if label.startswith("pages")):
             free = store.rwlock(name).write().acquire(timeout=PATIENCE)

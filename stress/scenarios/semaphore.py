@@ -146,6 +146,7 @@ def run(stage: Stage) -> None:
     held = acknowledged(stage.folder)
     together = held.pop("beside-others", [])
     stage.figures |= {"held": sum(map(len, held.values())), "beside others": len(together)}
+    stage.expect_some("held")
     with stage.open() as store:
         for name in held:
             all_of_them = WAYS[stage.way](store, name).acquire(timeout=PATIENCE, n=LIMIT)
