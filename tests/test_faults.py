@@ -12,6 +12,7 @@ from stress.faults.strace import Injection, counted
 from stress.faults.trial import Stores, Trial, Victim
 from stress.scenarios import io
 from stress.stage import SOUND
+from tests.in_turn import staged
 
 pytestmark = pytest.mark.suite
 
@@ -69,6 +70,56 @@ def test_what_passes_does_not_come_again_in_the_next_thread(tmp_path: Path, vict
     news = io._fault_once(victim, each, Injection("EIO", "pwrite64", each.made["pwrite64"]))
     assert not news.complaint
     assert news.outcome == "StorageError"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Injection("KILL", "pwrite64", 60_000),
+        Injection("EIO", "pwrite64", 60_000),
+        Injection("EIO from there on", "fdatasync", 60_000),
+    ],
+    ids=str,
+)
+def test_a_fault_that_does_not_strike_is_none(
+    tmp_path: Path, victim: Victim, fault: Injection
+) -> None:
+    (each,) = io._rehearse(victim, str(tmp_path / "log"), [buffered(tmp_path)])
+    assert io._fault_once(victim, each, fault) == io.News(in_vain=1)
+
+
+@pytest.mark.parametrize("kind", strace.KINDS)
+def test_a_fault_that_strikes_is_one(tmp_path: Path, victim: Victim, kind: str) -> None:
+    (each,) = io._rehearse(victim, str(tmp_path / "log"), [buffered(tmp_path)])
+    news = io._fault_once(victim, each, Injection(kind, "pwrite64", 1))
+    assert (news.faults, news.in_vain, news.complaint) == (1, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("kills", "was_told", "outcome", "struck"),
+    [
+        (True, False, "killed", True),
+        (True, True, "ok", False),
+        (False, True, "ok", True),
+        (False, False, "ok", False),
+        (False, False, "StorageError", False),
+    ],
+)
+def test_a_fault_struck_if_strace_tells_so_and_a_kill_if_its_process_died(
+    kills: bool, was_told: bool, outcome: str, struck: bool
+) -> None:
+    assert strace.Strike(kills, was_told).struck(outcome) == struck
+
+
+def test_a_run_in_which_no_fault_struck_is_not_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with an strace that does nothing."""
+    monkeypatch.setattr(strace, "require", lambda: None)
+    with staged(io, tmp_path) as stage:
+        monkeypatch.setattr(io, "_fault_all", lambda *_: None)
+        io.run(stage)
+    assert stage.violations == ["nothing was done: faults stayed at 0"]
 
 
 def test_a_call_that_no_fault_could_meet_is_no_rehearsal(

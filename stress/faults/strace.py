@@ -25,6 +25,10 @@ CALLS = ("pwrite64", "fdatasync", "fsync", "ftruncate")
 _BIRTHS = ("clone", "clone3")
 """By which a process starts its threads."""
 
+KILLED = "killed"
+"""The outcome of a call whose process died of a fault."""
+
+_INJECTED = "(INJECTED)"
 _PATIENCE = 30.0
 _GRACE = 5.0
 
@@ -50,14 +54,34 @@ class Injection:
         """Whether what comes after it works again."""
         return not self.kind.endswith("on")
 
-    def into(self, process: int) -> AbstractContextManager[None]:
-        """Meanwhile, each child of that process meets it."""
+    @contextmanager
+    def into(self, process: int) -> Iterator["Strike"]:
+        """Meanwhile, each child of that process meets it; then it is known whether one did."""
         how = KINDS[self.kind].format(k=self.k)
         trace, inject = f"trace={self.syscall}", f"inject={self.syscall}:{how}"
-        return _attached(process, "-o", "/dev/null", "-e", trace, "-e", inject)
+        strike = Strike(kills=self.kind == "KILL")
+        with tempfile.NamedTemporaryFile() as log:
+            try:
+                with _attached(process, "-o", log.name, "-e", trace, "-e", inject):
+                    yield strike
+            finally:
+                strike.was_told = _INJECTED in Path(log.name).read_text(errors="replace")
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.syscall} number {self.k}"
+
+
+@dataclass
+class Strike:
+    """Whether a fault that was to be met was met."""
+
+    kills: bool
+    was_told: bool = False
+    """By strace, which tells of each result that it replaced."""
+
+    def struck(self, outcome: str) -> bool:
+        """What kills is told by the death alone: who lives did not meet it."""
+        return outcome == KILLED if self.kills else self.was_told
 
 
 def counting(process: int, log: str) -> AbstractContextManager[None]:

@@ -21,6 +21,7 @@ from typing import Any
 
 import kvsync
 from stress.faults.calls import WAYS, Call
+from stress.faults.strace import KILLED
 from stress.faults.usable import expect_free, put_back, use
 from stress.faults.victim import Order, Word
 
@@ -173,7 +174,7 @@ class Trial:
             except Ended as ended:
                 _expect_killed(ended.args[0])
                 self._expect_after_death(path, expected)
-                return "killed"
+                return KILLED
             self._expect_word(word)
             self._expect_in_life(path, word, expected, passes=passes)
             if passes:

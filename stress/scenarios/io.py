@@ -3,7 +3,8 @@ there, it fails once, it fails from there on), the file is sound, what was ackno
 what was not is there as a whole or not at all, and every call works afterwards.
 
 Each k-th `pwrite64`, `fdatasync`, `fsync` and `ftruncate` of each call is faulted by strace. Left
-alone, the run ends when all of them were.
+alone, the run ends when all of them were. A fault counts if strace tells that it struck, or if its
+process died of it; some come too late, when the call is over and the fault is lifted.
 """
 
 from collections import Counter
@@ -28,8 +29,7 @@ WAYS = calls.WAYS
 _AT_ONCE = 8
 """Calls of which a worker faults every system call before it goes on to more of them."""
 
-
-_POSSIBLE = "possible faults"
+_POSSIBLE, _IN_VAIN = "possible faults", "tried in vain"
 
 
 class Rehearsed(NamedTuple):
@@ -52,6 +52,8 @@ class News(NamedTuple):
     possible: int = 0
     """Faults that these can meet."""
     faults: int = 0
+    in_vain: int = 0
+    """What was to be a fault, and did not strike."""
     outcome: str = ""
     complaint: str = ""
 
@@ -104,13 +106,13 @@ def _fault_once(victim: Victim, each: Rehearsed, injection: Injection) -> News:
     """What passes is lifted, for in a thread that is started later it would come again."""
     try:
         with ExitStack() as fault:
-            fault.enter_context(injection.into(victim.pid))
+            strike = fault.enter_context(injection.into(victim.pid))
             outcome = each.trial.run(
                 victim, each.expected, passes=injection.passes, lift=fault.close
             )
     except Exception as error:
         return News(faults=1, complaint=f"{each.trial.name}, {injection}: {failure(error)}")
-    return News(faults=1, outcome=outcome)
+    return News(faults=1, outcome=outcome) if strike.struck(outcome) else News(in_vain=1)
 
 
 def run(stage: Stage) -> None:
@@ -128,18 +130,20 @@ def run(stage: Stage) -> None:
             for pipe in [each for each in at_work if each in heard]:
                 if not _hear(stage, tally, crew.receive(at_work[pipe])):
                     del at_work[pipe]
-    stage.figures |= {"calls": 0, UNIT: 0} | tally
+    stage.figures |= {"calls": 0, UNIT: 0, _IN_VAIN: 0} | tally
     stage.remarks.append(
-        f"{tally[UNIT]:,} of {tally[_POSSIBLE]:,} possible faults were tried, "
-        f"of {tally['calls']} of {len(names)} calls"
+        f"{tally[UNIT]:,} of {tally[_POSSIBLE]:,} possible faults struck, "
+        f"of {tally['calls']} of {len(names)} calls; {tally[_IN_VAIN]:,} were tried in vain"
     )
+    stage.expect_some(UNIT)
 
 
 def _hear(stage: Stage, tally: Counter[str], news: News | None) -> bool:
     """Whether more is to come."""
     if news is None:
         return False
-    tally.update({"calls": news.calls, _POSSIBLE: news.possible, UNIT: news.faults})
+    tally.update({"calls": news.calls, _POSSIBLE: news.possible})
+    tally.update({UNIT: news.faults, _IN_VAIN: news.in_vain})
     if news.outcome:
         tally[news.outcome] += 1
     stage.expect(not news.complaint, news.complaint)
