@@ -1,7 +1,8 @@
 """`python -m stress`: long, hard use of kvsync by many processes.
 
-Exit status: 0 if every invariant held, 1 if one was violated, 2 if it cannot run here, nor any of
-the scenarios, 130 if it was interrupted before anything was found.
+Exit status: 0 if every invariant held, 1 if one was violated, whatever happened besides, 2 if it
+cannot run here, nor any of the scenarios, 3 if something else failed, such as the writing of the
+report, 130 if it was interrupted before anything was found.
 """
 
 import argparse
@@ -12,8 +13,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +33,9 @@ _CLEARING = 10.0
 
 _ROOM = 64 << 20
 """Bytes that must be free where the stores are made."""
+
+_FAILED = 3
+"""The exit status that is no verdict: the run, or what it was to leave, did not come to its end."""
 
 
 class Unable(Exception):
@@ -55,12 +59,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m stres
         signal.signal(number, interrupt)
     try:
         facts = report.facts(_probe(asked.store))
-        return _run_and_tell(asked, facts)
     except (OSError, kvsync.KvsyncError, Unable) as error:
         print(f"stress: cannot run in {_where(asked.store)}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _interrupted()
+    return _run_and_tell(asked, facts)
 
 
 class Interrupt:
@@ -78,6 +82,33 @@ class Interrupt:
 def _interrupted() -> int:
     print("stress: interrupted", file=sys.stderr)
     return 128 + signal.SIGINT
+
+
+class Ending:
+    """How a run ends: `status` is 0 unless something kept it from its end, or from telling it.
+
+    Nothing of that kind keeps it from doing the rest, for what was found is to be told.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    @contextmanager
+    def withstood(self) -> Iterator[None]:
+        """Go on behind the block, whatever it raises; what that was first is the status."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.status = self.status or _interrupted()
+        except Exception as error:
+            self.status = self.status or _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    own = not isinstance(error, OSError | kvsync.KvsyncError)
+    what = "".join(traceback.format_exception(error)) if own else f"{error}\n"
+    print(f"stress: did not come to its end: {what}", end="", file=sys.stderr)
+    return _FAILED
 
 
 def _listing() -> str:
@@ -121,40 +152,41 @@ def _run_and_tell(asked: argparse.Namespace, facts: dict[str, str]) -> int:
     command, began = options.command(asked), time.monotonic()
     date = datetime.now(UTC).isoformat(timespec="seconds")
     run = Run(command, asked.seed, date, 0, facts, (), asked.mutants)
-    print(report.header(run), flush=True)
-    interrupted = 0
-    try:
-        for result in _results(asked):
-            print(report.violations(asked.seed, result, asked.report), end="", flush=True)
+    ending = Ending()
+    with ending.withstood(), closing(_results(asked)) as results:
+        print(report.header(run), flush=True)
+        for result in results:
             run = replace(run, scenarios=(*run.scenarios, result))
-    except KeyboardInterrupt:
-        interrupted = _interrupted()
-    report.show("")
-    print(report.summary(run.scenarios))
-    if asked.report:
-        pages.write(asked.report, replace(run, seconds=time.monotonic() - began))
-    return _status(run.scenarios, interrupted)
+            print(report.violations(asked.seed, result, asked.report), end="", flush=True)
+    with ending.withstood():
+        report.show("")
+        print(report.summary(run.scenarios), flush=True)
+    with ending.withstood():
+        if asked.report:
+            pages.write(asked.report, replace(run, seconds=time.monotonic() - began))
+    return _status(run.scenarios, ending.status)
 
 
-def _status(results: Sequence[ScenarioResult], interrupted: int) -> int:
+def _status(results: Sequence[ScenarioResult], ended: int) -> int:
     """What was violated is violated, whatever ended the run."""
     if any(result.violations for result in results):
         return 1
-    if interrupted:
-        return interrupted
+    if ended:
+        return ended
     return 2 if all(result.skipped for result in results) else 0
 
 
-def _results(asked: argparse.Namespace) -> Iterator[ScenarioResult]:
+def _results(asked: argparse.Namespace) -> Generator[ScenarioResult]:
     """One after the other. Raises: KeyboardInterrupt, after the one that was interrupted."""
     for number, name in enumerate(asked.scenario, 1):
-        result = _run(name, number, asked)
-        yield result
+        with _folder(asked.store) as folder:
+            result = _run(name, number, asked, folder)
+            yield result  # before its folder is removed, which may fail
         if result.skipped == report.INTERRUPTED:
             raise KeyboardInterrupt
 
 
-def _run(name: str, number: int, asked: argparse.Namespace) -> ScenarioResult:
+def _run(name: str, number: int, asked: argparse.Namespace, folder: str) -> ScenarioResult:
     scenario, seconds = ALL[name], options.seconds(asked)
     terms = Terms(
         asked.seed,
@@ -168,12 +200,11 @@ def _run(name: str, number: int, asked: argparse.Namespace) -> ScenarioResult:
     )
     total = len(asked.scenario)
     show = partial(report.progress, number, total, (total - number) * seconds)
-    with _folder(asked.store) as folder:
-        stage = Stage(scenario, terms, folder, show)
-        if refused := options.not_borne(asked, name):
-            stage.remarks.append(f"it does not bear {', '.join(refused)}")
-        skipped = _perform(scenario, stage)
-        return stage.result(invariant(scenario), skipped, options.command_for(asked, name))
+    stage = Stage(scenario, terms, folder, show)
+    if refused := options.not_borne(asked, name):
+        stage.remarks.append(f"it does not bear {', '.join(refused)}")
+    skipped = _perform(scenario, stage)
+    return stage.result(invariant(scenario), skipped, options.command_for(asked, name))
 
 
 def _perform(scenario: ModuleType, stage: Stage) -> str:

@@ -1,10 +1,12 @@
 """The stress program itself: its goals, its faults, how it ends, and what it writes down."""
 
+import errno
 import io
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +160,104 @@ def test_an_interrupt_does_not_hide_what_was_violated(
     monkeypatch.setattr(program, "_results", results)
     monkeypatch.setattr(program.signal, "signal", lambda *_: None)
     assert program.main(["--scenario", "counter"]) == status
+
+
+@pytest.fixture
+def performed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No scenario runs: each finds the violations that are in this list."""
+    violations: list[str] = []
+
+    def perform(_: object, stage: Stage) -> str:
+        stage.violations += violations
+        return ""
+
+    monkeypatch.setattr(program, "_perform", perform)
+    monkeypatch.setattr(program.signal, "signal", lambda *_: None)
+    return violations
+
+
+VERDICTS = pytest.mark.parametrize(("found", "status"), [([], 3), (["lost"], 1)])
+
+
+@VERDICTS
+def test_a_report_that_cannot_be_written_hides_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    performed: list[str],
+    found: list[str],
+    status: int,
+) -> None:
+    """It is no success either."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    performed += found
+    monkeypatch.setattr(program.pages, "write", refuse)
+    given = ["--scenario=counter", f"--store={tmp_path}", f"--report={tmp_path}/run.json"]
+    assert program.main(given) == status
+    told = capsys.readouterr()
+    assert "no room" in told.err
+    assert "cannot run" not in told.err
+    assert f"{len(found)} VIOLATED" in told.out
+
+
+@VERDICTS
+def test_what_fails_between_two_scenarios_hides_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    performed: list[str],
+    found: list[str],
+    status: int,
+) -> None:
+    """A folder that cannot be removed: the scenario that it belonged to is in the summary."""
+    remove = shutil.rmtree
+
+    def refuse(folder: str) -> None:
+        if os.path.exists(f"{folder}/probe.db"):
+            return remove(folder)
+        raise OSError(errno.ENOTEMPTY, "it is not empty", folder)
+
+    performed += found
+    monkeypatch.setattr(program.shutil, "rmtree", refuse)
+    both = ["--scenario=counter", "--scenario=bank"]
+    assert program.main([*both, f"--store={tmp_path}"]) == status
+    told = capsys.readouterr()
+    assert "it is not empty" in told.err
+    assert "cannot run" not in told.err
+    assert f"\n{1 - len(found)} ok, {len(found)} VIOLATED, 0 SKIPPED" in told.out
+
+
+def test_an_interrupt_while_the_report_is_written_hides_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, performed: list[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    performed.append("lost")
+    monkeypatch.setattr(program.pages, "write", interrupt)
+    given = ["--scenario=counter", f"--store={tmp_path}", f"--report={tmp_path}/run.json"]
+    assert program.main(given) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_screen_that_takes_nothing_keeps_no_report_from_being_written(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stress", "--scenario=first_open", "--rounds=1"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*command, "--processes=2", f"--store={tmp_path}", f"--report={tmp_path}/run.json"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 3, done.stderr
+    assert "No space left" in done.stderr
+    assert json.loads((tmp_path / "run.json").read_text())["facts"]
 
 
 def test_more_acknowledged_than_counted_is_lost_and_not_unheard(tmp_path: Path) -> None:
