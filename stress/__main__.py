@@ -23,7 +23,7 @@ from types import ModuleType
 
 import kvsync
 from kvsync.engine.sqlite import Health
-from stress import mutants, nemeses, options, pages, report
+from stress import mutants, nemeses, options, output, pages, report
 from stress.record import Run, ScenarioResult
 from stress.scenarios import ALL, invariant, twins
 from stress.stage import Skipped, Stage, Terms
@@ -33,9 +33,6 @@ _CLEARING = 10.0
 
 _ROOM = 64 << 20
 """Bytes that must be free where the stores are made."""
-
-_FAILED = 3
-"""The exit status that is no verdict: the run, or what it was to leave, did not come to its end."""
 
 
 class Unable(Exception):
@@ -108,7 +105,7 @@ def _failed(error: Exception) -> int:
     own = not isinstance(error, OSError | kvsync.KvsyncError)
     what = "".join(traceback.format_exception(error)) if own else f"{error}\n"
     print(f"stress: did not come to its end: {what}", end="", file=sys.stderr)
-    return _FAILED
+    return output.FAILED
 
 
 def _listing() -> str:

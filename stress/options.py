@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from stress import nemeses, pages
+from stress import nemeses, output, pages
 from stress.record import Matrix
 from stress.scenarios import ALL, twins
 from stress.stage import HISTORIES, SOUND
@@ -123,19 +123,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--processes", type=_crowd, metavar="N", help=f"in each scenario (at most {_MOST:,})")
     add("--histories", type=_count, metavar="N", help=_HISTORIES)
     add("--store", metavar="PATH", help="folder in which the stores are made")
-    add("--report", type=_report, metavar="FILE", help=_REPORT)
+    add("--report", type=output.place, metavar="FILE", help=_REPORT)
     add("--mutants", type=_matrix, metavar="FILE", help=_MUTANTS)
     add("--twin", default=SOUND, help="run a broken twin (see --list), which must be caught")
     return parser
-
-
-def _report(path: str) -> str:
-    """Before the run: after it would be late to hear that there is no place for it."""
-    try:
-        pages.require(path)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return path
 
 
 def _matrix(path: str) -> Matrix:

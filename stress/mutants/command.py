@@ -3,7 +3,8 @@
 Each mutant runs under the scenarios that are to catch it, in turn and with other seeds, until one
 of them does. Before that, the same scenarios run on kvsync as it is, and must find nothing. Exit
 status: 0 if all was as it should be, 1 if a mutant was not caught (a hole in the suite) or a
-scenario complains of kvsync itself, 2 if there was nothing to run.
+scenario complains of kvsync itself, 2 if there was nothing to run, 3 if what was asked for could
+not be written.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from stress import output
 from stress.mutants.catalogue import ALL
 from stress.mutants.cells import OK, SKIPPED, VIOLATED, Cell
 from stress.mutants.kept import Kept
@@ -78,8 +80,13 @@ def main(given: Sequence[str], program: str) -> int:
     print("\n" + _LAYOUT.format("mutant", "caught by", "chance", "seconds", "because"), flush=True)
     trials = [_tried(mutant, sound, options, kept) for mutant in mutants]
     matrix = Matrix(tuple(scenarios), tuple(trial.row(scenarios) for trial in trials))
-    _write(options, matrix, trials)
-    return max(_told(trials, matrix, options), int(sound != scenarios))
+    status = max(_told(trials, matrix, options), int(sound != scenarios))
+    try:
+        _write(options, matrix, trials)
+    except OSError as error:
+        print(f"could not be written: {error}", file=sys.stderr)
+        return status or output.FAILED
+    return status
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -92,8 +99,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--matrix", action="store_true", help="each mutant under every scenario: slow")
     add("--scenario", action="append", choices=SCENARIOS, help="with --matrix: only under this one")
     add("--keep", type=Path, metavar="FILE", help="go on where a run with that file was cut off")
-    add("--markdown", type=Path, metavar="FILE", help="write the table there")
-    add("--json", type=Path, metavar="FILE", help="write the matrix there, as data")
+    add("--markdown", type=output.place, metavar="FILE", help="write the table there")
+    add("--json", type=output.place, metavar="FILE", help="write the matrix there, as data")
     return parser
 
 
@@ -183,9 +190,9 @@ def _mark(row: MutantRow, scenario: str) -> str:
 
 def _write(options: argparse.Namespace, matrix: Matrix, trials: Sequence[Trial]) -> None:
     if options.json:
-        options.json.write_text(json.dumps(asdict(matrix), indent=1) + "\n")
+        output.write(options.json, json.dumps(asdict(matrix), indent=1) + "\n")
     if options.markdown:
-        options.markdown.write_text(_markdown(trials))
+        output.write(options.markdown, _markdown(trials))
 
 
 def _markdown(trials: Sequence[Trial]) -> str:

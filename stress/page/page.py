@@ -1,11 +1,10 @@
 """The whole page, and how it is written."""
 
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
+from stress import output
 from stress.page.books import books
 from stress.page.chart import cut, empty, figure, section
 from stress.page.excerpt import excerpt
@@ -42,21 +41,8 @@ _PLACES = {
 
 
 def write(path: str | os.PathLike[str], run: Run) -> None:
-    """Whoever reads it meanwhile sees the old file or the new one, whole.
-
-    Raises: OSError; the old file, if any, is then as it was.
-    """
-    folder = os.path.dirname(os.path.abspath(path))
-    beside = os.path.join(folder, f".report-{secrets.token_hex(8)}.html")
-    text = page(run)
-    try:
-        with open(beside, "x", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(beside, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
+    """Raises: OSError; the old file, if any, is then as it was."""
+    output.write(path, page(run))
 
 
 def page(run: Run) -> str:
