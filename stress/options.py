@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from stress import nemeses, output, pages
+from stress import nemeses, output, pages, windows
 from stress.record import Matrix
 from stress.scenarios import ALL, twins
 from stress.stage import HISTORIES, SOUND
@@ -41,8 +41,7 @@ def parse(given: Sequence[str], program: str) -> argparse.Namespace:
     options.seed = random.randrange(2**32) if options.seed is None else options.seed
     options.scenario = options.scenario or _default(options)
     options.nemesis = options.nemesis or nemeses.NAMES
-    whole = seconds(options) * len(options.scenario)
-    options.histories = options.histories or _histories(whole)
+    options.histories = options.histories or _histories(seconds(options), len(options.scenario))
     if mistake := next(_mistakes(options, [ALL[name] for name in options.scenario]), ""):
         parser.error(mistake)
     return options
@@ -65,12 +64,12 @@ def command_for(options: argparse.Namespace, name: str) -> str:
         ALL[name].UNIT: getattr(options, ALL[name].UNIT),
         "ops": options.ops,
         "nemesis": None if options.nemesis == nemeses.NAMES else ",".join(options.nemesis),
-        "histories": None if options.histories == _histories(alone) else options.histories,
+        "histories": None if options.histories == _histories(alone, 1) else options.histories,
         "store": options.store,
         "twin": None if options.twin == SOUND else options.twin,
     }
-    words = [word for key, value in asked.items() if value for word in (f"--{key}", str(value))]
-    return _joined(options, words)
+    given = {key: str(value) for key, value in asked.items() if value is not None}
+    return _joined(options, [word for key in given for word in (f"--{key}", given[key])])
 
 
 def seconds(options: argparse.Namespace) -> float:
@@ -78,9 +77,10 @@ def seconds(options: argparse.Namespace) -> float:
     return float(options.seconds or options.minutes * 60 / len(options.scenario))
 
 
-def _histories(whole: float) -> int:
-    """In so many seconds of all scenarios together, unless another number is asked for."""
-    return max(HISTORIES, round(_A_MINUTE * whole / 60))
+def _histories(alone: float, scenarios: int) -> int:
+    """For so many scenarios of so many seconds each, unless another number is asked for."""
+    wanted = max(HISTORIES, round(_A_MINUTE * alone * scenarios / 60))
+    return min(wanted, windows.most(alone))
 
 
 def not_borne(options: argparse.Namespace, name: str) -> list[str]:
@@ -154,6 +154,8 @@ def _mistakes(options: argparse.Namespace, scenarios: Sequence[ModuleType]) -> I
             yield f"none of the scenarios bears {nemesis}: {', '.join(options.scenario)}"
     if getattr(options, "kills", None) and "kill" not in options.nemesis:
         yield "--kills would never be reached, for --nemesis has no kill"
+    if options.histories > (most := windows.most(seconds(options))):
+        yield f"{seconds(options):g} seconds have no room for more than {most:,} histories"
     if options.mutants and not options.report:
         yield "--mutants is for the page, and no --report is asked for"
 

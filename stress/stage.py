@@ -15,7 +15,7 @@ from stress.history import now
 from stress.journal import UNKNOWN, acknowledged
 from stress.measures import Latencies, Spans, Throughput
 from stress.record import Books, Fault, ScenarioResult
-from stress.windows import Windows
+from stress.windows import SHORTEST, Windows
 
 SOUND = "sound"
 """The way to do it that must hold; every other way in `WAYS` is a broken twin."""
@@ -85,7 +85,7 @@ class Stage:
         self._throughput = Throughput()
         self.windows = Windows(
             os.path.join(folder, "windows"),
-            int(terms.seconds * 1e9 / max(1, terms.histories)),
+            max(SHORTEST, int(terms.seconds * 1e9 / max(1, terms.histories))),
             terms.histories,
             self.processes,
         )

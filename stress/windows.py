@@ -17,8 +17,16 @@ from stress.history import History, Recorder, Recording, Unrecorded, now, read
 LENGTH = 50_000_000
 """Ns for which a window is open at the most."""
 
+SHORTEST = 1_000_000
+"""Ns from one window to the next, at the least: in less than that hardly a call is made."""
+
 CLIENTS = 8
 """How many share an object in a window, about: new ones are dealt out like those they replace."""
+
+
+def most(seconds: float) -> int:
+    """Windows that so much time has room for, and one at the least."""
+    return max(1, int(seconds * 1e9) // SHORTEST)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 import stress.__main__ as program
-from stress import options
+from stress import options, windows
 from stress.journal import Journal
 from stress.record import Books, Matrix, MutantRow, ScenarioResult
 from stress.scenarios import counter
@@ -369,10 +369,47 @@ def test_a_terminal_is_told_how_far_the_run_is(tmp_path: Path) -> None:
         (["--seconds=120", "--scenario=lock", "--scenario=bank"], 52),
         (["--minutes=60", "--histories=5"], 5),
         (["--histories=5"], 5),
+        (["--seconds=0.01"], 10),
+        (["--seconds=0.01", "--histories=3"], 3),
+        (["--seconds=1e-12"], 1),
     ],
 )
 def test_a_long_run_has_more_windows(arguments: list[str], histories: int) -> None:
     assert options.parse(arguments, "stress").histories == histories
+
+
+@pytest.mark.parametrize(
+    ("arguments", "room"),
+    [
+        (["--seconds=1", "--histories=2000000000"], "1 seconds have no room for more than 1,000"),
+        (["--minutes=1", "--scenario=lock", "--histories=60001"], "more than 60,000"),
+        (["--seconds=1e-12", "--histories=2"], "more than 1 "),
+    ],
+)
+def test_windows_that_there_is_no_room_for_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], room: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        options.parse(arguments, "stress")
+    assert room in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", [60.0, 1.0, 0.0015, 1e-12])
+def test_as_many_windows_as_there_is_room_for_can_be_opened(tmp_path: Path, seconds: float) -> None:
+    terms = Terms(1, seconds, histories=windows.most(seconds))
+    opened = Stage(counter, terms, str(tmp_path), lambda _: None).windows
+    opened.begin()
+    assert opened.open() in (*range(opened.count), None)
+    assert opened.due(0) == 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_command_for_one_scenario_has_its_seed(seed: int) -> None:
+    """0 is one too."""
+    asked = options.parse([f"--seed={seed}"], "stress")
+    again = options.command_for(asked, "lock").split()[1:]
+    assert options.parse(again, "stress").seed == seed
+    assert options.command(asked).split()[1:] == [f"--seed={seed}"]
 
 
 @pytest.mark.parametrize(
