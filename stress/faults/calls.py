@@ -6,12 +6,14 @@ that `holds` leaves its process with something that must be free once that proce
 """
 
 import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import kvsync
+from stress import children
 from stress.stage import SOUND
 
 _DAY = 86_400
@@ -232,11 +234,7 @@ def _extend(store: kvsync.Store) -> None:
 
 def _leave_taken(store: kvsync.Store) -> None:
     """By a process that dies with it."""
-    if child := os.fork():
-        os.waitpid(child, 0)
-        return
-    store.lock("it").acquire()
-    os._exit(0)
+    children.run(store.lock("it").acquire, traceback.print_exc)
 
 
 _HELD = {

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import kvsync
+from stress import children
 from stress.history import now
 from stress.record import Fault
 from stress.tally import Column
@@ -65,18 +66,14 @@ def obey(
 
 
 def _fork_once(store: kvsync.Store | None, explain: Callable[[], None]) -> None:
-    child = os.fork()
-    if not child:
-        _live_as_child(store, explain)
-    os.waitpid(child, 0)
-
-
-def _live_as_child(store: kvsync.Store | None, explain: Callable[[], None]) -> None:
+    """What is wrong with the child is left for the master to read."""
     try:
-        if store is not None:
-            with store.lock("of forked children"):
-                pass
+        children.run(lambda: _live_as_child(store), explain)
     except BaseException:
         explain()
-    finally:
-        os._exit(0)
+
+
+def _live_as_child(store: kvsync.Store | None) -> None:
+    if store is not None:
+        with store.lock("of forked children"):
+            pass

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 import kvsync
+from stress import children
 from stress.crew import PATIENCE, Crew, Worker
 from stress.history import now
 from stress.plain import PlainCounter
@@ -69,15 +70,15 @@ def _write(worker: Worker, counter: Any, over: threading.Event) -> None:
 def _fork_once(worker: Worker, counter: Any) -> None:
     began, child = now(), os.fork()
     if not child:
-        _live_as_child(worker, counter)
-    status = _reap(psutil.Process(child))
-    assert status == 0, f"a forked child ended with status {status}"
+        children.live(lambda: _live_as_child(worker, counter), worker.explain)
+    children.expect_well(_reap(psutil.Process(child)))
     worker.pipe.send(began)
 
 
-def _reap(child: psutil.Process) -> int | None:
+def _reap(child: psutil.Process) -> int:
     try:
-        return child.wait(PATIENCE / 2)
+        status: int = child.wait(PATIENCE / 2)
+        return status
     except psutil.TimeoutExpired:
         child.kill()
         child.wait()
@@ -85,17 +86,10 @@ def _reap(child: psutil.Process) -> int | None:
 
 
 def _live_as_child(worker: Worker, counter: Any) -> None:
-    status = 1
-    try:
-        for _ in range(_OF_A_CHILD):
-            worker.journal.note("hits", counter.add())
-        taken = worker.store.lock("of the child").acquire(timeout=PATIENCE / 4)
-        assert taken, "what a forked child held was not freed by its death"
-        status = 0
-    except BaseException:
-        worker.explain()
-    finally:
-        os._exit(status)
+    for _ in range(_OF_A_CHILD):
+        worker.journal.note("hits", counter.add())
+    taken = worker.store.lock("of the child").acquire(timeout=PATIENCE / 4)
+    assert taken, "what a forked child held was not freed by its death"
 
 
 def run(stage: Stage) -> None:

@@ -11,9 +11,11 @@ for what is lost, as a program of nothing but `pwrite` and `fdatasync` shows as 
 import os
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import kvsync
+from stress import children
 from stress.crew import Crew, Worker
 from stress.faults.mounts import Disk
 from stress.faults.usable import use
@@ -50,10 +52,7 @@ def _take_part(worker: Worker) -> None:
     """In each failure a child of ours writes, for nothing can be closed properly after it."""
     worker.ready()
     while order := worker.pipe.recv():
-        child = os.fork()
-        if not child:
-            _live_as_child(worker, *order)
-        os.waitpid(child, 0)
+        children.run(partial(_live_as_child, worker, *order), worker.explain)
         worker.pipe.send(None)
 
 
@@ -62,11 +61,7 @@ def _live_as_child(worker: Worker, path: str, promise: str) -> None:
         _write(worker, path, promise)
     except (kvsync.StorageError, kvsync.OpenError):
         if not os.path.exists(_cut(path)):
-            worker.explain()
-    except BaseException:
-        worker.explain()
-    finally:
-        os._exit(0)
+            raise
 
 
 def _cut(path: str) -> str:
