@@ -9,8 +9,9 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stress.stage import Skipped
@@ -51,7 +52,12 @@ class Disk:
 
     @contextmanager
     def mounted(self) -> Iterator[None]:
-        """Raises: Skipped where there is no loop device."""
+        """Raises: Skipped where there is no loop device, or where others keep the file system.
+
+        Whoever began a mount namespace meanwhile (a container, for example) has it mounted still.
+        Mounted once more it would be as it is there: without power.
+        """
+        _wait_for(lambda: not _is_mounted(self._image), f"others keep {self._image} mounted")
         _run_or_skip("mount", "-o", "loop", self._image, self.folder)
         try:
             yield
@@ -100,6 +106,25 @@ def _run_or_skip(*command: str) -> None:
     done = _run(*command)
     if done.returncode:
         raise Skipped(f"{' '.join(command[:-1])} is not possible here: {done.stderr.strip()}")
+
+
+def _is_mounted(image: str) -> bool:
+    """In whatever namespace."""
+    image = os.path.realpath(image)
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it has just gone
+            if path.read_text().rstrip("\n") == image:
+                return True
+    return False
+
+
+def _wait_for(condition: Callable[[], bool], otherwise: str) -> None:
+    """Raises: Skipped."""
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise Skipped(otherwise)
+        time.sleep(0.01)
 
 
 def _unmount(folder: str) -> None:
