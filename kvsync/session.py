@@ -12,6 +12,9 @@ same pids can tell: then the pid, start time and stack decide.
 Whoever is obstructed by a dead session reaps it: its grants and tickets go, in one transaction,
 and what they held up moves on.
 
+Garbage collection frees nothing. A handle that is collected while something is held through it
+leaves its doorbell open, see `_kept`; one that has nothing loses it, and is dead.
+
 At the normal end of a process, too, it is the proof of death that frees what is held still: until
 then other threads may be at work with it, and exit handlers that come later. Only who has nothing
 takes its session away itself.
@@ -21,7 +24,7 @@ import itertools
 import os
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import Any
@@ -185,6 +188,17 @@ class Session:
         longest = self.engine.busy_timeout
         self._leftovers.settle(longest if patience is None else min(patience, longest))
 
+    def keep(self, held: Sized) -> None:
+        """Count as alive while `held`, a list of what is held under this session, is not empty.
+
+        Even if this handle is collected meanwhile. Call it after each addition.
+        """
+        proof = self._life().proof
+        if proof is not None:
+            _kept[id(held)] = held, proof
+            if len(_kept) >= _most_kept[0]:
+                _drop_what_holds_nothing()
+
     def forget_now_and_then(self, space: str, name: str) -> None:
         """Before an attempt at a grant of that name: see `Forgetting`."""
         self._life().forgetting.now_and_then(space, name)
@@ -323,12 +337,13 @@ class _Life:
         self.bells: list[Doorbell] = []
         process = this_process()
         begin_epoch(engine, process.boot)
-        self._proof = self._install()  # before others can read of it
-        mark = self._proof.mark if self._proof else _NO_MARK
+        self.proof = self._install()  # before others can read of it
+        mark = self.proof.mark if self.proof else _NO_MARK
         row = {**process._asdict(), **mark._asdict(), "clock": process.clock, "since": engine.now()}
         self.id: int = engine.transact(lambda transaction: transaction.execute(_INSERT, row))[0][0]
 
     def _install(self) -> Doorbell | None:
+        _drop_what_holds_nothing()  # so that to install one closes what is lost
         try:
             return self._engine.doorbells.install()
         except OSError:
@@ -354,7 +369,10 @@ class _Life:
         return True
 
     def silence(self) -> None:
-        for bell in (self._proof, *self.bells):
+        for key, (_, proof) in list(_kept.items()):
+            if proof is self.proof:
+                _kept.pop(key, None)
+        for bell in (self.proof, *self.bells):
             if bell is not None:
                 bell.close()
 
@@ -405,6 +423,23 @@ _sessions: dict[int, weakref.ref[Session]] = {}
 """By their ids. No callback takes a dead one out: it would swallow a signal's exception."""
 
 
+_kept: dict[int, tuple[Sized, Doorbell]] = {}
+"""By their ids, the lists of what is held in this process, and what proves it alive."""
+
+_FEW_KEPT = 64
+_most_kept = [_FEW_KEPT]
+"""So many there may be until those are looked for that are empty."""
+
+
+def _drop_what_holds_nothing() -> None:
+    for key, (held, proof) in list(_kept.items()):
+        if not held:
+            _kept.pop(key, None)
+            if held:  # another thread has just added something
+                _kept[key] = held, proof
+    _most_kept[0] = max(_FEW_KEPT, 2 * len(_kept))
+
+
 def _register(session: Session) -> None:
     for key, each in list(_sessions.items()):
         if each() is None:
@@ -425,6 +460,7 @@ def _leave_all() -> None:
 
 
 def _after_fork_in_child() -> None:
+    _kept.clear()  # the parent's
     for session in _all():
         session._lives.clear()  # the parent's; and its pid may come again
         session._leftovers = Leftovers()

@@ -1,7 +1,11 @@
 """What the dead leave in the folder of doorbells, and who takes it away."""
 
+import gc
 import os
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,9 @@ import pytest
 
 import kvsync
 from kvsync import session
+from kvsync.engine.doorbell import Mark
 from kvsync.testing import ManualClock
-from tests.processes import eventually, kill, running
+from tests.processes import PATIENCE, eventually, kill, running
 
 NAME = "job"
 
@@ -123,3 +128,69 @@ def test_a_clock_that_is_wrong_sweeps_up_nothing_of_the_living(path: Path) -> No
         before = names(store)
         assert store.session.sweep() == 0
         assert names(store) == before
+
+
+HELD: dict[str, Callable[[kvsync.Store], Any]] = {
+    "lock": lambda store: store.lock("job").acquire(),
+    "permit": lambda store: store.semaphore("jobs", 2).acquire(),
+    "read": lambda store: store.rwlock("job").read().acquire(),
+    "task": lambda store: store.queue("jobs").reserve(),
+}
+
+
+@pytest.mark.parametrize("hold", HELD.values(), ids=HELD)
+def test_what_a_collected_handle_holds_is_proven_to_be_held(
+    path: Path, hold: Callable[[kvsync.Store], Any]
+) -> None:
+    """To processes that see nothing but the doorbell, such as those of another pid namespace."""
+    with kvsync.open(path) as store:
+        store.queue("jobs").put("item")
+        hold(kvsync.open(path))
+        gc.collect()
+        assert kvsync.open(path).lock("other").acquire()  # whose doorbell closes the lost ones
+        assert [store.engine.doorbells.answers(mark) for mark in marks(store)] == [True, True]
+
+
+def test_a_collected_handle_that_holds_nothing_keeps_no_doorbell(path: Path) -> None:
+    """Nor does one on which much was held before, and a task that was settled."""
+    with kvsync.open(path) as store:
+        store.queue("jobs").put("item")
+        for _ in range(3):
+            dropped = kvsync.open(path)
+            for number in range(3 * session._FEW_KEPT):
+                with dropped.lock(f"job-{number}"):
+                    pass
+            with dropped.queue("jobs").reserve() as task:
+                task.retry(0)
+            del dropped, task
+            gc.collect()
+        assert len(session._kept) < 2 * session._FEW_KEPT
+        store.lock("other").acquire()
+        answers = [store.engine.doorbells.answers(mark) for mark in marks(store)]
+        assert answers.count(True) == 1
+
+
+def marks(store: kvsync.Store) -> list[Mark]:
+    rows = store.engine.read("select doorbell, device, inode from kvsync_session")
+    return [Mark(*row) for row in rows]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make a pid namespace")
+def test_another_pid_namespace_takes_nothing_from_a_collected_handle(path: Path) -> None:
+    program = (
+        "import kvsync, sys\n"
+        "assert not kvsync.open(sys.argv[1]).lock('job').acquire(timeout=0)\n"
+        "print('ok')\n"
+    )
+    kvsync.open(path).lock("job").acquire()
+    gc.collect()
+    with kvsync.open(path) as store:
+        store.lock("other").acquire()
+        done = subprocess.run(
+            ["unshare", "-pf", "--mount-proc", "--kill-child", sys.executable, "-c", program, path],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.stdout == "ok\n", done.stderr

@@ -78,6 +78,8 @@ class Task:
         self._retry_delay = retry_delay
         self._settled = False
         self._pid = os.getpid()
+        self._in_hand = [self.receipt]
+        session.keep(self._in_hand)
 
     def ack(self) -> None:
         """It is done: take it away for good. In a transaction it goes when that commits.
@@ -86,7 +88,9 @@ class Task:
         change something, in a forked child: the item is its parent's.
         """
         self._check_owner()
-        if not self._items.acknowledge(self.id, self.receipt):
+        acknowledged = self._items.acknowledge(self.id, self.receipt)
+        self._in_hand.clear()
+        if not acknowledged:
             raise self._stale()
         self._settled = self.is_done = True
 
@@ -197,7 +201,9 @@ class Task:
 
     def _settle(self, step: Callable[[Transaction], bool]) -> None:
         self._check_owner()
-        if not self._items.engine.transact(step):
+        settled = self._items.engine.transact(step)
+        self._in_hand.clear()
+        if not settled:
             raise self._stale()
         self._settled, self.is_done = True, False
 

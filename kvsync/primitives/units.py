@@ -105,6 +105,7 @@ class Units:
             if not each.depth:
                 self.take_out(each)
         self.held.append(grant)
+        self.session.keep(self.held)
 
     def take_out(self, grant: Grant) -> None:
         """This object does not have it any more."""
