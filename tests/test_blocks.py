@@ -52,6 +52,7 @@ def wait(condition: Any) -> None:
 
 USES: dict[str, tuple[Callable[[kvsync.Store], Any], Callable[[Any], None]]] = {
     **{kind: (lambda store, kind=kind: make(store, kind), enter) for kind in KINDS},
+    "lock with a lease": (lambda store: store.lock("job", lease=60), enter),
     "failing lock": (lambda store: store.lock("job"), fail_within),
     "nested rlock": (lambda store: store.rlock("job"), enter_twice),
     "nested semaphore": (lambda store: store.semaphore("job", 2), enter_twice),

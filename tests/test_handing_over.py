@@ -165,7 +165,7 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
     moment.again()
     before = moment.found()
     rings.clear()
-    handed = units._hand_over(mine, store.engine.boot(), None)
+    handed = units._hand_over(mine, None)
     after, rung = moment.found(), rings[:]
     event(f"handed over: {bool(handed)}")
     if not handed:
@@ -174,7 +174,7 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
         return
     moment.again()
     rings.clear()
-    ((expires,),) = units._drop(mine, store.engine.boot(), None)
+    ((expires,),) = units._drop(mine, None)
     assert expires is None or expires > store.engine.boot()
     assert (moment.found(), rings) == (after, rung)
 

@@ -3,7 +3,9 @@
 import math
 import os
 import signal
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,12 @@ import psutil
 import pytest
 
 import kvsync
+from kvsync.engine.doorbell import SERVED, Doorbells
+from kvsync.engine.sqlite import SqliteEngine
+from kvsync.primitives.grants import CLAIM_TIME
+from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
-from tests.lines import queued
+from tests.lines import doorbells, queued
 from tests.processes import eventually, expect, in_thread, kill, running, stop
 
 KINDS = ["lock", "rlock", "semaphore", "read", "write", "election"]
@@ -200,6 +206,89 @@ def test_the_lease_of_who_waited_begins_when_he_gets_it(
     holder = rival.holder()
     assert holder is not None
     assert holder.lease_left == 10
+
+
+Occupy = Callable[[float], None]
+"""Keeps the store busy until whoever comes next has waited for so many seconds."""
+
+
+@pytest.fixture
+def occupy(
+    store: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Occupy]:
+    """For the next call that writes."""
+    assert store.session.id  # it has begun
+    hog = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
+    with closing(hog):
+        wait = SqliteEngine.wait
+
+        def occupy(seconds: float) -> None:
+            def meanwhile(engine: SqliteEngine, *arguments: Any, **options: Any) -> Any:
+                monkeypatch.setattr(SqliteEngine, "wait", wait)
+                clock.advance(seconds)
+                hog.execute("rollback")
+                return wait(engine, *arguments, **options)
+
+            monkeypatch.setattr(SqliteEngine, "wait", meanwhile)
+            hog.execute("begin immediate")
+
+        yield occupy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lease_begins_when_it_was_had_at_last(
+    store: kvsync.Store, kind: str, occupy: Occupy
+) -> None:
+    """Though the store was busy for longer than it lasts."""
+    held = make(store, kind, lease=10)
+    for _ in range(2):  # who comes first finds no row to change
+        occupy(30)
+        assert held.acquire()
+        assert held.holder().lease_left == 10
+        held.release()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_extension_counts_from_when_it_is_made(
+    store: kvsync.Store, kind: str, occupy: Occupy
+) -> None:
+    """Though the store was busy meanwhile; a lease that has ended by then is lost."""
+    held = make(store, kind, lease=60)
+    held.acquire()
+    occupy(30)
+    held.extend(10)
+    assert held.holder().lease_left == 10
+    occupy(30)
+    with pytest.raises(kvsync.LeaseLostError):
+        held.extend(10)
+
+
+@pytest.mark.usefixtures("head_waits_to_be_woken")
+def test_who_has_waited_has_the_whole_lease(
+    store: kvsync.Store, occupy: Occupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From when it was handed over, and once more from when it was taken up."""
+    lock, rival = store.lock("job"), store.lock("job", lease=10)
+    claim = Units._claim_at_once
+
+    def claim_late(units: Units, *arguments: Any) -> Any:
+        occupy(30)
+        return claim(units, *arguments)
+
+    lock.acquire()
+    with queued(rival.acquire, rival) as waiter:
+        (doorbell,) = doorbells(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(Doorbells, "ring", lambda *_: None)
+            occupy(30)
+            lock.release()
+        ((expires, claim_by),) = store.engine.read("select expires, claim_by from kvsync_grant")
+        now = store.engine.boot()
+        assert (expires - now, claim_by - now) == (10, CLAIM_TIME)
+        monkeypatch.setattr(Units, "_claim_at_once", claim_late)
+        store.engine.doorbells.ring(doorbell, SERVED)
+        assert waiter.result()
+    assert [each.lease_left for each in rival.stats().holders] == [10]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf, "1", True])

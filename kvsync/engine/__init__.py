@@ -93,9 +93,10 @@ class Engine(Protocol):
         its one row is in the list `into` if and only if it was. So nothing is done, and nothing
         returned, inside an open transaction, which commits later.
 
-        BusyError comes after `patience` seconds, if that is less than the `busy_timeout`. `sure`
-        looks right before whether the database is still the one that was opened; without, that
-        was seen a moment ago. `urgent` is as in `transact`.
+        `params` are read when the turn to write has come, and anew at each attempt. BusyError comes
+        after `patience` seconds, if that is less than the `busy_timeout`. `sure` looks right before
+        whether the database is still the one that was opened; without, that was seen a moment ago.
+        `urgent` is as in `transact`.
         """
 
     def transact(

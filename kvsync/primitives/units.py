@@ -29,6 +29,7 @@ from kvsync.primitives.grants import (
     serve,
     waiters,
 )
+from kvsync.primitives.moments import AtTurn
 from kvsync.session import GATE_PATIENCE, Session, patience_of
 from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, ring_served
 
@@ -121,20 +122,26 @@ class Units:
 
     def _take(self, wish: Wish) -> Grant | None:
         """At once, or not at all."""
-        boot = self._engine.boot()
+        row = {
+            **vars(wish),
+            "session": self.session.id,
+            "thread": self.session.thread,
+            "since": self._engine.now(),
+        }
         rows = self._engine.write(
             TAKE_ALL if wish.units == self.capacity else TAKE,
-            {
-                **vars(wish),
-                "session": self.session.id,
-                "thread": self.session.thread,
-                "since": self._engine.now(),
-                "expires": wish.lease and boot + wish.lease,
-            },
-            patience=wish.patience(boot),
+            self._until(row, wish.lease),
+            patience=wish.patience(self._engine.boot()),
             sure=True,
         )
         return self._grant(rows[0], wish) if rows else None
+
+    def _until(self, row: dict[str, Any], lease: float | None) -> dict[str, Any]:
+        """With the end of the lease, which begins when the turn to write has come."""
+        if lease is None:
+            row["expires"] = None
+            return row
+        return AtTurn(row, expires=lambda: self._engine.boot() + lease)
 
     def _after_a_look(self, wish: Wish, timeout: float | None) -> Grant | None:
         """See to the dead; then try again, or wait."""
@@ -219,7 +226,7 @@ class Units:
         return token, slot
 
     def _claiming(self, ticket: int) -> dict[str, Any]:
-        return {**self._here, "ticket": ticket, "boot": self._engine.boot()}
+        return AtTurn({**self._here, "ticket": ticket}, boot=self._engine.boot)
 
     def _return(self, ticket: int, transaction: Transaction) -> None:
         """What was given is gone already (by force, or by its lease): back to the old place."""
@@ -363,23 +370,21 @@ class Units:
         if grant.units < self.capacity:
             ways.remove(self._hand_over)  # there may be other holders
         for way in ways:
-            if rows := way(mine, boot, patience):
+            if rows := way(mine, patience):
                 break
         return any(expires is None or expires > boot for (expires,) in rows)
 
-    def _free_if_nobody_waits(
-        self, mine: dict[str, Any], _boot: float, patience: float | None
-    ) -> list[Row]:
+    def _free_if_nobody_waits(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
         return self._engine.write(FREE_IF_NOBODY_WAITS, mine, patience=patience)
 
-    def _hand_over(self, mine: dict[str, Any], boot: float, patience: float | None) -> list[Row]:
-        row = {**mine, "boot": boot, "since": self._engine.now()}
+    def _hand_over(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
+        row = AtTurn(mine, boot=self._engine.boot, since=self._engine.now)
         rows = self._engine.write(HAND_OVER, row, patience=patience, sure=True, urgent=True)
         for next, behind in rows:
             ring_served(self._engine, next, behind)
         return [(None,) for _ in rows]
 
-    def _drop(self, mine: dict[str, Any], _boot: float, patience: float | None) -> list[Row]:
+    def _drop(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:
             rows = transaction.execute(FREE, mine)
             self._serve(transaction)
@@ -454,18 +459,12 @@ class Units:
 
     def extend(self, grant: Grant, seconds: float) -> None:
         """Let the lease end that many seconds from now. Raises: LeaseLostError."""
-        boot = self._engine.boot()
+        mine = {"token": grant.token, "session": grant.session, "seconds": seconds}
         rows = self._engine.write(
             "update kvsync_unit set expires = :boot + :seconds where space = :space"
             " and name = :name and token = :token and session = :session"
             " and (expires is null or expires > :boot) returning token",
-            {
-                **self._here,
-                "token": grant.token,
-                "session": grant.session,
-                "boot": boot,
-                "seconds": seconds,
-            },
+            AtTurn({**self._here, **mine}, boot=self._engine.boot),
         )
         if not rows:
             raise self.lost(grant)
