@@ -210,10 +210,10 @@ class Store:
                 beginning to the commit, or nothing happens.
 
         Raises: BusyError after `busy_timeout` if others go on writing; with a guard,
-        NotOwnedError and LeaseLostError, TypeError for what cannot be held, and ValueError if it
-        is another file's. Inside,
-        TransactionError for a call that would have to wait, and for a call from another asyncio
-        task or greenlet of this thread.
+        NotOwnedError and LeaseLostError, TypeError for what cannot be held, ValueError if it is
+        another file's, and StoreReplacedError if it is held in the file that was here before.
+        Inside, TransactionError for a call that would have to wait, and for a call from another
+        asyncio task or greenlet of this thread.
         """
         if guard is None:
             return self._sqlite.transaction()
@@ -224,8 +224,14 @@ class Store:
             )
         if guard.store.path != self.path:
             raise ValueError(f"{guard!r} cannot guard a transaction on {self.path!r}")
-        # Nobody else writes in between, so nobody can take it away; but a lease can end.
-        return self._sqlite.transaction(guard.ensure_held)
+
+        def check() -> None:
+            # A path is no proof: what is held in a file that was replaced is held there alone.
+            self._sqlite.forbid_other_file(guard.store.engine)
+            # Nobody else writes in between, so nobody can take it away; but a lease can end.
+            guard.ensure_held()
+
+        return self._sqlite.transaction(check)
 
     # --- the whole ----------------------------------------------------------------------------
 

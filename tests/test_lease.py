@@ -386,6 +386,25 @@ def test_a_guard_of_another_file_is_refused(store: kvsync.Store) -> None:
             store.transaction(guard=other.lock("job"))
 
 
+def test_a_guard_that_is_held_in_a_file_which_was_replaced_is_refused(
+    path: Path, tmp_path: Path
+) -> None:
+    """Though the copy in its place says that it is held: in there others may take it."""
+    old = kvsync.open(path)
+    lock = old.lock("job")
+    lock.acquire()
+    old.backup(tmp_path / "copy.db")
+    os.replace(tmp_path / "copy.db", path)
+    with kvsync.open(path) as new:
+        for guard in (lock, old.rlock("job")):
+            with pytest.raises(kvsync.StoreReplacedError):
+                guarded(new, guard)
+        assert new.counter("done").value == 0
+        old.close()
+        with pytest.raises(kvsync.ClosedError):
+            guarded(new, lock)
+
+
 def test_a_guard_may_be_of_another_handle(store: kvsync.Store) -> None:
     """On the same file, in the same process."""
     with kvsync.open(store.path, clock=store._options["clock"]) as other:

@@ -129,5 +129,11 @@ class Engine(Protocol):
     def forbid_in_transaction(self, what: str) -> None:
         """For calls that would wait. Raises: TransactionError inside a transaction."""
 
+    def forbid_other_file(self, other: "Engine") -> None:
+        """For calls that rely on what another handle knows of the database at the same place.
+
+        Raises: StoreReplacedError if that is not the one which this handle has open.
+        """
+
     def close(self) -> None:
         """Give up this handle; the last one on a database closes its connections."""

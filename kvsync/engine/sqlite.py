@@ -14,7 +14,7 @@ from types import CodeType
 from typing import TypeVar
 
 from kvsync.clock import Clock, SystemClock
-from kvsync.engine import Params, Row, Transaction, schema, setup
+from kvsync.engine import Engine, Params, Row, Transaction, schema, setup
 from kvsync.engine.doorbell import Doorbells
 from kvsync.engine.failures import FAILURES, translated
 from kvsync.engine.flock import TRY, UNLOCK, flock, owned, unlock
@@ -489,6 +489,13 @@ class SqliteEngine:
         """Raises: TransactionError where `what` would have to wait for the transaction's end."""
         if self.open_transaction(self._pool.place()) is not None:
             raise TransactionError(f"{what} cannot be called inside a transaction")
+
+    def forbid_other_file(self, other: Engine) -> None:
+        if isinstance(other, SqliteEngine) and other._pool is self._pool:
+            return
+        if isinstance(other, SqliteEngine) and other._closed:
+            raise ClosedError(f"{other.path}: this store is closed")
+        raise StoreReplacedError(f"{self.path} was replaced by another file; open it again")
 
     def close(self) -> None:
         self.forbid_in_transaction("close")
