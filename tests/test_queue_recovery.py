@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 import kvsync
+from kvsync.testing import ManualClock
+from tests.lines import doorbells
 from tests.processes import (
     PATIENCE,
     die_instead_of_ringing,
@@ -43,6 +45,10 @@ def get(pipe: Any, jobs: kvsync.Queue) -> None:
 def put(pipe: Any, jobs: kvsync.Queue, item: str) -> None:
     pipe.send("here")
     pipe.send(jobs.put(item))
+
+
+def put_two(pipe: Any, jobs: kvsync.Queue) -> None:
+    pipe.send(jobs.put_many("bc", timeout=1000))
 
 
 def put_and_die_before_ringing(pipe: Any, jobs: kvsync.Queue) -> None:
@@ -403,6 +409,99 @@ def test_a_killed_putter_puts_nothing_and_holds_up_nobody(store: kvsync.Store) -
         assert jobs.get() == "c"
     assert items(store) == []
     assert tickets(store) == []
+
+
+def in_transaction(jobs: kvsync.Queue, item: str) -> int | None:
+    with jobs.store.transaction():
+        return jobs.put(item)
+
+
+PUTS: dict[str, Callable[[kvsync.Queue], Any]] = {
+    "put": kvsync.Queue.put_nowait,
+    "put many": lambda jobs, item: jobs.put_many([item], block=False)[0],
+    "in a transaction": in_transaction,
+}
+puts = pytest.mark.parametrize("put_now", PUTS.values(), ids=PUTS)
+
+
+@puts
+def test_a_killed_putter_keeps_nobody_out_who_does_not_wait(
+    store: kvsync.Store, put_now: Callable[[kvsync.Queue, str], Any]
+) -> None:
+    """There is room for that one, and was not for what the dead wanted to put."""
+    jobs = store.queue(NAME, 2)
+    jobs.put("a")
+    with ExitStack() as stack:
+        killed, _ = standing(store, stack, put_two, jobs)
+        kill(killed)
+        assert put_now(jobs, "d") == 2
+    assert tickets(store) == []
+    with pytest.raises(queue.Full):
+        jobs.put_nowait("e")
+
+
+def keep(_: Any, jobs: kvsync.Queue) -> None:
+    jobs.put("a")
+    jobs.reserve()
+    jobs.get()
+
+
+def ask(_: Any, jobs: kvsync.Queue) -> None:
+    jobs.put_many("ab")
+
+
+@puts
+@pytest.mark.parametrize("job", [keep, get, ask], ids=["keep", "get", "ask"])
+def test_a_restart_with_another_maxsize_is_not_refused_for_the_sake_of_the_dead(
+    store: kvsync.Store, job: Callable[..., None], put_now: Callable[[kvsync.Queue, str], Any]
+) -> None:
+    """They may have had an item in hand, or have waited for one, or for room."""
+    jobs = store.queue(NAME, 2)
+    jobs.put("first")
+    jobs.get()
+    if job is ask:
+        jobs.put("x")
+    with ExitStack() as stack:
+        killed, _ = standing(store, stack, job, jobs)
+        with pytest.raises(kvsync.LimitError):
+            put_now(store.queue(NAME, 3), "refused")
+        kill(killed)
+    assert put_now(store.queue(NAME, 3), "b")
+    assert store.queue(NAME, 3).stats().maxsize == 3
+
+
+@pytest.mark.usefixtures("rings")
+@puts
+def test_a_stopped_putter_whose_time_is_over_keeps_nobody_out(
+    timed_store: kvsync.Store,
+    clock: ManualClock,
+    put_now: Callable[[kvsync.Queue, str], Any],
+) -> None:
+    """It sleeps, and does not know yet; when it wakes, the queue was full."""
+    jobs = timed_store.queue(NAME, 2)
+    jobs.put("a")
+    with waiting(lambda: jobs.put_many("bc", timeout=1000), timed_store) as call:
+        (doorbell,) = doorbells(timed_store)
+        clock.advance(1000)
+        assert put_now(jobs, "d") == 2
+        timed_store.engine.doorbells.ring(doorbell)
+        with pytest.raises(queue.Full):
+            call.result()
+    assert items(timed_store) == [1, 2]
+
+
+def test_a_stopped_putter_whose_time_is_over_holds_up_the_line_for_a_moment_only(
+    store: kvsync.Store,
+) -> None:
+    """Who stands behind it sees to that, though nothing else happens at the queue."""
+    jobs = store.queue(NAME, 2)
+    jobs.put("a")
+    with ExitStack() as stack:
+        stopped, _ = standing(store, stack, put_two, jobs)
+        call = stack.enter_context(waiting(lambda: jobs.put("d"), store))
+        stop(stopped, store.path)
+        store.engine.write("update kvsync_ticket set deadline = 0 where deadline is not null")
+        assert call.result() == 2
 
 
 def test_a_stopped_putter_is_let_in_all_the_same(store: kvsync.Store) -> None:

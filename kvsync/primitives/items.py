@@ -31,6 +31,7 @@ Invariants, each true after every commit:
 - A ticket of "queue" is 'waiting' only if no item is READY. So whoever finds one READY is next.
 - Items of one place are handed out in the order of their ids; one that comes back has its old id.
 - Nobody is ASKING while there is room for the first who asks, or while its key is in the queue.
+  The first is one whose time is not over: see `admit`.
 - Of one key one item is READY or DELAYED. Any number may be ASKING: each is decided on in its turn.
 - A hand-out has a receipt that no other ever had; who settles an item must name it.
 - Whatever makes an item ready, makes room or ends the last item serves the lines in the same
@@ -84,6 +85,14 @@ _NEW = """
         mark_last, mark_done, older, older_last, older_done)
     values (:queue, :maxsize, 0, 0, 0, 0, 0, :receipts, :now, 0, 0, :now, 0, 0)
     on conflict do nothing
+"""
+_USERS = """
+    select session from kvsync_ticket where space in ('queue', 'queue-put') and name = :queue
+    union select session from kvsync_item where queue = :queue and state = -1
+"""
+_ASKS_FIRST = """
+    select session from kvsync_ticket
+    where space = 'queue-put' and name = :queue and state = 'waiting' order by id limit 1
 """
 _ADMIT = """
     update kvsync_queue set last = last + :count, size = size + :count
@@ -256,6 +265,14 @@ _HOLDERS = """
     union all
     select 'due', null, null, due, null from kvsync_queue where name = :name and due is not null
 """
+_FIRST_ASKING = """
+    select 'holder', session, clock, deadline, null from (
+        select session, deadline from kvsync_ticket
+        where space = :space and name = :name and id < :ticket and state = 'waiting'
+        order by id limit 1) as first
+    left join kvsync_session on kvsync_session.id = session
+"""
+"""Whoever else asks is held up by the first in the line for room, until its time is over."""
 
 
 class Kept(NamedTuple):
@@ -322,7 +339,7 @@ class Items:
     def settle(self, transaction: Transaction, maxsize: int) -> None:
         """Make the queue, or adopt another size of it while nobody waits and nothing is out.
 
-        Raises: ShutDown, LimitError.
+        Raises: ShutDown; LimitError, which the dead among its `users` may be the cause of.
         """
         now = transaction.now
         # Receipts go on above those of a queue of that name that was deleted.
@@ -351,6 +368,14 @@ class Items:
             {**self._here, "maxsize": new},
         )
 
+    def users(self) -> list[int]:
+        """The sessions for whose sake its size stays: they wait, or have items in hand."""
+        return [session for (session,) in self.engine.read(_USERS, self._here)]
+
+    def first_asking(self) -> list[int]:
+        """The session that nobody who wants room may overtake, if one waits for it."""
+        return [session for (session,) in self.engine.read(_ASKS_FIRST, self._here)]
+
     def _mark(self, transaction: Transaction, mark: float) -> None:
         """Every minute in which something happens, note how much had happened before."""
         since = transaction.now - mark
@@ -368,15 +393,12 @@ class Items:
     # --- in -----------------------------------------------------------------------------------
 
     def put(self, transaction: Transaction, drafts: list[Draft], maxsize: int) -> list[int]:
-        """Their ids, in order; nothing if there is no room for them. Raises: ShutDown, LimitError.
+        """Their ids, in order; nothing if there is no room for them, or the queue is not settled.
 
         Only the caller knows whether another item has a draft's key: see `has_key`.
         """
         wanted = {**self._here, "count": len(drafts), "maxsize": maxsize}
         rows = transaction.execute(_ADMIT, wanted)
-        if not rows:
-            self.settle(transaction, maxsize)
-            rows = transaction.execute(_ADMIT, wanted)
         if not rows:
             return []
         ((last, mark, somebody_waits),) = rows
@@ -754,7 +776,8 @@ class Items:
         )
 
     def admit(self, transaction: Transaction) -> None:
-        """Let in who asks, while there is room."""
+        """Let in who asks and has not given up, while there is room."""
+        Tickets(self.engine, PUT, self.queue).forget_overdue(transaction)
         transaction.execute(
             "delete from kvsync_item where queue = :queue and state = 2 and place not in ("
             " select id from kvsync_ticket where space = 'queue-put' and name = :queue)",
@@ -901,4 +924,4 @@ def _mend(engine: Engine, transaction: Transaction, name: str) -> None:
 for each in (GET, PUT, JOIN):
     MEND[each] = _mend
     HOLDERS[each] = _HOLDERS
-HOLDERS[PUT] = "select 'nobody', null, null, null, null where false"
+HOLDERS[PUT] = _FIRST_ASKING

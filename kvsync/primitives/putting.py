@@ -1,8 +1,9 @@
 """Putting items into a queue: at once, or, while it is full, after a wait in the line for room.
 
 Who waits has left its items with its ticket. Whoever makes room lets them in, whether their putter
-is awake or not; so a putter that is stopped holds up nobody. Who has a key learns only then whether
-an item of that key is in the queue: those before it in the line may still give up.
+is awake or not; so a putter that is stopped holds up nobody, and when its time is over it asks no
+more. Who has a key learns only then whether an item of that key is in the queue: those before it in
+the line may still give up.
 """
 
 import queue
@@ -10,7 +11,7 @@ from functools import partial
 
 from kvsync.engine import Transaction
 from kvsync.engine.doorbell import Doorbell
-from kvsync.errors import ShutDown
+from kvsync.errors import LimitError, ShutDown
 from kvsync.primitives.items import PUT, SERVED, SHUT, Draft, Items
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import Session
@@ -35,7 +36,7 @@ class Putting:
         """
         if len(drafts) == 1 and (found := self._items.put_one(drafts[0], self._maxsize)):
             return found
-        ids = self._engine.transact(partial(self._try, drafts))
+        ids = self._at_once(drafts)
         if ids is None or ids:
             return ids
         if timeout == 0:
@@ -48,10 +49,30 @@ class Putting:
             self._session.undo(partial(self._withdraw, wish))
             raise
 
+    def _at_once(self, drafts: list[Draft]) -> list[int] | None:
+        """What can be had without a wait, though the dead stand in the way; [] if nothing can."""
+        while True:
+            try:
+                ids = self._engine.transact(partial(self._try, drafts))
+            except LimitError:
+                if not self._session.reap(self._items.users()):
+                    raise
+            else:
+                if ids is None or ids or not self._session.reap(self._items.first_asking()):
+                    return ids
+
     def _full(self) -> queue.Full:
         return queue.Full(f"the queue {self._items.queue!r} holds {self._maxsize} items")
 
     def _try(self, drafts: list[Draft], transaction: Transaction) -> list[int] | None:
+        ids = self._put(drafts, transaction)
+        if ids is None or ids:
+            return ids
+        self._items.serve(transaction)  # time alone may have made room
+        self._items.settle(transaction, self._maxsize)
+        return self._put(drafts, transaction)
+
+    def _put(self, drafts: list[Draft], transaction: Transaction) -> list[int] | None:
         key = drafts[0].key
         if key is not None and self._items.has_key(transaction, key):
             return None
@@ -83,7 +104,6 @@ class Putting:
         self, drafts: list[Draft], wish: Wish, doorbell: Doorbell | None, transaction: Transaction
     ) -> tuple[bool, list[int] | None, int]:
         """Whether it was done at once, and the ids; else the ticket."""
-        self._items.serve(transaction)
         ids = self._try(drafts, transaction)
         if ids is None or ids:
             return True, ids, 0

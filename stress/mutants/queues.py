@@ -119,9 +119,9 @@ def dead_letter_lost() -> None:
 @caught_by("queue_failures")
 def key_ignored() -> None:
     """Any number of items of one key may wait."""
-    edit(Putting._try, "if key is not None and", "if False and")
+    edit(Putting._put, "if key is not None and", "if False and")
     edit(
-        Putting._try, "transaction, drafts,", "transaction, [d._replace(key=None) for d in drafts],"
+        Putting._put, "transaction, drafts,", "transaction, [d._replace(key=None) for d in drafts],"
     )
 
 
