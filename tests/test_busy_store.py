@@ -259,6 +259,11 @@ BRIEF: dict[str, Callable[[kvsync.Store], Any]] = {
     "barrier": lambda store: store.barrier(NAME, 2).wait(0.01),
     "election": lambda store: store.election(NAME).campaign(timeout=0.01),
     "get": lambda store: store.queue(NAME).get(timeout=0.01),
+    "put": lambda store: store.queue(NAME).put("a", timeout=0.01),
+    "put of a key": lambda store: store.queue(NAME).put("a", timeout=0.01, key="k"),
+    "put at once": lambda store: store.queue(NAME).put_nowait("a"),
+    "put many": lambda store: store.queue(NAME).put_many("ab", timeout=0.01),
+    "join": lambda store: store.queue(NAME).join(0.01),
     "reserve": lambda store: store.queue(NAME).reserve(0.01),
 }
 

@@ -411,7 +411,7 @@ class Items:
             self.give(transaction)
         return ids
 
-    def put_one(self, draft: Draft, maxsize: int) -> list[int]:
+    def put_one(self, draft: Draft, maxsize: int, patience: float | None = None) -> list[int]:
         """A commit of its own: its id, or nothing if there is more to it than that."""
         if draft.due is not None or draft.key is not None:
             return []
@@ -424,7 +424,7 @@ class Items:
             "boot": boot,
             "claim_by": boot + CLAIM_TIME,
         }
-        rows = self.engine.write(_PUT_ONE, row)
+        rows = self.engine.write(_PUT_ONE, row, patience=patience)
         for _, next, behind in rows:
             ring_served(self.engine, next, behind)
         return [row[0] for row in rows]

@@ -14,7 +14,7 @@ from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import LimitError, ShutDown
 from kvsync.primitives.items import PUT, SERVED, SHUT, Draft, Items
 from kvsync.primitives.tickets import Tickets
-from kvsync.session import Session
+from kvsync.session import Session, patience_of
 from kvsync.waiting import Wish, enter
 
 
@@ -34,9 +34,12 @@ class Putting:
         All or none are put. Raises: queue.Full after `timeout` seconds (None: never), ShutDown,
         LimitError; TransactionError if it would have to wait in a transaction.
         """
-        if len(drafts) == 1 and (found := self._items.put_one(drafts[0], self._maxsize)):
+        patience = patience_of(timeout)
+        if len(drafts) == 1 and (
+            found := self._items.put_one(drafts[0], self._maxsize, patience=patience)
+        ):
             return found
-        ids = self._at_once(drafts)
+        ids = self._at_once(drafts, patience)
         if ids is None or ids:
             return ids
         if timeout == 0:
@@ -49,11 +52,11 @@ class Putting:
             self._session.undo(partial(self._withdraw, wish))
             raise
 
-    def _at_once(self, drafts: list[Draft]) -> list[int] | None:
+    def _at_once(self, drafts: list[Draft], patience: float | None) -> list[int] | None:
         """What can be had without a wait, though the dead stand in the way; [] if nothing can."""
         while True:
             try:
-                ids = self._engine.transact(partial(self._try, drafts))
+                ids = self._engine.transact(partial(self._try, drafts), patience=patience)
             except LimitError:
                 if not self._session.reap(self._items.users()):
                     raise
