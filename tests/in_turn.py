@@ -19,7 +19,10 @@ from stress.history import now
 from stress.journal import Journal
 from stress.stage import SOUND, Stage, Terms
 
-_A_RUN = 1_000_000_000
+_WINDOW = 10
+"""Seconds: all that is done is recorded."""
+
+_A_RUN = 20_000_000_000
 """Nanoseconds that it seems to have taken: its windows are over."""
 
 
@@ -90,9 +93,9 @@ def _is_consumer(job: tuple[Job, Any]) -> bool:
 
 
 @contextmanager
-def staged(scenario: ModuleType, folder: Path, *, seconds: float = 0.05) -> Iterator[Stage]:
-    """All of it in one window, in which calls are recorded."""
+def staged(scenario: ModuleType, folder: Path, *, seconds: float = _WINDOW) -> Iterator[Stage]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenario, "Crew", _Crew)
+        patch.setattr("stress.windows.LENGTH", _WINDOW * 10**9)
         terms = Terms(1, seconds, processes=4, way=SOUND, histories=1)
         yield Stage(scenario, terms, str(folder), lambda _: None)

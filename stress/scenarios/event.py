@@ -19,6 +19,7 @@ from kvsync.engine.doorbell import Doorbell
 from kvsync.primitives.event import Event
 from kvsync.primitives.tickets import Tickets
 from kvsync.waiting import Wish, enter
+from stress.busy import BUSY, unless_busy
 from stress.crew import Crew, Worker
 from stress.history import now
 from stress.journal import UNKNOWN, acknowledged
@@ -112,13 +113,14 @@ def _wait(worker: Worker) -> None:
     while worker.going_on():
         n, timeout = number.value, worker.chance.uniform(0, _LONGEST_WAIT)
         event, invoked = worker.store.event(f"event {n}"), now()
-        if event.wait(timeout):
-            assert _latest(worker.path) >= n, f"a wait for event {n} returned before it was set"
-            worker.journal.note("woken", UNKNOWN)
-            _wait_for_next(worker, n)
-        else:
-            until = invoked + int(timeout * _NS)
-            worker.journal.note(f"missed/{n}/{os.getpid()}/{invoked}", until)
+        with unless_busy(worker, timeout):
+            if event.wait(timeout):
+                assert _latest(worker.path) >= n, f"a wait for event {n} returned before it was set"
+                worker.journal.note("woken", UNKNOWN)
+                _wait_for_next(worker, n)
+            else:
+                until = invoked + int(timeout * _NS)
+                worker.journal.note(f"missed/{n}/{os.getpid()}/{invoked}", until)
         worker.ready()
 
 
@@ -138,7 +140,7 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     notes = acknowledged(stage.folder)
     _judge(stage, notes)
-    stage.figures["woken"] = len(notes["woken"])
+    stage.figures |= {"woken": len(notes["woken"]), BUSY: len(notes[BUSY])}
     stage.figures["waits"] = stage.figures["woken"] + stage.figures["timed out"]
     stage.expect_some("set", "waits")
     stage.expect_sound_file()

@@ -15,6 +15,7 @@ from typing import Any
 
 import kvsync
 from kvsync.session import Session
+from stress.busy import BUSY, unless_busy
 from stress.crew import PATIENCE, Crew, Worker
 from stress.journal import acknowledged
 from stress.stage import SOUND, Stage
@@ -227,25 +228,32 @@ def _be_interrupted(worker: Worker) -> None:
     while worker.going_on():
         name = worker.chance.choice(list(uses))
         try:
-            _attempt(alarm, uses[name], worker.chance.uniform(0.0001, _LONGEST))
+            _attempt(worker, alarm, uses[name])
             uses[name].give_up()
         except kvsync.KvsyncError as error:
             raise AssertionError(f"after an interrupt of {name}") from error
-        left = store.engine.read(_LEFT, session)
+        left = store.engine.read(_LEFT, session) and _left_at_last(store)
         assert not left, f"an interrupt of {name} left behind: {left}"
         worker.journal.note(name, 0)
 
 
-def _attempt(alarm: Alarm, use: Use, seconds: float) -> None:
+def _left_at_last(store: kvsync.Store) -> list[Any]:
+    """Once that is taken back too which could not be at once, because others wrote for long."""
+    store.session.undo_leftovers()
+    return list(store.engine.read(_LEFT, {"session": store.session.id}))
+
+
+def _attempt(worker: Worker, alarm: Alarm, use: Use) -> None:
     with suppress(Interrupt):
-        _go_on_until(alarm, use, seconds)
+        alarm.set(worker.chance.uniform(0.0001, _LONGEST))
+        _go_on_until_it_rang(worker, alarm, use)
 
 
-def _go_on_until(alarm: Alarm, use: Use, seconds: float) -> None:
-    """Until it rang: where an exception can go nowhere, its handler raises in vain."""
-    alarm.set(seconds)
+def _go_on_until_it_rang(worker: Worker, alarm: Alarm, use: Use) -> None:
+    """Where an exception can go nowhere, its handler raises in vain."""
     while not alarm.rang:
-        use.once()
+        with unless_busy(worker, _LONGEST):
+            use.once()
 
 
 def run(stage: Stage) -> None:
@@ -256,7 +264,7 @@ def run(stage: Stage) -> None:
         while not stage.enough(len(_interrupts(stage))):
             crew.watch(0.05)
             stage.chance.choice(uses).pass_through(stage)
-    stage.figures[UNIT] = len(_interrupts(stage))
+    stage.figures |= {UNIT: len(_interrupts(stage)), BUSY: len(acknowledged(stage.folder)[BUSY])}
     for name, count in sorted(Counter(_interrupts(stage)).items()):
         stage.figures[name] = count
     stage.expect_some(UNIT)
@@ -264,4 +272,5 @@ def run(stage: Stage) -> None:
 
 
 def _interrupts(stage: Stage) -> list[str]:
-    return [name for name, notes in acknowledged(stage.folder).items() for _ in notes]
+    notes = acknowledged(stage.folder)
+    return [name for name in notes if name != BUSY for _ in notes[name]]

@@ -14,6 +14,7 @@ import kvsync
 from kvsync.engine import Engine, Transaction
 from kvsync.primitives import rate as rates
 from stress import judge
+from stress.busy import BUSY, unless_busy
 from stress.checkers import Violation, rate
 from stress.crew import Crew, Worker
 from stress.history import History, Operation, Outcome, now
@@ -91,11 +92,13 @@ WAYS: dict[str, Callable[[kvsync.Store, str], Acquire]] = {
 def _use(worker: Worker) -> None:
     while worker.going_on():
         n, seconds = _wish(worker)
+        acquire = WAYS[worker.way](worker.store, "rate")
         asked = now()
-        if WAYS[worker.way](worker.store, "rate")(n, seconds):
-            worker.journal.note("granted", _packed(asked, now(), n))
-        elif not seconds:
-            time.sleep(_NAP)
+        with unless_busy(worker, seconds):
+            if acquire(n, seconds):
+                worker.journal.note("granted", _packed(asked, now(), n))
+            elif not seconds:
+                time.sleep(_NAP)
         worker.ready()
 
 
@@ -106,7 +109,8 @@ def _use_in_windows(worker: Worker) -> None:
         if ending:
             name, (n, seconds) = f"rate{ending}", _wish(worker)
             acquire = partial(WAYS[worker.way](worker.store, name), n, seconds)
-            history.call(name, "acquire", n, acquire)
+            with unless_busy(worker, seconds):
+                history.call(name, "acquire", n, acquire)
         time.sleep(_NAP)
 
 
@@ -133,7 +137,9 @@ def run(stage: Stage) -> None:
         crew.start(_use, stage.processes // 2)
         crew.start(_use_in_windows, stage.processes - stage.processes // 2)
         crew.be_struck()
-    granted = sorted(acknowledged(stage.folder)["granted"])
+    notes = acknowledged(stage.folder)
+    granted = sorted(notes["granted"])
+    stage.figures[BUSY] = len(notes[BUSY])
     stage.figures["units"] = sum(_unpacked(each).argument for each in granted)
     stage.expect_some("units")
     if granted:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import kvsync
 from stress import judge
+from stress.busy import BUSY, unless_busy
 from stress.checkers import linearizability, permits
 from stress.checkers.models.held import Semaphore
 from stress.crew import PATIENCE, Crew, Worker
@@ -109,12 +110,20 @@ def _hold(worker: Worker) -> None:
         name = f"permits{ending}"
         some = WAYS[worker.way](worker.store, name)
         n = worker.chance.choice(_HOW_MANY)
-        timeout = _patience(worker)
-        take = partial(some.acquire, timeout=timeout, n=n)
-        if history.call(name, "try" if timeout == 0 else "acquire", n, take):
+        if _take(worker, some, name, n, history):
             with among(f"{worker.path}-witness-{name}", LIMIT, n) as others:
                 _note(worker, name, n, others)
             _give_back(worker, some, name, n, history)
+
+
+def _take(worker: Worker, some: Permits, name: str, n: int, history: Recording) -> bool:
+    """Of who gave up, the history does not say that it has changed nothing: until that is undone,
+    it may stand in the line."""
+    timeout = _patience(worker)
+    take = partial(some.acquire, timeout=timeout, n=n)
+    with unless_busy(worker, timeout):
+        return history.call(name, "try" if timeout == 0 else "acquire", n, take)
+    return False
 
 
 def _patience(worker: Worker) -> float | None:
@@ -144,8 +153,12 @@ def run(stage: Stage) -> None:
         crew.start(_hold, stage.processes)
         crew.be_struck()
     held = acknowledged(stage.folder)
-    together = held.pop("beside-others", [])
-    stage.figures |= {"held": sum(map(len, held.values())), "beside others": len(together)}
+    together, busy = held.pop("beside-others", []), held.pop(BUSY, [])
+    stage.figures |= {
+        "held": sum(map(len, held.values())),
+        "beside others": len(together),
+        BUSY: len(busy),
+    }
     stage.expect_some("held")
     with stage.open() as store:
         for name in held:
