@@ -11,9 +11,6 @@ from typing import Any
 from stress.crew import PATIENCE, Broken, Crew, Member, Worker
 from stress.stage import Stage
 
-BUSY = 0.015
-"""Seconds; a pipe that takes longer shows that the machine has no time for us."""
-
 _NAP = 0.002
 
 

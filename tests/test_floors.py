@@ -12,8 +12,8 @@ import pytest
 
 import kvsync
 from stress.backlog import SHORTLY
-from stress.scenarios import ALL, bank, everything, power
-from stress.stage import Stage, Terms
+from stress.scenarios import ALL, bank, everything, power, recovery
+from stress.stage import Skipped, Stage, Terms
 from tests.in_turn import staged
 
 pytestmark = pytest.mark.suite
@@ -130,6 +130,31 @@ def test_an_error_of_the_disk_is_one_of_the_cut_only_after_it(
     worker: Any = SimpleNamespace(explain=lambda: told.update(["explained"]))
     power._live_as_child(worker, path, "power")
     assert told["explained"] == explained
+
+
+@pytest.mark.parametrize(
+    ("case", "is_late", "is_judged"),
+    [
+        pytest.param(recovery.Case(0.1, 0.001), False, True, id="in time"),
+        pytest.param(recovery.Case(0.2, 0.001), True, True, id="late"),
+        pytest.param(recovery.Case(30.0, 0.016), True, True, id="later than the machine made it"),
+        pytest.param(recovery.Case(0.16, 0.016), False, False, id="late by the machine"),
+        pytest.param(recovery.Case(0.1, 5.0), False, True, id="in time on a busy machine"),
+    ],
+)
+def test_a_machine_excuses_no_more_than_it_took(
+    case: recovery.Case, is_late: bool, is_judged: bool
+) -> None:
+    assert (case.counts_as_late, case.is_judged) == (is_late, is_judged)
+
+
+def test_a_recovery_of_which_nothing_could_be_judged_proves_nothing(tmp_path: Path) -> None:
+    stage = Stage(recovery, Terms(seed=1, seconds=1), str(tmp_path), lambda _: None)
+    with pytest.raises(Skipped, match="all 2 cases were late by its pipes"):
+        recovery._expect_judged(stage, 2 * [recovery.Case(0.2, 0.1)])
+    recovery._expect_judged(stage, [recovery.Case(0.2, 0.1), recovery.Case(0.1, 0.1)])
+    assert (stage.figures["judged"], stage.figures["not judged"]) == (1, 1)
+    assert stage.violations == []
 
 
 def test_what_else_was_violated_says_enough(tmp_path: Path) -> None:
