@@ -87,6 +87,13 @@ def lease_too_short() -> None:
 
 
 @caught_by("lease")
+def lease_over_at_once() -> None:
+    """A lease is over before its holder can do anything."""
+    edit_text(grants, "CLAIM", ":boot + lease", ":boot + lease / 10000")
+    edit(Units._take, "boot + wish.lease", "boot + wish.lease / 10000")
+
+
+@caught_by("lease")
 def lease_cut_short() -> None:
     """Who waits takes a lease for over before it is."""
     edit(grants._is_over, "min(ends) <= boot", "min(ends) - 0.02 <= boot")

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import kvsync
@@ -30,6 +30,9 @@ _AT_ONE_LOCK = 3
 
 _LEASE = 0.05
 _LEASE_NS = 50_000_000
+_MOST_IN_VAIN = 100
+"""Holders, after which none is waited for any more that writes before its lease is over."""
+
 _ROUNDING = 1_000
 """Nanoseconds, about, to which seconds of the boot clock as a float are exact, and more."""
 
@@ -49,6 +52,8 @@ def _forget_lease(lock: kvsync.Lock) -> kvsync.Lock:
 class Stale(NamedTuple):
     """What became of a holder that went on when it held no more."""
 
+    wrote: bool
+    """Before."""
     not_refused: list[str]
     fault: Fault
     span: Span
@@ -64,25 +69,41 @@ def _take_turns(worker: Worker, name: str) -> None:
         assert token is not None
         assert last < token, f"token {token} of {name} was given after {last}"
         worker.pipe.send(("holds", Held(token, began, _end_of_lease(lock, asked))))
-        with suppress(kvsync.LeaseLostError):  # we were slow
-            _write(worker, lock)
+        wrote = _write_in_time(worker, lock, asked)
         stopped = now()
         os.kill(os.getpid(), signal.SIGSTOP)
         if worker.going_on():
             fault = Fault("stop", worker.number, stopped, now())
             not_refused, refused = _attempts(worker, lock)
             span = Span(lock.name, worker.number, token, began, began + _LEASE_NS, refused)
-            worker.pipe.send(("goes on", Stale(not_refused, fault, span)))
+            worker.pipe.send(("goes on", Stale(wrote, not_refused, fault, span)))
 
 
 def _end_of_lease(lock: kvsync.Lock, asked: int) -> int:
     """The earliest moment at which it can be over; 0 if it is over already."""
     before, holder = now(), lock.holder()
     if holder is None or holder.token != lock.token or holder.lease_left is None:
+        _expect_over(asked)
         return 0
     left = int(holder.lease_left * 1e9)
     assert now() + left >= asked + _LEASE_NS, "a lease is shorter than it was asked for"
     return before + left - _ROUNDING
+
+
+def _expect_over(asked: int) -> None:
+    """A lease that was asked for then is lost; we were slow."""
+    had = now() - asked + _ROUNDING
+    assert had >= _LEASE_NS, f"a lease of {_LEASE} s was over after {had / 1e9:.6f} s"
+
+
+def _write_in_time(worker: Worker, lock: kvsync.Lock, asked: int) -> bool:
+    """Whether the lease lasted for so long."""
+    try:
+        _write(worker, lock)
+    except kvsync.LeaseLostError:
+        _expect_over(asked)
+        return False
+    return True
 
 
 def _write(worker: Worker, lock: kvsync.Lock) -> None:
@@ -136,7 +157,7 @@ class Holders:
     """Those who stop as they hold a lock; each goes on when the next one has it."""
 
     def __init__(self, stage: Stage, crew: Crew, locks: Iterable[str]) -> None:
-        self.refused = 0
+        self.refused = self.wrote = 0
         self._stage, self._crew = stage, crew
         self._turns = {name: Turn(Held(0, 0, 0), None, time.monotonic()) for name in locks}
         self._tokens: dict[str, set[int]] = {name: set() for name in locks}
@@ -171,6 +192,7 @@ class Holders:
         wrong = stale.not_refused
         self._stage.expect(not wrong, f"a stale holder was not refused: {wrong}")
         self.refused += 1
+        self.wrote += stale.wrote
         self._crew.note(stale.fault)
         self._stage.spans.add(stale.span)
 
@@ -181,8 +203,9 @@ class Holders:
         self._stage.expect(not still, f"nobody gets {', '.join(still)}: no lease ends")
 
     def first_is_to_come(self) -> bool:
-        """Whether to wait for the first, which must come."""
-        return not self.refused and not self._stage.violations
+        """Whether to wait for the first, which must come, and for the first that was in time."""
+        too_few = not self.refused or (not self.wrote and self.refused < _MOST_IN_VAIN)
+        return too_few and not self._stage.violations
 
     def end(self) -> None:
         """Nobody stays stopped."""
@@ -214,4 +237,5 @@ def run(stage: Stage) -> None:
         holders.end()
     with stage.open() as store:
         stage.figures["writes"] = store.dict("register").get("writes", 0)
+    stage.expect_some("writes")
     stage.expect_sound_file()
