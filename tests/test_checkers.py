@@ -862,19 +862,28 @@ def test_what_is_handed_out_until_it_is_acknowledged_passes(more: History) -> No
         ("two hand-outs have one receipt", [ok(A, (9, 10), "reserve", None, ("x", 1)), ACKED]),
         ("two hand-outs have one receipt", [ok(A, (9, 10), "reserve", None, ("z", 1)), ACKED]),
         ("under a smaller receipt", [ok(A, (9, 10), "reserve", None, ("x", 0)), ACKED]),
-        ("receipt that nobody was given", [ok(B, (7, 8), "ack", ("x", 3))]),
+        ("receipt that it was not given", [ok(B, (7, 8), "ack", ("x", 3))]),
         (
-            "receipt that nobody was given",
+            "receipt that it was not given",
             [ok(B, (7, 8), "ack", ("x", 3)), unknown(C, 9, "reserve")],
         ),
         (
-            "receipt that nobody was given",
+            "receipt that it was not given",
             [
                 unknown(C, 5, "reserve"),
                 ACKED,
                 ok(C, (9, 10), "ack", ("z", 3)),
                 ok(C, (11, 12), "ack", ("w", 4)),
             ],
+        ),
+        ("receipt that it was not given", [ok(C, (7, 8), "ack", ("x", 1))]),
+        (
+            "receipt that it was not given",
+            [unknown(A, 6, "reserve"), ok(B, (7, 8), "ack", ("x", 3))],
+        ),
+        (
+            "receipt that it was not given",
+            [unknown(B, 9, "reserve"), ok(B, (7, 8), "ack", ("x", 3))],
         ),
     ],
 )

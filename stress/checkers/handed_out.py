@@ -3,9 +3,10 @@
 
 All items are different. Each that was put is acknowledged once, by who was handed it last, and is
 not handed out again. An item may be handed out often, each time under a receipt that no hand-out
-ever had, above those that it had before; without one nobody can acknowledge it. As it was handed
-out for the first time, that is a `get` from a queue that loses nothing and keeps its order, but for
-what who died had for a while.
+ever had, above those that it had before; without one nobody can acknowledge it, and nobody passes
+one on: it is the process of the hand-out that acknowledges. As it was handed out for the first
+time, that is a `get` from a queue that loses nothing and keeps its order, but for what who died had
+for a while.
 """
 
 from collections import defaultdict
@@ -89,15 +90,26 @@ def _falling(hands: Items) -> Violation | None:
 
 
 def _forged(history: History, hands: Items, acks: Items) -> Violation | None:
-    """Each `reserve` of unknown outcome may have given the receipt of one ack."""
-    told = {hand.result for hand in chain.from_iterable(hands.values())}
-    others = [ack for ack in chain.from_iterable(acks.values()) if ack.argument not in told]
-    unknown = [each for each in history if each.function == "reserve" and _is_unknown(each)]
-    unknown.sort(key=lambda each: each.invoked)
-    others.sort(key=lambda ack: ack.returned or 0)
-    for ack, giver in zip_longest(others, unknown):
+    """Each `reserve` of unknown outcome may have given its own process the receipt of one ack."""
+    told = {(hand.process, hand.result) for hand in chain.from_iterable(hands.values())}
+    others, unknown = defaultdict[int, History](list), defaultdict[int, History](list)
+    for ack in chain.from_iterable(acks.values()):
+        if (ack.process, ack.argument) not in told:
+            others[ack.process].append(ack)
+    for each in history:
+        if each.function == "reserve" and _is_unknown(each):
+            unknown[each.process].append(each)
+    forged = (_ungiven(each, unknown[process]) for process, each in others.items())
+    return next(filter(None, forged), None)
+
+
+def _ungiven(acks: History, unknown: History) -> Violation | None:
+    """Of one process the first ack for which there is no `reserve` that may have given it."""
+    acks = sorted(acks, key=lambda ack: ack.returned or 0)
+    unknown = sorted(unknown, key=lambda each: each.invoked)
+    for ack, giver in zip_longest(acks, unknown):
         if ack and (giver is None or giver.invoked > (ack.returned or 0)):
-            return Violation("acknowledged under a receipt that nobody was given", (ack,))
+            return Violation("acknowledged under a receipt that it was not given", (ack,))
     return None
 
 
