@@ -28,6 +28,7 @@ from stress import leaks, mutants, nemeses
 from stress.history import Recording, now, of_thread
 from stress.journal import Journal
 from stress.nemeses import Nemesis, fork
+from stress.nemeses.stop import Pause
 from stress.record import Fault
 from stress.stage import Stage
 from stress.tally import Column, Tally
@@ -164,6 +165,8 @@ class Member:
         self.more = more
         self.number = orders.number
         self.killed = self.hung = self._working = False
+        self.may_end = False
+        """Whether it may come to its end: it was told to, or is to when it has done its work."""
         self._failure = _failure(orders)
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_perform, args=(job, orders, theirs, more))
@@ -192,6 +195,15 @@ class Member:
         self.killed = True
         self.process.kill()
 
+    def was_killed(self) -> bool:
+        """Whether it died of that, now that it is reaped; it may have ended before."""
+        return self.killed and self.process.exitcode == -signal.SIGKILL
+
+    def dismiss(self, word: Any) -> None:
+        """Tell it to end, in the language of its job."""
+        self.may_end = True
+        self.pipe.send(word)
+
     def join(self) -> str | None:
         """Reap it, by force after a while; what was wrong, or None."""
         self.process.join(PATIENCE)
@@ -206,8 +218,9 @@ class Member:
         if os.path.exists(self._failure):
             return Path(self._failure).read_text().strip()
         status = self.process.exitcode
-        expected = status == 0 or (self.killed and status == -signal.SIGKILL)
-        return None if expected else f"exit status {status}"
+        if self.was_killed() or (status == 0 and self.may_end):
+            return None
+        return f"exit status {status}" if status else "it ended of itself, before its time"
 
 
 @dataclass(frozen=True)
@@ -223,7 +236,9 @@ def _succeed(victim: Member, orders: Orders) -> _Succession:
     complaint = victim.join()
     forks = len(tempfile.gettempdir()) <= _LONGEST_FOLDER
     context = _forking if forks else _spawning
-    return _Succession(victim, complaint, Member(victim.job, orders, victim.more, context))
+    new = Member(victim.job, orders, victim.more, context)
+    new.may_end = victim.may_end
+    return _Succession(victim, complaint, new)
 
 
 class Broken(Exception):
@@ -248,6 +263,9 @@ class Crew:
         self._hired = 0
         self._done_by_the_gone = 0
         self._spared: Member | None = None
+        self._kills: dict[Member, Fault] = {}
+        """Of those that are not reaped yet: until then nobody knows whether it was the kill."""
+        self._pause: Pause | None = None
         self._successions: deque[Future[_Succession]] = deque()
         self._starter = ThreadPoolExecutor(1)
         self._nemeses: list[Nemesis] = [
@@ -260,12 +278,15 @@ class Crew:
     def killed(self) -> int:
         return self.killed_at.total()
 
-    def start(self, job: Job, how_many: int = 1, *more: Any) -> list[Member]:
-        """Spawn processes that run `job(worker, *more)`."""
-        return [self._start(job, more) for _ in range(how_many)]
+    def start(self, job: Job, how_many: int = 1, *more: Any, may_end: bool = False) -> list[Member]:
+        """Spawn processes that run `job(worker, *more)`; `may_end` says that they need not be told
+        to stop, as others must.
+        """
+        return [self._start(job, more, may_end) for _ in range(how_many)]
 
-    def _start(self, job: Job, more: tuple[Any, ...]) -> Member:
+    def _start(self, job: Job, more: tuple[Any, ...], may_end: bool) -> Member:
         member = Member(job, self._orders(), more, _spawning)
+        member.may_end = may_end
         self.members.append(member)
         return member
 
@@ -305,6 +326,13 @@ class Crew:
         """Those that may be killed."""
         return [member for member in self.members if member is not self._spared]
 
+    def awake(self) -> list[Member]:
+        """Those that are not stopped; if there are no others, once it goes on."""
+        if self._pause and len(self.members) == 1:
+            self._pause.wait()
+            self._note_pause()
+        return [each for each in self.members if not self._pause or not self._pause.concerns(each)]
+
     def at_work(self, members: list[Member]) -> list[Member]:
         """Those of them whose work has begun; if there are none, the one that was waited for."""
         begun = [member for member in members if member.has_begun()]
@@ -323,6 +351,7 @@ class Crew:
     def strike(self) -> None:
         """Do one of the things that the run does to processes, to one or a few of them."""
         self._meet_successors()
+        self._note_pause()
         weights = [nemesis.WEIGHT for nemesis in self._nemeses]
         (nemesis,) = self.chance.choices(self._nemeses, weights)
         nemesis.strike(self)
@@ -331,12 +360,38 @@ class Crew:
         """It has been done."""
         self._stage.struck(fault)
 
+    def has_pause(self) -> bool:
+        """Whether one of them is stopped."""
+        return self._pause is not None
+
+    def pause(self, victim: Member, seconds: float) -> None:
+        """Stop a member, one at a time, for so long or until the crew is told to stop.
+
+        Nobody waits for it to go on, and it is noted as soon as it does.
+        """
+        self._pause = Pause(victim, seconds)
+
+    def _note_pause(self) -> None:
+        """If it is over."""
+        if self._pause and self._pause.is_over():
+            if fault := self._pause.fault:
+                self.note(fault)
+            self._pause = None
+
+    def _end_pause(self) -> None:
+        if self._pause:
+            self._pause.end()
+            self._note_pause()
+
     def kill(self, victim: Member) -> None:
-        """SIGKILL a member, once."""
+        """SIGKILL a member, once; it counts, unless it proves to have ended before."""
         if not victim.killed:
             victim.kill()
-            self.note(Fault("kill", victim.number, now()))
+            self._kills[victim] = Fault("kill", victim.number, now())
+            self.note(self._kills[victim])
             self.killed_at[victim.job] += 1
+            if self._pause and self._pause.concerns(victim):
+                self._end_pause()
 
     def replace(self, victim: Member) -> Member:
         """SIGKILL a member, reap it, and start another in its place; returns that one."""
@@ -401,6 +456,10 @@ class Crew:
     def _account(self, member: Member, complaint: str | None) -> None:
         """It is gone; what it did, and what was wrong with it."""
         self._done_by_the_gone += self._operations_of(member)
+        kill = self._kills.pop(member, None)
+        if kill and not member.was_killed():
+            self.killed_at[member.job] -= 1
+            self._stage.take_back(kill)
         self._stage.expect(complaint is None, f"{member.process.name}: {complaint}")
 
     def _expect_no_leaks(self) -> None:
@@ -410,11 +469,14 @@ class Crew:
             self._stage.expect(False, flaw)
 
     def tell_to_stop(self) -> None:
-        """From now on `going_on` says no."""
+        """From now on `going_on` says no. Who has ended by now has done so of itself."""
+        for member in self.members:
+            member.may_end |= member.process.exitcode is None
         Path(_stop(self._stage.folder)).touch()
 
     def stop(self) -> None:
         """Let all finish what they do."""
+        self._end_pause()
         self._meet_all_successors()
         self.tell_to_stop()
         told = now()
@@ -443,6 +505,7 @@ class Crew:
 
     def _end(self) -> None:
         """By force, with whatever they started, unless all have stopped."""
+        self._end_pause()
         self._starter.shutdown()
         started = [each.result() for each in self._successions if not each.exception()]
         self.members += [each.new for each in started if each.new not in self.members]

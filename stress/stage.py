@@ -5,6 +5,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -123,6 +124,12 @@ class Stage:
         """That was done to a process."""
         self.faults.append(fault)
         self.strikes[fault.kind] += 1
+
+    def take_back(self, fault: Fault) -> None:
+        """It was noted, and did not happen."""
+        with suppress(ValueError):
+            self.faults.remove(fault)
+        self.strikes[fault.kind] -= 1
 
     def enough(self, done: int) -> bool:
         """Whether to stop, `done` of the unit being done: goal or time reached, or violated."""

@@ -32,7 +32,7 @@ class Fork:
     WEIGHT = 1
 
     def strike(self, crew: "Crew") -> None:
-        victim = crew.chance.choice(crew.at_work(crew.members))
+        victim = crew.chance.choice(crew.at_work(crew.awake()))
         before, began = crew.tally.read(victim.number, Column.FORKS), now()
         if not (victim.works() and _is_told(victim.pid)):
             return  # it ended of itself, which the crew will notice

@@ -20,6 +20,7 @@ from kvsync.primitives.grants import Grant
 from kvsync.session import MEND
 from kvsync.waiting import Wish, enter
 from stress.crew import PATIENCE, Crew, Member, Worker
+from stress.nemeses.stop import suspend
 from stress.stage import SOUND, Stage
 
 UNIT = "kills"
@@ -34,8 +35,6 @@ _LONGEST_LIFE = 0.02
 """Seconds."""
 
 _KILLED_UNREADY = 0.1
-
-_STILL = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
 
 _AIMED = 0.5
 _AIMS = 100
@@ -157,7 +156,7 @@ class Killer:
         victim = self._notified() if self._stage.chance.random() < _AIMED else None
         if victim is None:
             victim = self._stage.chance.choice(self._crew.mortals)
-            _stop(victim)
+            suspend(psutil.Process(victim.pid))
         self.died_awake += self._is_awake(victim)
         session = self._session(victim)
         self._crew.kill(victim)
@@ -172,7 +171,7 @@ class Killer:
             line = _line(self._store)
             for member in self._crew.mortals:
                 if line.get(self._session(member)) == "notified":
-                    _stop(member)
+                    suspend(psutil.Process(member.pid))
                     if _line(self._store).get(self._session(member)) == "notified":
                         self.aimed += 1
                         return member
@@ -219,13 +218,6 @@ class Killer:
                     self._store.counter("notified").add(waiting)
                     condition.notify_all()
                 member.process.join(0.01)
-
-
-def _stop(member: Member) -> None:
-    process = psutil.Process(member.pid)
-    process.suspend()
-    while process.status() not in _STILL:  # the child of a fork server is not ours to wait for
-        time.sleep(0.0001)
 
 
 def _go_on(member: Member) -> None:

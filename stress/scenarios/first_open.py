@@ -54,7 +54,7 @@ def run(stage: Stage) -> None:
             rounds += 1
             _play(stage, crew, os.path.join(stage.folder, f"round-{rounds}.db"))
         for member in crew.members:
-            member.pipe.send("")
+            member.dismiss("")
 
 
 def _play(stage: Stage, crew: Crew, path: str) -> None:

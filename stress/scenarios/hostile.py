@@ -132,7 +132,7 @@ def run(stage: Stage) -> None:
     os.mkdir(originals)
     make_originals(originals)
     with Crew(stage) as crew:
-        crew.start(_open_all, stage.processes, stage.seed, originals, stage.processes)
+        crew.start(_open_all, stage.processes, stage.seed, originals, stage.processes, may_end=True)
         stage.begin()
         _follow(stage, crew.members)
     stage.expect(not os.path.exists("/nowhere"), "code was run: /nowhere exists")

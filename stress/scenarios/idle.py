@@ -90,7 +90,7 @@ def run(stage: Stage) -> None:
                 passed[shape] += seconds
                 used[shape] += cost
         for member in crew.members:
-            member.pipe.send("")
+            member.dismiss("")
     stage.figures |= {"waiters": stage.processes}
     for shape in SHAPES:
         share = used[shape] / passed[shape]

@@ -122,7 +122,7 @@ def run(stage: Stage) -> None:
     tally: Counter[str] = Counter()
     with Crew(stage) as crew:
         for number in range(stage.processes):
-            crew.start(_fault_all, 1, names[number :: stage.processes])
+            crew.start(_fault_all, 1, names[number :: stage.processes], may_end=True)
         crew.assemble()
         at_work = {member.pipe: member for member in crew.members}
         while at_work and not stage.enough(tally[UNIT]):

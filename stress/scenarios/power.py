@@ -93,7 +93,7 @@ def run(stage: Stage) -> None:
             promise = [*doubtful][failures % len(doubtful)]
             _fail(stage, crew, disk, promise, doubtful[promise])
         for member in crew.members:
-            member.pipe.send(None)
+            member.dismiss(None)
     stage.expect_some(*map(_told, WAYS[stage.way]))
 
 

@@ -201,7 +201,7 @@ class Line:
 
     def end(self) -> None:
         for member in self.members:
-            member.pipe.send("")
+            member.dismiss("")
 
 
 def _holder(line: Line) -> Case:
