@@ -157,7 +157,7 @@ def _run_and_tell(asked: argparse.Namespace, facts: dict[str, str]) -> int:
             print(report.violations(asked.seed, result, asked.report), end="", flush=True)
     with ending.withstood():
         report.show("")
-        print(report.summary(run.scenarios), flush=True)
+        print(report.summary(run.scenarios, asked.left_out), flush=True)
     with ending.withstood():
         if asked.report:
             pages.write(asked.report, replace(run, seconds=time.monotonic() - began))

@@ -39,6 +39,7 @@ def parse(given: Sequence[str], program: str) -> argparse.Namespace:
     options = parser.parse_args(given)
     options.program, options.given = program, list(given)
     options.seed = random.randrange(2**32) if options.seed is None else options.seed
+    options.left_out = [] if options.scenario else _left_out(options)
     options.scenario = options.scenario or _default(options)
     options.nemesis = options.nemesis or nemeses.NAMES
     options.histories = options.histories or _histories(seconds(options), len(options.scenario))
@@ -142,6 +143,13 @@ def _default(options: argparse.Namespace) -> list[str]:
         return DEFAULT
     chosen = [name for name in DEFAULT if {*nemeses.borne(ALL[name])} & {*options.nemesis}]
     return chosen or DEFAULT
+
+
+def _left_out(options: argparse.Namespace) -> list[str]:
+    """Those that would run if they were not slow."""
+    slow = [name for name in ALL if name not in DEFAULT]
+    faults = {*(options.nemesis or ())}
+    return [name for name in slow if not faults or faults & {*nemeses.borne(ALL[name])}]
 
 
 def _mistakes(options: argparse.Namespace, scenarios: Sequence[ModuleType]) -> Iterator[str]:

@@ -72,9 +72,16 @@ def show(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def summary(results: Sequence[ScenarioResult]) -> str:
-    """What is printed at the end."""
-    return f"{table(results)}\n{sums(results)}\n{remarks(results)}"
+def summary(results: Sequence[ScenarioResult], left_out: Sequence[str] = ()) -> str:
+    """What is printed at the end; and which scenarios nobody should take to have run."""
+    return f"{table(results)}\n{sums(results)}\n{_omissions(left_out)}{remarks(results)}"
+
+
+def _omissions(left_out: Sequence[str]) -> str:
+    if not left_out:
+        return ""
+    how = " ".join(f"--scenario {name}" for name in left_out)
+    return f"left out, for it takes long: {', '.join(left_out)} (run it with {how})\n"
 
 
 def table(results: Iterable[ScenarioResult]) -> str:

@@ -260,6 +260,24 @@ def test_a_screen_that_takes_nothing_keeps_no_report_from_being_written(tmp_path
     assert json.loads((tmp_path / "run.json").read_text())["facts"]
 
 
+@pytest.mark.parametrize(
+    ("given", "told"), [([], True), (["--scenario=counter"], False), (["--nemesis=kill"], False)]
+)
+def test_scenarios_that_are_left_out_for_their_time_are_named(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    performed: list[str],
+    given: list[str],
+    told: bool,
+) -> None:
+    """Unless others were asked for: nobody is to think that all have run."""
+    assert program.main([*given, f"--store={tmp_path}"]) == 0
+    assert performed == []
+    output = capsys.readouterr().out
+    assert ("left out, for it takes long: idle (run it with --scenario idle)\n" in output) == told
+    assert "\nidle " not in output
+
+
 def test_more_acknowledged_than_counted_is_lost_and_not_unheard(tmp_path: Path) -> None:
     terms = Terms(1, 1)
     stage = Stage(counter, terms, str(tmp_path), lambda _: None)
