@@ -9,7 +9,7 @@ How the package is laid out; imports run downwards only, and import-linter holds
     waiting, deadlock             the only wait loop; when a wait can never end
     session                       who we are, whether another is alive, reaping the dead
     engine/                       the seam to the database, the write gate, the fork rule
-    errors, clock, codec, exits, printable, threads   the ground
+    errors, clock, codec, exits, forks, printable, threads   the ground
 """
 
 from kvsync.compat import KeyValueSqlite

@@ -1,9 +1,10 @@
 """What a process does at its end, `multiprocessing` children included."""
 
 import atexit
-import os
 from collections.abc import Callable
 from multiprocessing import util
+
+from kvsync.forks import incarnation
 
 _hooks: dict[Callable[[], None], int] = {}
 """What is to be called, and the process in which that was registered."""
@@ -14,7 +15,7 @@ def at_exit(call: Callable[[], None]) -> None:
 
     `multiprocessing` children run finalizers, but not `atexit`.
     """
-    if _hooks.get(call) != os.getpid():
-        _hooks[call] = os.getpid()
+    if _hooks.get(call) != incarnation():
+        _hooks[call] = incarnation()
         atexit.register(call)
         util.Finalize(None, call, exitpriority=0)

@@ -34,6 +34,7 @@ from kvsync.engine.doorbell import Doorbell, Mark, Watch
 from kvsync.engine.process import Process, lives, this_process
 from kvsync.errors import BusyError, ClosedError, CorruptError, KvsyncError, StoreReplacedError
 from kvsync.exits import at_exit
+from kvsync.forks import incarnation
 from kvsync.leftovers import Leftovers, Step
 from kvsync.threads import Thread, is_alone, this_thread
 from kvsync.tokens import Forgetting, begin_epoch
@@ -101,7 +102,7 @@ class Session:
         self.detects_deadlocks = detect_deadlocks
         self._lives: dict[int, _Life] = {}
         self._is_closed = False
-        self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, pid and thread
+        self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, process and thread
         self._leftovers = Leftovers()
         self._waited_at: set[Doorbell] = set()
         _register(self)
@@ -112,12 +113,12 @@ class Session:
         return self._life().id
 
     def _life(self) -> "_Life":
-        life = self._lives.get(os.getpid())
+        life = self._lives.get(incarnation())
         if life is not None:
             return life
         self._refuse_if_closed()
         begun = _Life(self.engine)
-        life = self._lives.setdefault(os.getpid(), begun)  # atomic: threads agree on one
+        life = self._lives.setdefault(incarnation(), begun)  # atomic: threads agree on one
         if life is not begun:
             begun.end()
             begun.silence()
@@ -136,7 +137,7 @@ class Session:
     @property
     def has_begun(self) -> bool:
         """Whether it was used in this process."""
-        return os.getpid() in self._lives
+        return incarnation() in self._lives
 
     @property
     def thread(self) -> str:
@@ -146,7 +147,7 @@ class Session:
         """
         if not self.detects_deadlocks:
             return ""
-        return _thread_name(os.getpid(), this_thread())
+        return _thread_name(incarnation(), this_thread())
 
     def next_attempt(self) -> int:
         """A number that no other attempt of this session has."""
@@ -238,7 +239,7 @@ class Session:
 
     def end(self) -> None:
         """Give up all that is held and waited for. Raises: what a write raises."""
-        life = self._lives.get(os.getpid())
+        life = self._lives.get(incarnation())
         if life is not None:
             with suppress(StoreReplacedError):  # what it held there is gone with the file
                 life.end()
@@ -249,14 +250,14 @@ class Session:
 
         No other thread may be about to acquire something: it would belong to nobody.
         """
-        life = self._lives.get(os.getpid())
+        life = self._lives.get(incarnation())
         if life is not None and life.leave():
             self._forget(life)
 
     def _forget(self, life: "_Life") -> None:
         """It has ended."""
         life.silence()
-        self._lives.pop(os.getpid(), None)
+        self._lives.pop(incarnation(), None)
         self._leftovers.forget()  # all that it had is gone
 
     # --- the others ---------------------------------------------------------------------------
@@ -313,7 +314,7 @@ class Session:
 
     def is_dead(self, session: int) -> bool:
         """Whether that is proven."""
-        life = self._lives.get(os.getpid())
+        life = self._lives.get(incarnation())
         if life is not None and life.id == session:
             return False
         row = self._row(session)
@@ -414,9 +415,9 @@ def _process(row: Row) -> Process:
 
 
 @lru_cache(maxsize=64)
-def _thread_name(pid: int, thread: Thread) -> str:
+def _thread_name(_: int, thread: Thread) -> str:
     here = this_process()
-    return f"{here.pid_namespace}.{pid}.{here.start_ticks}/{thread.number}/{thread.ident}"
+    return f"{here.pid_namespace}.{here.pid}.{here.start_ticks}/{thread.number}/{thread.ident}"
 
 
 _sessions: dict[int, weakref.ref[Session]] = {}

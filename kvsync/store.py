@@ -17,6 +17,7 @@ from kvsync.codec import Codec
 from kvsync.engine import location
 from kvsync.engine.setup import DURABILITY
 from kvsync.engine.sqlite import Health, SqliteEngine
+from kvsync.forks import incarnation
 from kvsync.primitives.arguments import Seconds
 from kvsync.primitives.barrier import Barrier
 from kvsync.primitives.buffered import flush_all_of
@@ -366,10 +367,10 @@ def temporary(**options: Any) -> Store:
     Children of this process may use it while the process lives. Takes the options of `open`.
     """
     folder = tempfile.mkdtemp(prefix="kvsync-")
-    maker = os.getpid()
+    maker = incarnation()
 
     def remove() -> None:
-        if os.getpid() == maker:
+        if incarnation() == maker:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)

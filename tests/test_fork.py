@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -425,3 +426,86 @@ def test_the_setup_lock_does_not_stay_with_a_forked_child(path: Path) -> None:
             lambda: held.append(in_child(lambda: open_files(sidecar.setup_lock))),
         )
         assert held == ["[]"]
+
+
+_SAME_PID = """
+import ctypes, os, sys
+import kvsync
+
+assert os.getpid() == 1
+store = kvsync.open(sys.argv[1])
+store.queue("jobs").put("item")
+lock, rlock, permits = store.lock("a"), store.rlock("b"), store.semaphore("c", 2)
+task = store.queue("jobs").reserve()
+for held in (lock, rlock, permits):
+    held.acquire()
+
+
+def child():
+    assert os.getpid() == 1
+    assert not lock.owned() and not rlock.owned() and not permits.owned()
+    for settle in (lock.release, rlock.release, permits.release, task.ack):
+        try:
+            settle()
+        except kvsync.NotOwnedError:
+            continue
+        raise AssertionError(settle)
+    assert not rlock.acquire(timeout=0)
+    assert store.session.process(store.session.id).start_ticks == own_start()
+    with store.lock("d"):
+        return "ok"
+
+
+def child_in_a_transaction():
+    try:
+        store.counter("hits").add()
+    except kvsync.ForkError:
+        return "ok"
+
+
+def own_start():
+    with open("/proc/self/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[19])
+
+
+def answer(function):
+    read, write = os.pipe()
+    assert ctypes.CDLL(None).unshare(0x20000000) == 0  # CLONE_NEWPID, for children
+    if not os.fork():
+        try:
+            os.write(write, str(function()).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.wait()
+    return os.read(read, 100)
+
+
+if sys.argv[2] == "outside":
+    assert answer(child) == b"ok"
+else:
+    with store.transaction():
+        store.counter("hits").add()
+        assert answer(child_in_a_transaction) == b"ok"
+    assert store.counter("hits").value == 1
+for held in (lock, rlock, permits):
+    held.ensure_held()
+    held.release()
+task.ack()
+print("ok")
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may make a pid namespace")
+@pytest.mark.parametrize("where", ["outside", "inside"])
+def test_a_child_that_has_its_parents_pid_owns_nothing_of_it(path: Path, where: str) -> None:
+    """As in a container, whose first process begins another pid namespace and forks into it."""
+    unshare = ["unshare", "-pf", "--mount-proc", "--kill-child", sys.executable]
+    done = subprocess.run(
+        [*unshare, "-c", _SAME_PID, path, where],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout == "ok\n", done.stderr

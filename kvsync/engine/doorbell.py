@@ -33,6 +33,7 @@ from typing import NamedTuple
 
 from kvsync.engine.gate import Sidecar
 from kvsync.errors import ForkError
+from kvsync.forks import incarnation
 
 _OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
 # Writing too, so that it is never at its end, as a FIFO without a writer would be.
@@ -67,12 +68,12 @@ class _End:
             _close_lost_ends()
             self.descriptor = os.open(path, flags)
             _open[self.descriptor] = weakref.ref(self)
-        self._pid = os.getpid()
+        self._process = incarnation()
 
     def close(self) -> None:
         """Idempotent. In a forked child it is closed already."""
         descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0 and self._pid == os.getpid():
+        if descriptor >= 0 and self._process == incarnation():
             _close(descriptor)
 
 
@@ -102,7 +103,7 @@ class Doorbell(_End):
             poll.register(watch.descriptor, 0)
             watched[watch.descriptor] = watch
         found = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
-        if self._pid != os.getpid():
+        if self._process != incarnation():
             raise ForkError("this process was forked during a wait, which is its parent's")
         gone = [watched[descriptor] for descriptor, _ in found if descriptor in watched]
         return self._take_rings(), gone
@@ -116,13 +117,13 @@ class Doorbell(_End):
 
     def stir(self) -> None:
         """Wake who waits at it, in this process; in a forked child it is closed."""
-        if self._pid == os.getpid():
+        if self._process == incarnation():
             with suppress(OSError):  # full: it has been rung often enough
                 os.write(self.descriptor, LOOK)
 
     def close(self) -> None:
         """Stop listening; idempotent. In a forked child it is closed already."""
-        if self.descriptor >= 0 and self._pid == os.getpid():
+        if self.descriptor >= 0 and self._process == incarnation():
             with suppress(OSError):
                 os.unlink(self._path)
         super().close()

@@ -30,6 +30,7 @@ from kvsync.engine.flock import owned
 from kvsync.engine.gate import SLICE, Sidecar, Yielded, claimed
 from kvsync.engine.setup import connect
 from kvsync.errors import ForkError, StoreReplacedError
+from kvsync.forks import incarnation
 
 if TYPE_CHECKING:
     from kvsync.engine.transaction import SqliteTransaction
@@ -116,7 +117,7 @@ class Link:
 
     def close(self) -> None:
         """Close the connection (what it had open is rolled back) and the descriptors."""
-        if os.getpid() != self.pool.pid:
+        if incarnation() != self.pool.process:
             self.keep_for_ever()
             return
         if cursor := vars(self).pop("cursor", None):
@@ -168,7 +169,7 @@ class Place:
 
     def take(self) -> Link:
         """A link for one call; `give` it back. Raises: ForkError and what opening raises."""
-        if os.getpid() != self.pool.pid:
+        if incarnation() != self.pool.process:
             self.pool.refuse_after_fork()
         try:
             return self.free.pop()
@@ -208,7 +209,7 @@ class Pool:
         self.handles: set[int] = set()
         self.sidecar = Sidecar(path)
         self.checkpoint = Checkpoint(path)
-        self.pid = os.getpid()
+        self.process = incarnation()
         self.generation = 0
         self.identity: tuple[int, int] | None = None
         self.links: dict[int, weakref.ref[Link]] = {}
@@ -295,7 +296,7 @@ class Pool:
     def drain(self) -> None:
         """Close every link, waiting for calls in flight. Those still open decide in the child."""
         self._locked = self.lock.acquire()
-        if os.getpid() != self.pid:
+        if incarnation() != self.process:
             return  # a child that may not use the file forks in its turn
         self.close()
         if not self._in_call_here():
@@ -316,7 +317,7 @@ class Pool:
         if self.links:
             self._abandon()
         else:
-            self.pid = os.getpid()
+            self.process = incarnation()
         self.places = {}
         self._here = _real("_thread", "_local")()
         self.undrain()

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import psutil
 
 from kvsync.errors import StorageError
+from kvsync.forks import incarnation
 from kvsync.printable import printable
 
 _COMMAND = 80
@@ -43,7 +44,7 @@ class Process(NamedTuple):
 def this_process() -> Process:
     """Raises: StorageError if the system refuses to tell, for lack of descriptors mostly."""
     try:
-        return _this_process(os.getpid())
+        return _this_process(incarnation())
     except OSError as error:
         raise StorageError(
             error.errno, f"cannot find out who this process is: {error.strerror}"
@@ -51,8 +52,9 @@ def this_process() -> Process:
 
 
 @functools.lru_cache(maxsize=1)
-def _this_process(pid: int) -> Process:
-    start_ticks, start_stack, _ = _stat(pid) or (0, 0, False)
+def _this_process(_: int) -> Process:
+    pid = os.getpid()
+    start_ticks, start_stack, _has_ended = _stat(pid, "self") or (0, 0, False)
     return Process(
         host=socket.gethostname(),
         boot=_boot(),
@@ -61,8 +63,15 @@ def _this_process(pid: int) -> Process:
         pid=pid,
         start_ticks=start_ticks,
         start_stack=start_stack,
-        command=" ".join(psutil.Process(pid).cmdline())[:200] or sys.executable,
+        command=_command(pid)[:200] or sys.executable,
     )
+
+
+def _command(pid: int) -> str:
+    if _proc_counts_as_we_do():
+        with suppress(psutil.Error):
+            return " ".join(psutil.Process(pid).cmdline())
+    return " ".join(sys.orig_argv)
 
 
 def in_words(pid: int, command: str, host: str = "") -> str:
@@ -90,6 +99,8 @@ def _lives(recorded: Process, here: Process) -> bool | None:
         return False
     if recorded.time_namespace != here.time_namespace:
         return None  # its ticks count from another moment
+    if not _proc_counts_as_we_do():
+        return None
     found = _stat(recorded.pid)
     if found is None:
         return False if _sees_every_process() else None
@@ -111,14 +122,14 @@ def _lives_in_a_namespace_below(recorded: Process) -> bool | None:
     return None
 
 
-def _stat(pid: int) -> tuple[int, int, bool] | None:
+def _stat(pid: int, name: str = "") -> tuple[int, int, bool] | None:
     """Start ticks, start of the stack, and whether all of its threads have ended; None if there is
-    no such process.
+    no such process. `name` is what it is called in /proc, if that is not the pid.
     """
     if not sys.platform.startswith("linux"):
         return _stat_elsewhere(pid)
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        with open(f"/proc/{name or pid}/stat", "rb") as file:
             text = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
@@ -135,6 +146,14 @@ def _stat_elsewhere(pid: int) -> tuple[int, int, bool] | None:
         return int(process.create_time() * 100), 0, process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
+
+
+def _proc_counts_as_we_do() -> bool:
+    """Not where /proc is that of another pid namespace, in which our pids are others'."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except FileNotFoundError:  # there is none
+        return True
 
 
 def _sees_every_process() -> bool:

@@ -10,7 +10,6 @@ which then is skipped as a whole. Hence:
   of this thread finds it in the exception that is being handled, or when the block is dropped.
 """
 
-import os
 import sqlite3
 import time
 import weakref
@@ -25,6 +24,7 @@ from kvsync.engine.gate import Obstructed
 from kvsync.engine.links import CHECK_EVERY, SPOILT, Link, Place, current_task, takes_link
 from kvsync.engine.shapes import require_shapes
 from kvsync.errors import BusyError, ForkError, TransactionError
+from kvsync.forks import incarnation
 
 if TYPE_CHECKING:
     from kvsync.engine.sqlite import SqliteEngine
@@ -43,7 +43,7 @@ class SqliteTransaction:
         self._engine = engine
         self._place = place
         self._path = engine.path
-        self._pid = os.getpid()
+        self._process = incarnation()
         self._task = current_task()
         self._link: Link | None = None
         self._broken: Exception | None = None
@@ -135,7 +135,7 @@ class SqliteTransaction:
                 "another task of this thread is inside a transaction on this store; a transaction"
                 " must not be left waiting (no await, no switch of greenlets) before it ends"
             )
-        if self._link is None or self._pid != os.getpid():
+        if self._link is None or self._process != incarnation():
             raise ForkError(f"{self._path}: this transaction belongs to the parent process")
         return self
 
@@ -198,7 +198,7 @@ class SqliteTransaction:
 
     @property
     def is_of_this_process(self) -> bool:
-        return self._pid == os.getpid()
+        return self._process == incarnation()
 
     # --- a block whose end was skipped --------------------------------------------------------
 

@@ -6,7 +6,6 @@ next. Notifying and waiting both happen under the lock, and giving that back and
 is one transaction: so whoever notifies finds everybody in the line who looked before it.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import KvsyncError, LeaseLostError, NotOwnedError
+from kvsync.forks import incarnation
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check_whole
 from kvsync.primitives.blocks import Enterable
 from kvsync.primitives.grants import Grant, Waiter, serve, waiters
@@ -233,9 +233,9 @@ class Condition(Enterable, Primitive):
             raise interruption
 
     def _taken_since(self, held: Grant) -> Grant | None:
-        here = (os.getpid(), this_thread())
+        here = (incarnation(), this_thread())
         for grant in list(self._lock._units.held):
-            if grant.token > held.token and (grant.pid, grant.thread) == here:
+            if grant.token > held.token and (grant.process, grant.thread) == here:
                 return grant
         return None
 

@@ -24,7 +24,6 @@ Invariants, each true after every commit:
   `tokens.py`, by which free rows go in the end. A grant is released by its token and its session.
 """
 
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.engine.process import in_words, this_process
 from kvsync.errors import KvsyncError
+from kvsync.forks import incarnation
 from kvsync.session import MEND, Session
 from kvsync.threads import Thread, this_thread
 from kvsync.tokens import EPOCH
@@ -211,7 +211,7 @@ class Grant:
     session: int = 0
     attempt: int = 0
     since: float = 0.0  # on the boot clock
-    pid: int = field(default_factory=os.getpid)
+    process: int = field(default_factory=incarnation)  # see `forks.py`
     thread: Thread = field(default_factory=this_thread)
     depth: int = 1
 

@@ -1,10 +1,10 @@
 """Locks: one unit, which one holder at a time has, freed when its holder dies."""
 
-import os
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kvsync.errors import AcquireTimeout, LeaseLostError, NotOwnedError
+from kvsync.forks import incarnation
 from kvsync.primitives.arguments import (
     UNSET,
     Seconds,
@@ -95,16 +95,16 @@ class Lockable(Enterable, Primitive):
 
     def _latest(self) -> Grant | None:
         """This thread's last grant, else another thread's; a forked child has none of them."""
-        here, pid, latest = this_thread(), os.getpid(), None
+        here, process, latest = this_thread(), incarnation(), None
         for grant in self._units.held[::-1]:
-            if grant.pid == pid:
+            if grant.process == process:
                 if grant.thread == here:
                     return grant
                 latest = latest or grant
         return latest
 
     def _ours(self) -> list[Grant]:
-        return [grant for grant in self._units.held[:] if grant.pid == os.getpid()]
+        return [grant for grant in self._units.held[:] if grant.process == incarnation()]
 
     def _begin(self) -> Grant:
         grant = self._acquire(self._timeout)
@@ -231,7 +231,7 @@ class RLock(Lockable):
         return self._units.session.reentrant
 
     def _key(self) -> tuple[str, int, Thread]:
-        return self._name, os.getpid(), this_thread()
+        return self._name, incarnation(), this_thread()
 
     def _latest(self) -> Grant | None:
         grant = self._owned.get(self._key())

@@ -1,10 +1,10 @@
 """Read-write locks: many readers or one writer, in the order of asking, so that neither starves."""
 
-import os
 from contextlib import suppress
 from typing import Any
 
 from kvsync.errors import DeadlockError, KvsyncError
+from kvsync.forks import incarnation
 from kvsync.primitives.arguments import Seconds
 from kvsync.primitives.grants import Grant, holders, waiters
 from kvsync.primitives.lock import SPACE, Lockable, LockStats
@@ -71,7 +71,7 @@ class _Side(Lockable):
     def _mine(self) -> Grant | None:
         """This thread's last grant of this side."""
         grant = self._latest()
-        return grant if grant and (grant.pid, grant.thread) == _here() else None
+        return grant if grant and (grant.process, grant.thread) == _here() else None
 
     def _held_now(self) -> Grant | None:
         """The same. Raises: LeaseLostError if it is held no more."""
@@ -154,4 +154,4 @@ def _side(store: Home, name: str, options: dict[str, Any], kind: str) -> _Side:
 
 
 def _here() -> tuple[int, Thread]:
-    return os.getpid(), this_thread()
+    return incarnation(), this_thread()

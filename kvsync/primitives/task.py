@@ -2,7 +2,6 @@
 
 import errno
 import math
-import os
 import random
 import traceback
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 from kvsync.engine import Transaction
 from kvsync.errors import CorruptError, KvsyncError, NotOwnedError, StaleReceiptError
+from kvsync.forks import incarnation
 from kvsync.primitives.arguments import Seconds, check_delay, check_positive
 from kvsync.primitives.items import DEAD, DELAYED, IN_HAND, READY, Items, Kept
 from kvsync.session import Session
@@ -77,7 +77,7 @@ class Task:
         self._max_attempts = max_attempts
         self._retry_delay = retry_delay
         self._settled = False
-        self._pid = os.getpid()
+        self._process = incarnation()
         self._in_hand = [self.receipt]
         session.keep(self._in_hand)
 
@@ -212,7 +212,7 @@ class Task:
             raise NotOwnedError(f"{self!r} is in the hand of the process that forked this one")
 
     def _is_ours(self) -> bool:
-        return os.getpid() == self._pid
+        return incarnation() == self._process
 
     def _again(self, error: str | None, seconds: float, transaction: Transaction) -> bool:
         if not seconds:

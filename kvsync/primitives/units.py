@@ -1,6 +1,5 @@
 """Units of a named thing, as one object acquires and releases them: see `grants.py`."""
 
-import os
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 from kvsync.engine import Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
+from kvsync.forks import incarnation
 from kvsync.leftovers import may_succeed_later
 from kvsync.primitives.grants import (
     CLAIM,
@@ -332,7 +332,7 @@ class Units:
         when it is done, or is seen to as above.
         """
         self._engine.forbid_in_transaction("release")
-        if grant.pid != os.getpid():
+        if grant.process != incarnation():
             raise NotOwnedError(f"{self.space} {self.name!r} was acquired by the parent process")
         try:
             current = self._release(grant)
