@@ -323,6 +323,29 @@ def test_what_is_written_while_an_interrupt_is_handled_stays(
         assert handled.value == written, place
 
 
+@pytest.mark.parametrize("in_block", [False, True])
+def test_what_was_committed_is_told_whatever_interrupts_it(
+    store: kvsync.Store, in_block: bool
+) -> None:
+    """And nothing else is."""
+    told: list[int] = []
+    hits = store.counter("hits")
+
+    def tell() -> None:
+        number = hits.add()
+        store.engine.after_commit(lambda: told.append(number))
+
+    def call() -> None:
+        if in_block:
+            with store.transaction():
+                tell()
+        else:
+            store.engine.transact(lambda _: tell())
+
+    for place in after_each_call(call):
+        assert sorted(set(told)) == list(range(1, hits.value + 1)), place
+
+
 _SIGNALS_IN_AUDIT_HOOKS = """
 import fcntl, sys, kvsync
 

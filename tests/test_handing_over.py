@@ -1,8 +1,9 @@
 """How units pass from one to the next: by which way, by which ring, and under which token."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -13,6 +14,7 @@ from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
 from kvsync.tokens import EPOCH
+from tests.interrupted import after_each_call
 from tests.lines import doorbells, queued
 from tests.processes import eventually
 
@@ -292,3 +294,62 @@ def test_a_writers_token_is_larger_than_those_of_all_readers_before(store: kvsyn
             with store.rwlock(NAME).write() as grant:
                 tokens.append(grant.token)
     assert tokens == sorted(set(tokens))
+
+
+class Waking(NamedTuple):
+    """Somebody waits, and somebody else does what it waits for."""
+
+    line: Any
+    prepare: Callable[[], Any]
+    wait: Callable[[], Any]
+    wake: Callable[[], Any]
+    is_to_come: Callable[[], bool]
+    """Whether `wake` has not come about yet."""
+
+
+def _passing(held: Any, rival: Any, wake: Callable[[], Any] | None = None) -> Waking:
+    def wait() -> None:
+        with rival:
+            pass
+
+    return Waking(held, held.acquire, wait, wake or held.release, held.owned)
+
+
+def _event(store: kvsync.Store) -> Waking:
+    flag = store.event(NAME)
+    return Waking(flag, flag.clear, flag.wait, flag.set, lambda: not flag.is_set())
+
+
+WAKINGS: dict[str, Callable[[kvsync.Store], Waking]] = {
+    "release": lambda store: _passing(store.lock(NAME), store.lock(NAME)),
+    "release of some": lambda store: _passing(
+        store.rwlock(NAME).read(), store.rwlock(NAME).write()
+    ),
+    "force": lambda store: _passing(
+        store.lock(NAME), store.lock(NAME), store.lock(NAME).force_release
+    ),
+    "event": _event,
+}
+
+
+@pytest.mark.usefixtures("head_waits_to_be_woken")
+@pytest.mark.parametrize("make", WAKINGS.values(), ids=WAKINGS)
+def test_whatever_interrupts_who_wakes_the_next_one_it_wakes(
+    store: kvsync.Store, make: Callable[[kvsync.Store], Waking]
+) -> None:
+    """Between the commit and the ring, too, and while it rings."""
+    waking = make(store)
+    waking.prepare()
+    with ExitStack() as stack:
+        waiter = stack.enter_context(queued(waking.wait, waking.line))
+        for place in after_each_call(waking.wake):
+            if waking.is_to_come():
+                waking.wake()
+            try:
+                waiter.result()
+            except AssertionError:
+                pytest.fail(f"it is not woken: {place}")
+            stack.close()
+            waking.prepare()
+            waiter = stack.enter_context(queued(waking.wait, waking.line))
+        waiter.result()

@@ -106,6 +106,8 @@ class SqliteTransaction:
     def end(self) -> None:
         """Leave the gate; what is not committed is undone. In a forked child: only forget.
 
+        What was committed is told to those who wait for it, by the calls that were to follow.
+
         Call it twice, the second time in a `finally`: a signal can skip or cut short one call.
         Until the gate is unlocked it can begin again.
         """
@@ -124,7 +126,11 @@ class SqliteTransaction:
                 unlock(link.gate, UNLOCK)
                 self._link = None
                 place.give(link)
-        self._link = self.block = None
+        # No link any more: a handler that interrupts the calls may wait for the gate.
+        self._link = self.block = link = None
+        while self.committed and self._after_commit:
+            self._after_commit[0]()  # once more if a signal's exception came in it: it is a hint
+            del self._after_commit[0]
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -160,11 +166,6 @@ class SqliteTransaction:
 
     def after_commit(self, call: Callable[[], object]) -> None:
         self._after_commit.append(call)
-
-    def announce(self) -> None:
-        """Make the calls that were to follow the commit; the gate is free for others."""
-        for call in self._after_commit:
-            call()
 
     def nested(self, work: Callable[["SqliteTransaction"], T]) -> T:
         """What `work` returns; if it raises, what it did here is undone alone."""
@@ -236,7 +237,6 @@ def run(
             transaction.end()
         finally:
             transaction.end()
-    transaction.announce()
     return result
 
 
@@ -323,8 +323,6 @@ class Block:
                     transaction.end()
                 finally:
                     transaction.end()
-        if self._outermost and error is None:
-            transaction.announce()
 
 
 _ENDS = frozenset(

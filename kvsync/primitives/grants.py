@@ -180,6 +180,10 @@ _NEXT = """
     where space = :space and name = :name and id > :ticket and state <> 'passed'
     order by id limit 1
 """
+_GRANTED = """
+    select doorbell from kvsync_ticket
+    where space = :space and name = :name and state = 'granted'
+"""
 
 _HOLDERS = """
     select kvsync_grant.session, expires, claim_by, clock,
@@ -314,6 +318,12 @@ def ring_next(
             ring(engine, transaction, doorbell, SERVED)
         elif not if_granted:
             ring(engine, transaction, doorbell)
+
+
+def ring_granted(engine: Engine, transaction: Transaction, here: dict[str, Any]) -> None:
+    """Wake those of a name who were given something and have not claimed it."""
+    for (doorbell,) in transaction.execute(_GRANTED, here):
+        ring(engine, transaction, doorbell, SERVED)
 
 
 def end(space: str, name: str, transaction: Transaction, token: int) -> bool:

@@ -25,6 +25,7 @@ from kvsync.primitives.grants import (
     held_by,
     holders,
     recorded_holders,
+    ring_granted,
     ring_next,
     serve,
     waiters,
@@ -387,6 +388,8 @@ class Units:
     def _drop(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:
             rows = transaction.execute(FREE, mine)
+            if not rows:  # we may have handed it over, and been interrupted before we rang
+                ring_granted(self._engine, transaction, self._here)
             self._serve(transaction)
             return rows
 
