@@ -138,6 +138,26 @@ def test_a_leader_that_lost_its_lease_may_be_elected_again(path: Path) -> None:
         assert election.leader() is None
 
 
+def test_whose_time_is_over_while_another_thread_has_won_leads_too(path: Path) -> None:
+    """Both campaign through one object, which is asked for by each."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        election, rival = store.election("boss"), store.election("boss")
+        rival.campaign()
+        with ExitStack() as stack:
+            first, second = (
+                stack.enter_context(queued(lambda: election.campaign(timeout=9), election))
+                for _ in range(2)
+            )
+            rival.resign()
+            assert first.result()
+            clock.advance(10)
+            assert second.result()
+        assert election.is_leader()
+        election.resign()
+        assert election.leader() is None
+
+
 def test_threads_that_ask_at_once_whether_they_lead_are_told(store: kvsync.Store) -> None:
     """Though the lead was lost, and all of them find out together."""
     election, start = store.election("boss"), threading.Barrier(8)

@@ -39,10 +39,12 @@ class Election(Lockable):
     def campaign(self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET) -> bool:
         """Wait to become the leader, for up to `timeout` seconds; returns whether this object is.
 
-        Returns at once if it is the leader already. Raises: as `Lock.acquire`.
+        Returns at once if it is the leader already. Threads that campaign through one object wait
+        each in a place of its own; the lead of one is that of all. Raises: as `Lock.acquire`.
         """
         seconds = check_blocking(blocking, timeout, self._timeout)
-        return self._lead() is not None or self._acquire(seconds) is not None
+        won = self._lead() or self._acquire(seconds)
+        return won is not None or self._lead() is not None  # another thread may have won meanwhile
 
     def _lead(self) -> Grant | None:
         """That of our grants which is current. Forgets the others: what is lost stays lost."""
