@@ -1,12 +1,15 @@
 """Queues: shut down and opened again; `task_done` and `join`."""
 
 import queue
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvsync
+from kvsync.primitives.items import Kept
+from kvsync.primitives.taking import Attempt, Getting, Reserving
 from tests.processes import PATIENCE, expect, kill_myself, running
 from tests.queues import NAME, items, tickets, waiting
 
@@ -116,6 +119,33 @@ def test_the_last_item_of_a_closing_queue_sends_the_others_home(store: kvsync.St
         assert one.result() == "late"
         with pytest.raises(kvsync.ShutDown):
             other.result()
+
+
+TAKE_MANY: dict[str, Callable[[kvsync.Queue], Any]] = {
+    "get": lambda jobs: jobs.get_many(2),
+    "reserve": lambda jobs: [task.item for task in jobs.reserve_many(2)],
+}
+
+
+@pytest.mark.parametrize("take", TAKE_MANY.values(), ids=TAKE_MANY)
+def test_what_was_given_before_a_shutdown_at_once_is_kept(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, take: Callable[[kvsync.Queue], Any]
+) -> None:
+    """By one who would take more with it; nothing of the call is left in the line."""
+    jobs = store.queue(NAME)
+
+    def shut_down(_: Attempt, __: int) -> list[Kept]:
+        jobs.shutdown(immediate=True)
+        return []
+
+    for kind in (Getting, Reserving):
+        monkeypatch.setattr(kind, "claim_one", shut_down)
+    with waiting(lambda: take(jobs), store) as call:
+        jobs.put_many("ab")
+        assert call.result() == ["a"]
+    assert tickets(store) == []
+    jobs.reopen()
+    assert jobs.get_nowait() == "b"
 
 
 def test_a_closing_queue_takes_back_what_comes_back(store: kvsync.Store) -> None:

@@ -336,6 +336,11 @@ class Items:
         count = self.count(transaction)
         return count is not None and bool(count.shut) and (count.shut == CLOSED or not count.size)
 
+    def is_closed(self, transaction: Transaction) -> bool:
+        """Whether it was shut down at once: what it has, nobody takes."""
+        count = self.count(transaction)
+        return count is not None and count.shut == CLOSED
+
     def settle(self, transaction: Transaction, maxsize: int) -> None:
         """Make the queue, or adopt another size of it while nobody waits and nothing is out.
 

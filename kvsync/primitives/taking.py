@@ -59,6 +59,10 @@ class Attempt:
         """The same, and some more; nothing if it has passed on."""
         raise NotImplementedError
 
+    def _rest(self, transaction: Transaction) -> int:
+        """How many more it may take with the one that it was given, which it keeps in any case."""
+        return 0 if self.items.is_closed(transaction) else self.count - 1
+
     def undo(self, patience: float | None) -> None:
         """Put back whatever it has got, and leave the line; may be repeated."""
         if self._numbered:
@@ -149,8 +153,9 @@ class Reserving(Attempt):
         first = self.items.claim(transaction, ticket, hand)
         if first is None:
             return []
-        more = self.count - 1 and self.items.hand_out(transaction, self.count - 1, hand)
-        return self._read([first, *(more or [])])
+        rest = self._rest(transaction)
+        more = self.items.hand_out(transaction, rest, hand) if rest else []
+        return self._read([first, *more])
 
 
 class Getting(Attempt):
@@ -183,8 +188,9 @@ class Getting(Attempt):
         first = self.items.claim(transaction, ticket, None)
         if first is None:
             return []
-        more = self.count - 1 and self.items.take(transaction, self.count - 1)
-        return self._note(transaction, [first, *(more or [])])
+        rest = self._rest(transaction)
+        more = self.items.take(transaction, rest) if rest else []
+        return self._note(transaction, [first, *more])
 
     def _note(self, transaction: Transaction, kept: list[Kept]) -> list[Kept]:
         if self._read(kept):
