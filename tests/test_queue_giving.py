@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED
+from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.items import ASKING, DEAD, DELAYED, READY, TAKEN, Draft, Items, Kept
 from kvsync.primitives.taking import Attempt, Getting, Reserving
 from kvsync.testing import ManualClock
@@ -329,13 +330,14 @@ def test_who_is_given_an_item_and_wants_more_leaves_to_the_next_what_fell_due(
     take: Callable[[kvsync.Queue], Any],
 ) -> None:
     """In the moment between; of that it takes what is left."""
+    shortly = CLAIM_TIME / 4  # so that what is given to one is not yet another's
 
     def fall_due(_: Attempt, __: int) -> list[Kept]:
-        clock.advance(HOUR)
+        clock.advance(shortly)
         return []
 
     jobs = store.queue(NAME)
-    jobs.put_many("bc", delay=HOUR)
+    jobs.put_many("bc", delay=shortly)
     for kind in (Getting, Reserving):
         monkeypatch.setattr(kind, "claim_one", fall_due)
     with waiting(lambda: take(jobs), store) as first, waiting(lambda: take(jobs), store) as second:
