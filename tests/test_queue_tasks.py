@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync.engine.doorbell import LOOK
 from kvsync.testing import ManualClock
+from tests.lines import doorbells
 from tests.processes import in_thread
-from tests.queues import NAME, SETTLEMENTS, items, taken, tickets
+from tests.queues import NAME, SETTLEMENTS, items, taken, tickets, waiting
 
 
 class Unheard(BaseException):
@@ -305,6 +307,49 @@ def test_extend_puts_off_the_end(path: Path) -> None:
             lost.extend(30)
         clock.advance(6)
         assert jobs.reserve(0).item == "b"
+
+
+WAITS: dict[str, Callable[[kvsync.Queue], Any]] = {
+    "get": kvsync.Queue.get,
+    "join": kvsync.Queue.join,
+}
+waits = pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+
+
+@waits
+@pytest.mark.parametrize("visibility", [None, 1000])
+def test_extend_to_a_shorter_time_tells_who_waits(
+    store: kvsync.Store,
+    rings: list[tuple[str, bytes]],
+    visibility: float | None,
+    wait: Callable[[kvsync.Queue], Any],
+) -> None:
+    """For an item, or until all is done: it looks when that time is over."""
+    jobs = store.queue(NAME, max_attempts=1 if wait == kvsync.Queue.join else 2)
+    jobs.put("a")
+    task = jobs.reserve(visibility=visibility)
+    with waiting(lambda: wait(jobs), store) as call:
+        (doorbell,) = doorbells(store)
+        with store.transaction():
+            task.extend(0.01)
+            assert rings == []
+        assert rings[0] == (doorbell, LOOK)
+        assert call.result() in ("a", True)
+
+
+@waits
+def test_extend_to_a_longer_time_wakes_nobody(
+    store: kvsync.Store, rings: list[tuple[str, bytes]], wait: Callable[[kvsync.Queue], Any]
+) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    task = jobs.reserve(visibility=1000)
+    with waiting(lambda: wait(jobs), store) as call:
+        task.extend(2000)
+        assert rings == []
+        jobs.shutdown(immediate=True)
+        with suppress(kvsync.ShutDown):
+            call.result()
 
 
 def test_what_is_out_for_too_long_each_time_dies(path: Path) -> None:

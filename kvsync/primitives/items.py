@@ -208,6 +208,10 @@ _ACKNOWLEDGE_IF_NOBODY_JOINS = f"""
         and not exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)
     returning 1
 """
+_EXTEND = f"update kvsync_item set until = :until where {IN_HAND} returning 1"
+_PUT_OFF = f"""
+    update kvsync_item set until = :until where {IN_HAND} and until <= :until returning 1
+"""
 _CLAIM = f"""
     insert into kvsync_item_given (queue, {_COLUMNS}, max_attempts, until, ticket)
     select queue, place, id, priority, value, key, since, attempts + 1, error, :max_attempts,
@@ -637,6 +641,20 @@ class Items:
         rows = transaction.execute(_ACKNOWLEDGE, here)
         if rows:
             self.tell_joiners(transaction)
+        return bool(rows)
+
+    def extend(self, number: int, receipt: int, until: float) -> bool:
+        """It is in hand until then; whether that hand-out was current. A commit of its own."""
+        here = {"queue": self.queue, "id": number, "receipt": receipt, "until": until}
+        return bool(self.engine.write(_PUT_OFF, here)) or self.engine.transact(
+            partial(self._extend, here)
+        )
+
+    def _extend(self, here: Params, transaction: Transaction) -> bool:
+        """The same where it may be over sooner than those know who wait for it."""
+        rows = transaction.execute(_EXTEND, here)
+        for space in (GET, JOIN) if rows else ():
+            Tickets(self.engine, space, self.queue).ring_first(transaction)
         return bool(rows)
 
     def task_done(self, transaction: Transaction) -> bool:

@@ -132,10 +132,7 @@ class Task:
         """
         until = self._items.engine.boot() + check_positive("seconds", seconds)
         self._check_owner()
-        if not self._items.engine.write(
-            f"update kvsync_item set until = :until where {IN_HAND} returning 1",
-            {**self._here(), "until": until},
-        ):
+        if not self._items.extend(self.id, self.receipt, until):
             raise self._stale()
 
     def is_current(self) -> bool:
