@@ -572,6 +572,70 @@ def test_a_mutex_is_checked_without_a_search(reason: str, name: str) -> None:
     assert reason in violation.reason
 
 
+@pytest.mark.parametrize(
+    ("reason", "history"),
+    [
+        ("taken again by one who had it", [ok(A, (0, 1), "acquire", None, 1)]),
+        (
+            "taken again by one who had it",
+            [
+                ok(A, (0, 1), "acquire", None, 1),
+                failed(A, 1, "release"),
+                unknown(B, 1, "release"),
+            ],
+        ),
+        ("freed by one who did not have it", [ok(B, (0, 1), "release")]),
+        (
+            "freed by one who did not have it",
+            [
+                ok(A, (0, 1), "acquire", None, 1),
+                ok(B, (2, 3), "release"),
+                ok(A, (4, 5), "release"),
+            ],
+        ),
+        (
+            "freed by one who did not have it",
+            [
+                ok(A, (0, 1), "acquire", None, 1),
+                ok(A, (2, 3), "release"),
+                ok(A, (4, 5), "release"),
+            ],
+        ),
+    ],
+)
+def test_a_mutex_is_freed_by_who_has_it_before_that_one_takes_it_again(
+    reason: str, history: History
+) -> None:
+    history = [*history, ok(A, (8, 9), "acquire", None, 8)]
+    violation = fenced_mutex.flaw(history)
+    assert violation is not None
+    assert violation.reason == reason
+    assert not is_linearizable(history, FencedMutex())
+
+
+def test_a_mutex_may_be_freed_late_by_a_release_that_was_cut_off() -> None:
+    history = [
+        unknown(B, 1, "release"),
+        ok(A, (1, 3), "acquire"),
+        ok(B, (2, 2), "acquire"),
+        unknown(B, 4, "release"),
+    ]
+    assert is_linearizable(history, FencedMutex())
+    assert fenced_mutex.flaw(history) is None
+
+
+def test_who_may_have_taken_or_freed_a_mutex_may_free_it_or_take_it_again() -> None:
+    history = [
+        unknown(A, 0, "acquire"),
+        ok(A, (2, 3), "release"),
+        ok(A, (4, 5), "acquire", None, 5),
+        unknown(A, 6, "release"),
+        ok(A, (8, 9), "acquire", None, 8),
+    ]
+    assert fenced_mutex.flaw(history) is None
+    assert is_linearizable(history, FencedMutex())
+
+
 @pytest.mark.parametrize(("model", "history"), LEGAL.values(), ids=LEGAL)
 def test_legal_permits_are_accepted_without_a_search(model: Model, history: History) -> None:
     if isinstance(model, Semaphore):

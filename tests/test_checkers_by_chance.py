@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stress.checkers import course, fenced_mutex, fetch_and_add, permits, total_queue
+from stress.checkers import course, fenced_mutex, fetch_and_add, permits, refusals, total_queue
 from stress.checkers.course import parts
 from stress.checkers.linearizability import LIMIT, _Search, _Shrinking, flaw, is_linearizable
 from stress.checkers.models import Model
 from stress.checkers.models.counter import Counter
 from stress.checkers.models.held import FencedMutex, ReadWriteLock, ReentrantMutex, Semaphore
-from stress.checkers.models.queue import FifoQueue
+from stress.checkers.models.queue import EMPTY, FifoQueue
 from stress.checkers.models.register import Register
 from stress.checkers.shrinking import shrunk
 from stress.history import History, Operation, Outcome
@@ -299,3 +299,16 @@ def test_a_real_execution_of_a_queue_passes_without_a_search(data: Any) -> None:
         for n, (_, item) in enumerate(left[1])
     ]
     assert total_queue.flaw([*history, *gets]) is None
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_who_finds_a_real_queue_empty_was_told_so_with_reason(data: Any) -> None:
+    history, _ = data.draw(executions(KINDS["queue"]))
+    told = [
+        replace(each, outcome=Outcome.FAIL)
+        if each.known and (each.function, each.result) == ("get", EMPTY)
+        else each
+        for each in history
+    ]
+    assert refusals.flaw(told, len(history)) is None
