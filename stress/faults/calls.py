@@ -7,40 +7,20 @@ that `holds` leaves its process with something that must be free once that proce
 
 import os
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import kvsync
 from stress import children
+from stress.faults import legacy, lines
+from stress.faults.call import Call, mine
 from stress.stage import SOUND
 
 _DAY = 86_400
 _LONG = "x" * 5000
 _LOG = 5_000_000
 """Bytes, enough to make a checkpoint due."""
-
-
-@dataclass(frozen=True)
-class Call:
-    perform: Callable[[kvsync.Store], object]
-    seen: Callable[[kvsync.Store], object]
-    prepare: Callable[[kvsync.Store], object] = lambda _store: None
-    holds: bool = False
-    clean: bool = False
-    """Whether nothing is held after it has failed."""
-    beside: bool = False
-    """Whether another process has the store open meanwhile."""
-    durability: str = "power"
-    keeps: int = 0
-    """Items that its queue has at least, whatever happens to its process."""
-
-
-@cache
-def _mine(store: kvsync.Store, kind: str, *arguments: Any) -> Any:
-    """The same object in every attempt: a grant belongs to the object that acquired it."""
-    return getattr(store, kind)("it", *arguments)
 
 
 # --- state --------------------------------------------------------------------------------------
@@ -99,7 +79,7 @@ def _all_of_several(store: kvsync.Store) -> object:
 
 
 def _guarded(store: kvsync.Store) -> None:
-    lock = _mine(store, "lock")
+    lock = mine(store, "lock")
     if not lock.owned():
         lock.acquire(timeout=0)
     with store.transaction(guard=lock):
@@ -135,6 +115,14 @@ _STATE = {
         lambda store: store.counters("it").add_many({"a": 1, "b": 2}),
         lambda store: dict(store.counters("it")),
     ),
+    "counters.add": Call(
+        lambda store: store.counters("it").add("a"), lambda store: dict(store.counters("it"))
+    ),
+    "counters.clear": Call(
+        lambda store: store.counters("it").clear(),
+        lambda store: dict(store.counters("it")),
+        lambda store: store.counters("it").add_many({"a": 1, "b": 2}),
+    ),
     "dict[k] = v": _on_dict(lambda it: it.__setitem__("a", _LONG)),
     "dict.set(ttl)": _on_dict(lambda it: it.set("a", "new", ttl=_DAY)),
     "del dict[k]": _on_dict(lambda it: it.__delitem__("a")),
@@ -145,24 +133,13 @@ _STATE = {
     "dict.increment": _on_dict(lambda it: it.increment("a")),
     "dict.increment_many": _on_dict(lambda it: it.increment_many({"a": 1, "b": 1})),
     "dict.update": _on_dict(lambda it: it.update(a=5, b=6, c=_LONG)),
+    "dict.set_many": _on_dict(lambda it: it.set_many({"a": 5, "c": _LONG}, ttl=_DAY)),
     "dict.clear": _on_dict(lambda it: it.clear()),
     "delete": Call(lambda store: store.delete("dict", "it"), _contents, _fill),
     "backup": Call(
         lambda store: store.backup(store.path + ".copy"),
         lambda store: _copied(store.path + ".copy"),
         _fill,
-    ),
-    "KeyValueSqlite.atomic_add": Call(
-        lambda store: _legacy(store).atomic_add("a", 1),
-        lambda store: _legacy(store).get("a"),
-        lambda store: _legacy(store).set("a", 1),
-        durability="process",
-    ),
-    "KeyValueSqlite.update": Call(
-        lambda store: _legacy(store).update({"a": 2, "b": 3}),
-        lambda store: _legacy(store).get_many({"a", "b"}),
-        lambda store: _legacy(store).set("a", 1),
-        durability="process",
     ),
 }
 
@@ -172,10 +149,6 @@ def _copied(path: str) -> object:
         return None
     with kvsync.open(path) as copy:
         return _contents(copy)
-
-
-def _legacy(store: kvsync.Store) -> kvsync.KeyValueSqlite:
-    return kvsync.KeyValueSqlite(store.path, "legacy")
 
 
 # --- what is held -------------------------------------------------------------------------------
@@ -192,7 +165,7 @@ def _recorded(store: kvsync.Store) -> object:
 
 def _take(kind: str, *arguments: Any) -> Call:
     def perform(store: kvsync.Store) -> None:
-        if not _mine(store, kind, *arguments).acquire(timeout=0):
+        if not mine(store, kind, *arguments).acquire(timeout=0):
             raise kvsync.StorageError("it cannot be told that its holder is dead")
 
     return Call(perform, _locked(kind, *arguments), holds=True, clean=True)
@@ -200,7 +173,7 @@ def _take(kind: str, *arguments: Any) -> Call:
 
 def _take_and_leave(kind: str, *arguments: Any) -> Call:
     def perform(store: kvsync.Store) -> None:
-        it = _mine(store, kind, *arguments)
+        it = mine(store, kind, *arguments)
         assert it.owned() or it.acquire(timeout=0)
         it.release()
 
@@ -209,7 +182,7 @@ def _take_and_leave(kind: str, *arguments: Any) -> Call:
 
 def _side(side: str) -> Call:
     def perform(store: kvsync.Store) -> None:
-        it = getattr(_mine(store, "rwlock"), side)()
+        it = getattr(mine(store, "rwlock"), side)()
         assert it.owned() or it.acquire(timeout=0)
 
     return Call(perform, _kinds, holds=True, clean=True)
@@ -220,21 +193,38 @@ def _kinds(store: kvsync.Store) -> object:
 
 
 def _downgrade(store: kvsync.Store) -> None:
-    lock = _mine(store, "rwlock")
+    lock = mine(store, "rwlock")
     if not lock.read().owned():
         assert lock.write().owned() or lock.write().acquire(timeout=0)
         lock.write().downgrade()
 
 
-def _extend(store: kvsync.Store) -> None:
-    lock = _mine(store, "lock")
-    assert lock.owned() or lock.acquire(timeout=0)
-    lock.extend(_DAY)
+def _extended(kind: str, *arguments: Any) -> Call:
+    def perform(store: kvsync.Store) -> None:
+        it = mine(store, kind, *arguments)
+        assert it.owned() or it.acquire(timeout=0)
+        it.extend(_DAY)
+
+    return Call(perform, _locked(kind, *arguments), holds=True)
 
 
-def _leave_taken(store: kvsync.Store) -> None:
+def _forced(kind: str, *arguments: Any) -> Call:
+    def perform(store: kvsync.Store) -> None:
+        getattr(store, kind)("it", *arguments).force_release()
+
+    prepare = partial(_leave_taken, kind=kind, arguments=arguments)
+    return Call(perform, _recorded, prepare, holds=True)
+
+
+def _resign(store: kvsync.Store) -> None:
+    election = mine(store, "election")
+    assert election.owned() or election.campaign(timeout=0)
+    election.resign()
+
+
+def _leave_taken(store: kvsync.Store, kind: str = "lock", arguments: Sequence[Any] = ()) -> None:
     """By a process that dies with it."""
-    children.run(store.lock("it").acquire, traceback.print_exc)
+    children.run(getattr(store, kind)("it", *arguments).acquire, traceback.print_exc)
 
 
 _HELD = {
@@ -243,23 +233,24 @@ _HELD = {
         _take("lock").perform, _locked("lock"), _leave_taken, holds=True
     ),
     "lock.release": _take_and_leave("lock"),
-    "lock.extend": Call(_extend, _locked("lock"), holds=True),
-    "lock.force_release": Call(
-        lambda store: store.lock("it").force_release(), _recorded, _leave_taken, holds=True
-    ),
+    "lock.extend": _extended("lock"),
+    "lock.force_release": _forced("lock"),
     "rlock.acquire": _take("rlock"),
     "rlock.release": _take_and_leave("rlock"),
     "semaphore.acquire": _take("semaphore", 1),
     "semaphore.release": _take_and_leave("semaphore", 1),
+    "semaphore.extend": _extended("semaphore", 1),
+    "semaphore.force_release": _forced("semaphore", 1),
     "rwlock.read": _side("read"),
     "rwlock.write": _side("write"),
     "rwlock.downgrade": Call(_downgrade, _kinds, holds=True),
     "election.campaign": Call(
-        lambda store: _mine(store, "election").campaign(timeout=0),
+        lambda store: mine(store, "election").campaign(timeout=0),
         _locked("election"),
         holds=True,
         clean=True,
     ),
+    "election.resign": Call(_resign, _locked("election"), holds=True),
 }
 
 
@@ -311,6 +302,11 @@ _SIGNALS = {
         lambda store: _limiter(store).try_acquire(),
         lambda store: _limiter(store).stats().available,
     ),
+    "rate_limiter.reset": Call(
+        lambda store: _limiter(store).reset(),
+        lambda store: _limiter(store).stats().available,
+        lambda store: _limiter(store).try_acquire(3),
+    ),
     "rate_limiter.acquire": Call(
         lambda store: _limiter(store).acquire(2, timeout=0),
         lambda store: _limiter(store).stats().available,
@@ -347,6 +343,11 @@ def _reserved(store: kvsync.Store) -> kvsync.Task:
     return _queue(store).reserve(timeout=0)
 
 
+@cache
+def _reserved_many(store: kvsync.Store) -> list[kvsync.Task]:
+    return _queue(store).reserve_many(2, timeout=0)
+
+
 def _on_task(perform: Callable[[kvsync.Task], object], **more: Any) -> Call:
     """An item in hand goes back when its process dies."""
     traits = {"holds": True, "keeps": 2} | more
@@ -366,6 +367,12 @@ _QUEUES = {
     "queue.get": _on_queue(lambda queue: queue.get(timeout=0)),
     "queue.get_many": _on_queue(lambda queue: queue.get_many(2, timeout=0)),
     "queue.reserve": _on_task(lambda task: task, clean=True),
+    "queue.reserve_many": Call(_reserved_many, _waiting, _put_two, holds=True, clean=True, keeps=2),
+    "queue.task_done": Call(
+        lambda store: _queue(store).task_done(),
+        lambda store: _queue(store).unfinished_tasks,
+        lambda store: (_put_two(store), _queue(store).get_many(2, timeout=0)),
+    ),
     "task.ack": _on_task(lambda task: task.ack(), keeps=1),
     "task.retry": _on_task(lambda task: task.retry(delay=_DAY)),
     "task.bury": _on_task(lambda task: task.bury("no good")),
@@ -379,7 +386,7 @@ _QUEUES = {
 }
 
 WAYS: dict[str, dict[str, Call]] = {
-    SOUND: _STATE | _HELD | _SIGNALS | _QUEUES,
+    SOUND: _STATE | _HELD | _SIGNALS | _QUEUES | lines.CALLS | legacy.CALLS,
     "separate-commits": {"transaction": Call(_several, _all_of_several)},
 }
 """By the way of a scenario: all calls, and those that a broken twin makes in their place."""

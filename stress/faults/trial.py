@@ -20,7 +20,8 @@ from dataclasses import asdict
 from typing import Any
 
 import kvsync
-from stress.faults.calls import WAYS, Call
+from stress.faults.call import Call
+from stress.faults.calls import WAYS
 from stress.faults.strace import KILLED
 from stress.faults.usable import expect_free, put_back, use
 from stress.faults.victim import Order, Word
