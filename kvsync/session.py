@@ -112,12 +112,13 @@ class Session:
         """Ours, begun if need be. Raises: what a write raises."""
         return self._life().id
 
-    def _life(self) -> "_Life":
+    def _life(self, patience: float | None = None) -> "_Life":
+        """Begun if need be. Raises: what a write raises; BusyError after `patience` seconds."""
         life = self._lives.get(incarnation())
         if life is not None:
             return life
         self._refuse_if_closed()
-        begun = _Life(self.engine)
+        begun = _Life(self.engine, patience)
         life = self._lives.setdefault(incarnation(), begun)  # atomic: threads agree on one
         if life is not begun:
             begun.end()
@@ -126,13 +127,26 @@ class Session:
             self.end()
             self._refuse_if_closed()
         at_exit(_leave_all)
+        self._tidy_up(life)
+        return life
+
+    def _tidy_up(self, life: "_Life") -> None:
+        """See to a few of the dead; while the store is busy, another session will."""
         others = self.engine.read(
             "select id from kvsync_session order by random() limit :limit", {"limit": _LOOKED_AT}
         )
-        self.reap(other for (other,) in others)
+        with suppress(BusyError):
+            self._end([other for (other,) in others if self.is_dead(other)], patience=0)
         if life.id % _SWEEPS == 0:
             self.sweep()
-        return life
+
+    def begin(self, patience: float | None) -> None:
+        """Before a call with a timeout, which must not wait for longer than that for the session.
+
+        Not inside a transaction, with which the session would go. Raises: what a write raises;
+        BusyError after `patience` seconds, and never after more than the `busy_timeout`.
+        """
+        self._life(patience)
 
     @property
     def has_begun(self) -> bool:
@@ -308,9 +322,11 @@ class Session:
         self.engine.doorbells.sweep(strays)
         return len(strays)
 
-    def _end(self, sessions: Collection[int]) -> None:
+    def _end(self, sessions: Collection[int], patience: float | None = None) -> None:
         if sessions:
-            self.engine.transact(lambda transaction: _end(self.engine, transaction, sessions))
+            self.engine.transact(
+                lambda transaction: _end(self.engine, transaction, sessions), patience=patience
+            )
 
     def is_dead(self, session: int) -> bool:
         """Whether that is proven."""
@@ -331,17 +347,20 @@ class Session:
 class _Life:
     """A session that has begun, in the process that began it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, patience: float | None) -> None:
         self._engine = engine
         self.attempts = itertools.count(1)
+        self.id: int
         self.forgetting = Forgetting(engine)
         self.bells: list[Doorbell] = []
         process = this_process()
-        begin_epoch(engine, process.boot)
+        begin_epoch(engine, process.boot, patience)
         self.proof = self._install()  # before others can read of it
         mark = self.proof.mark if self.proof else _NO_MARK
         row = {**process._asdict(), **mark._asdict(), "clock": process.clock, "since": engine.now()}
-        self.id: int = engine.transact(lambda transaction: transaction.execute(_INSERT, row))[0][0]
+        ((self.id,),) = engine.transact(
+            lambda transaction: transaction.execute(_INSERT, row), patience=patience
+        )
 
     def _install(self) -> Doorbell | None:
         _drop_what_holds_nothing()  # so that to install one closes what is lost

@@ -59,15 +59,20 @@ _END = Place("\U0010ffff")
 """Behind all names."""
 
 
-def begin_epoch(engine: Engine, boot: str) -> None:
-    """Once for each boot. Who made it may have been killed before it was on the disk."""
+def begin_epoch(engine: Engine, boot: str, patience: float | None = None) -> None:
+    """Once for each boot. Who made it may have been killed before it was on the disk.
+
+    Raises: what a write raises; BusyError after `patience` seconds.
+    """
     found = engine.read("select synced from kvsync_boot where boot = :boot", {"boot": boot})
     if found and found[0][0]:
         return
     if not found:
-        engine.transact(partial(_add_epoch, boot))
+        engine.transact(partial(_add_epoch, boot), patience=patience)
     engine.sync()
-    engine.write("update kvsync_boot set synced = 1 where boot = :boot", {"boot": boot})
+    engine.write(
+        "update kvsync_boot set synced = 1 where boot = :boot", {"boot": boot}, patience=patience
+    )
 
 
 def _add_epoch(boot: str, transaction: Transaction) -> None:

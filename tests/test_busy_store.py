@@ -286,6 +286,27 @@ def test_a_brief_call_does_not_wait_for_the_whole_busy_timeout(
         hog.close()
 
 
+@pytest.mark.parametrize("epoch", [True, False], ids=["same boot", "new boot"])
+@pytest.mark.parametrize("call", BRIEF.values(), ids=BRIEF)
+def test_a_brief_call_that_is_the_first_of_its_process_does_not_either(
+    path: Path, call: Callable[[kvsync.Store], Any], epoch: bool
+) -> None:
+    """Though its session has to begin, and the epoch of this boot."""
+    with kvsync.open(path, busy_timeout=PATIENCE) as store:
+        if epoch:
+            kvsync.open(path, busy_timeout=PATIENCE).lock("first").acquire()
+        else:
+            store.counter("made").add()
+        hog = Hog(path)
+        hog.begin()
+        began = time.monotonic()
+        with pytest.raises(kvsync.BusyError):
+            call(store)
+        assert time.monotonic() - began < PATIENCE / 2
+        hog.end()
+        hog.close()
+
+
 def test_what_was_left_in_a_parent_is_not_its_childs(impatient: kvsync.Store, hog: Hog) -> None:
     lock = impatient.lock(NAME)
     lock.acquire()

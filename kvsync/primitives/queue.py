@@ -40,6 +40,7 @@ from kvsync.primitives.taking import Attempt, Getting, Reserving, Taking
 from kvsync.primitives.task import Task
 from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.work import Handler, work
+from kvsync.session import patience_of
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
 _CHUNK = 1000
@@ -303,9 +304,10 @@ class Queue(Primitive):
         Raises: as `get`; queue.Empty if there is none in time; TransactionError inside a
         transaction.
         """
-        patience, attempt = check_wait(timeout), self._reserving(1, visibility)
+        seconds = check_wait(timeout)
+        attempt = self._reserving(1, visibility, seconds)
         try:
-            return self._tasks(attempt, patience)[0]
+            return self._tasks(attempt, seconds)[0]
         except _ORDERLY:
             raise
         except BaseException:
@@ -319,20 +321,24 @@ class Queue(Primitive):
 
         To settle them all in one commit, do so in a `store.transaction()`. Raises: as `reserve`.
         """
-        patience, attempt = check_wait(timeout), self._reserving(check_whole("n", n), visibility)
+        seconds = check_wait(timeout)
+        attempt = self._reserving(check_whole("n", n), visibility, seconds)
         try:
-            return self._tasks(attempt, patience)
+            return self._tasks(attempt, seconds)
         except _ORDERLY:
             raise
         except BaseException:
             self._taking.undo(attempt)
             raise
 
-    def _reserving(self, n: int, visibility: Seconds | Unset | None) -> Reserving:
+    def _reserving(
+        self, n: int, visibility: Seconds | Unset | None, timeout: float | None
+    ) -> Reserving:
         self._engine.forbid_in_transaction("reserve")
         seconds = (
             self._visibility if isinstance(visibility, Unset) else _check_visibility(visibility)
         )
+        self._session.begin(patience_of(timeout))
         return Reserving(self._session, self._items, n, self._codec, self._max_attempts, seconds)
 
     def _tasks(self, attempt: Attempt, timeout: float | None) -> list[Task]:
@@ -400,7 +406,7 @@ class Queue(Primitive):
         return work(
             self._name,
             handler,
-            lambda: self._reserving(1, visibility),
+            lambda: self._reserving(1, visibility, patience),
             lambda attempt: self._tasks(attempt, patience)[0],
             self._taking.undo,
         )

@@ -306,6 +306,7 @@ class Taking:
                 changed = self._look_after_others()  # what the dead had may be the next dead one's
             return found
         self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
+        self._session.begin(patience_of(timeout))
         wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline, claims=True)
         with self._session.doorbell() as doorbell:
             return self._queue(attempt, wish, doorbell)

@@ -83,6 +83,7 @@ class Tickets:
 
     def wish(self, session: Session, timeout: float | None, capacity: int = 0) -> Wish:
         """What a caller waits for that waits up to `timeout` seconds, or for ever."""
+        session.begin(patience_of(timeout))
         session.undo_leftovers(patience_of(timeout))
         deadline = None if timeout is None else self.engine.boot() + timeout
         attempt = session.next_attempt()

@@ -88,6 +88,7 @@ class Units:
         handler too, nothing of the attempt stays.
         """
         self._engine.forbid_in_transaction("acquire")
+        self.session.begin(patience_of(timeout))
         self.session.undo_leftovers(patience_of(timeout))
         deadline = None if timeout is None else self._engine.boot() + timeout
         self.session.forget_now_and_then(self.space, self.name)
