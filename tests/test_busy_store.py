@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Full
 from typing import Any
 
 import pytest
 
 import kvsync
 from kvsync.leftovers import Leftovers, Step
+from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.units import Units
 from kvsync.waiting import Wait
 from tests.lines import calling, queued
@@ -441,3 +443,66 @@ def test_a_step_that_does_not_end_keeps_nobody_waiting_for_ever() -> None:
     finally:
         go.set()
     leftovers.settle(PATIENCE)
+
+
+def as_its_wait_begins(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """That comes between the ticket of the next one who waits to be told, and its sleep."""
+
+    def until_told(self: Tickets, *arguments: Any) -> str:
+        monkeypatch.setattr(Tickets, "until_told", original)
+        happens()
+        return original(self, *arguments)
+
+    original = Tickets.until_told
+    monkeypatch.setattr(Tickets, "until_told", until_told)
+
+
+def test_what_was_let_in_before_the_store_was_busy_is_put(
+    impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is told of an error would put it once more."""
+    jobs = impatient.queue(NAME, 1)
+    jobs.put("a")
+
+    def make_room() -> None:
+        assert jobs.get() == "a"
+        hog.begin()
+
+    as_its_wait_begins(monkeypatch, make_room)
+    number = jobs.put("b", timeout=0.01)
+    hog.end()
+    eventually(lambda: rows(impatient) == [])
+    assert [(each.id, each.item) for each in jobs.peek(2)] == [(number, "b")]
+
+
+def test_a_put_whose_time_is_over_puts_nothing_though_the_store_is_busy(
+    impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is over, and says so; nor does its item come in later."""
+    jobs = impatient.queue(NAME, 1)
+    jobs.put("a")
+    as_its_wait_begins(monkeypatch, hog.begin)
+    with pytest.raises(Full):
+        jobs.put("b", timeout=0.01)
+    hog.end()
+    assert jobs.get() == "a"
+    eventually(lambda: rows(impatient) == [])
+    assert jobs.peek(2) == []
+
+
+def test_who_waits_to_put_is_told_of_a_shutdown_though_the_store_is_busy(
+    impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = impatient.queue(NAME, 1)
+    jobs.put("a")
+
+    def shut() -> None:
+        jobs.shutdown()
+        hog.begin()
+
+    as_its_wait_begins(monkeypatch, shut)
+    with pytest.raises(kvsync.ShutDown):
+        jobs.put("b")
+    hog.end()
+    eventually(lambda: rows(impatient) == [])
+    assert [each.item for each in jobs.peek(2)] == ["a"]

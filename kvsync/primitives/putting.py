@@ -11,11 +11,11 @@ from functools import partial
 
 from kvsync.engine import Transaction
 from kvsync.engine.doorbell import Doorbell
-from kvsync.errors import LimitError, ShutDown
+from kvsync.errors import BusyError, LimitError, ShutDown
 from kvsync.primitives.items import PUT, SERVED, SHUT, Draft, Items
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import Session, patience_of
-from kvsync.waiting import Wish, enter
+from kvsync.waiting import GONE, WAITING, Wish, enter
 
 
 class Putting:
@@ -91,9 +91,7 @@ class Putting:
                 if done:
                     return ids
                 self._tickets.until_told(self._session, wish, ticket, doorbell)
-                left = self._engine.transact(
-                    partial(self._leave, wish), patience=self._tickets.patience(wish)
-                )
+                left = self._leave_in_time(wish, ticket)
                 if left is None and not self._tickets.is_over(wish):
                     continue
                 state, last = left or ("", 0)
@@ -113,6 +111,22 @@ class Putting:
         ticket = enter(self._session, transaction, wish, doorbell)
         self._items.ask(transaction, drafts, ticket, self._session.id)
         return False, None, ticket
+
+    def _leave_in_time(self, wish: Wish, ticket: int) -> tuple[str, int] | None:
+        """`_leave`; while the store is busy, what that would find, and it is done later.
+
+        What has been put is put, and who has waited for long enough is let in by nobody any more.
+        """
+        try:
+            return self._engine.transact(
+                partial(self._leave, wish), patience=self._tickets.patience(wish)
+            )
+        except BusyError:
+            state, last = self._tickets.look(ticket)
+            if state in (WAITING, GONE) and not self._tickets.is_over(wish):
+                raise
+            self._session.undo_later(partial(self._withdraw, wish))
+            return state, last or 0
 
     def _leave(self, wish: Wish, transaction: Transaction) -> tuple[str, int] | None:
         """Its ticket's state and last id (0: its key was there); what still waited is withdrawn."""

@@ -59,6 +59,7 @@ _TAKE_BROKEN = """
         select id from kvsync_ticket where space = :space and name = :name)
     returning ticket
 """
+_STATE = "select state, token from kvsync_ticket where id = :ticket"
 _TOLD_TOO = """
     select doorbell from kvsync_ticket
     where space = :space and name = :name and state = :state and id > :ticket
@@ -145,10 +146,11 @@ class Tickets:
 
     def state(self, transaction: Transaction, ticket: int) -> tuple[str, int | None]:
         """A ticket's state and number."""
-        rows = transaction.execute(
-            "select state, token from kvsync_ticket where id = :ticket", {"ticket": ticket}
-        )
-        return rows[0] if rows else (GONE, None)
+        return _found(transaction.execute(_STATE, {"ticket": ticket}))
+
+    def look(self, ticket: int) -> tuple[str, int | None]:
+        """The same, as it was committed last."""
+        return _found(self.engine.read(_STATE, {"ticket": ticket}))
 
     def tell(
         self, transaction: Transaction, ticket: int, state: str, number: int | None = None
@@ -221,3 +223,7 @@ class Tickets:
             self.here,
         )
         return len(transaction.execute(_TAKE_BROKEN, self.here))
+
+
+def _found(rows: list[Row]) -> tuple[str, int | None]:
+    return rows[0] if rows else (GONE, None)
