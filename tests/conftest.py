@@ -1,11 +1,14 @@
 """What all tests share: a store in a folder of its own, closed and checked at the end."""
 
 import signal
+import sqlite3
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,6 +16,7 @@ import pytest
 import kvsync
 from kvsync import waiting
 from kvsync.engine.doorbell import LOOK, Doorbells
+from kvsync.engine.sqlite import SqliteEngine
 from kvsync.testing import ManualClock
 
 
@@ -52,6 +56,33 @@ def timed_store(path: Path, clock: ManualClock) -> Iterator[kvsync.Store]:
     with kvsync.open(path, clock=clock) as store:
         yield store
         assert store.check().damage == ()
+
+
+Occupy = Callable[[float], None]
+"""Keeps the store busy until whoever comes next has waited for so many seconds."""
+
+
+@pytest.fixture
+def occupy(
+    timed_store: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Occupy]:
+    """For the next call to `timed_store` that writes."""
+    assert timed_store.session.id  # it has begun
+    hog = sqlite3.connect(timed_store.path, isolation_level=None, check_same_thread=False)
+    with closing(hog):
+        wait = SqliteEngine.wait
+
+        def occupy(seconds: float) -> None:
+            def meanwhile(engine: SqliteEngine, *arguments: Any, **options: Any) -> Any:
+                monkeypatch.setattr(SqliteEngine, "wait", wait)
+                clock.advance(seconds)
+                hog.execute("rollback")
+                return wait(engine, *arguments, **options)
+
+            monkeypatch.setattr(SqliteEngine, "wait", meanwhile)
+            hog.execute("begin immediate")
+
+        yield occupy
 
 
 _NEVER = {"HEAD_NETS": (1e6, 1e6), "_NETS": (1e6,), "_GLANCES": (1e6, 1e6)}

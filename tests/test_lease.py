@@ -3,9 +3,7 @@
 import math
 import os
 import signal
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ import pytest
 
 import kvsync
 from kvsync.engine.doorbell import SERVED, Doorbells
-from kvsync.engine.sqlite import SqliteEngine
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
+from tests.conftest import Occupy
 from tests.lines import doorbells, queued
 from tests.processes import eventually, expect, in_thread, kill, running, stop
 
@@ -206,33 +204,6 @@ def test_the_lease_of_who_waited_begins_when_he_gets_it(
     holder = rival.holder()
     assert holder is not None
     assert holder.lease_left == 10
-
-
-Occupy = Callable[[float], None]
-"""Keeps the store busy until whoever comes next has waited for so many seconds."""
-
-
-@pytest.fixture
-def occupy(
-    store: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Occupy]:
-    """For the next call that writes."""
-    assert store.session.id  # it has begun
-    hog = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
-    with closing(hog):
-        wait = SqliteEngine.wait
-
-        def occupy(seconds: float) -> None:
-            def meanwhile(engine: SqliteEngine, *arguments: Any, **options: Any) -> Any:
-                monkeypatch.setattr(SqliteEngine, "wait", wait)
-                clock.advance(seconds)
-                hog.execute("rollback")
-                return wait(engine, *arguments, **options)
-
-            monkeypatch.setattr(SqliteEngine, "wait", meanwhile)
-            hog.execute("begin immediate")
-
-        yield occupy
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,7 +15,10 @@ import pytest
 
 import kvsync
 from kvsync.engine.doorbell import LOOK
+from kvsync.primitives.grants import CLAIM_TIME
+from kvsync.primitives.items import Items
 from kvsync.testing import ManualClock
+from tests.conftest import Occupy
 from tests.lines import doorbells
 from tests.processes import in_thread
 from tests.queues import NAME, SETTLEMENTS, items, taken, tickets, waiting
@@ -287,6 +290,55 @@ def test_leaving_the_block_too_late_is_told(path: Path, error: BaseException | N
         if error:
             assert "not in hand any more" in caught.value.__notes__[0]
         other.ack()
+
+
+def hand_out_times(store: kvsync.Store) -> list[float]:
+    """The seconds for which each item is still in hand."""
+    boot = store.engine.boot()
+    return [until - boot for (until,) in store.engine.read("select until from kvsync_item")]
+
+
+def test_the_time_of_a_hand_out_begins_when_it_is_made(
+    timed_store: kvsync.Store, occupy: Occupy
+) -> None:
+    """Though the store was busy for longer than it lasts."""
+    jobs = timed_store.queue(NAME, visibility=10)
+    jobs.put("a")
+    for _ in range(2):  # the first one sees to more than its item
+        occupy(30)
+        task = jobs.reserve()
+        assert hand_out_times(timed_store) == [10]
+        task.give_back()
+
+
+def test_what_was_waited_for_is_in_hand_for_the_whole_time(
+    timed_store: kvsync.Store, occupy: Occupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = timed_store.queue(NAME, visibility=10)
+    claim = Items.claim_one
+
+    def claim_late(items: Items, *arguments: Any) -> Any:
+        occupy(CLAIM_TIME / 2)
+        return claim(items, *arguments)
+
+    monkeypatch.setattr(Items, "claim_one", claim_late)
+    with waiting(jobs.reserve, timed_store) as call:
+        jobs.put("a")
+        call.result()
+    assert hand_out_times(timed_store) == [10]
+
+
+@pytest.mark.parametrize("before", [5, 60])
+def test_an_extension_counts_from_when_it_is_made(
+    timed_store: kvsync.Store, occupy: Occupy, before: float
+) -> None:
+    """Be it longer than what was left of it, or shorter."""
+    jobs = timed_store.queue(NAME, visibility=before)
+    jobs.put("a")
+    task = jobs.reserve()
+    occupy(3)
+    task.extend(10)
+    assert hand_out_times(timed_store) == [10]
 
 
 def test_extend_puts_off_the_end(path: Path) -> None:

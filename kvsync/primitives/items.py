@@ -48,6 +48,7 @@ from kvsync.engine.doorbell import SERVED as WAS_SERVED
 from kvsync.engine.process import this_process
 from kvsync.errors import LimitError, ShutDown
 from kvsync.primitives.grants import CLAIM_TIME
+from kvsync.primitives.moments import lasting
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND
 from kvsync.waiting import HOLDERS, ring, ring_served
@@ -302,12 +303,12 @@ class Draft(NamedTuple):
 
 
 class Hand(NamedTuple):
-    """Who takes items for a while, and for how long: `until` is on the boot clock."""
+    """Who takes items, and for how many seconds (None: until they are settled)."""
 
     session: int
     attempt: int
     max_attempts: int
-    until: float | None = None
+    visibility: float | None = None
 
 
 class Count(NamedTuple):
@@ -551,7 +552,7 @@ class Items:
 
     def hand_out_one(self, hand: Hand, patience: float | None) -> list[Kept]:
         """A commit of its own: the first ready item; nothing if there is more to it than that."""
-        row = {**hand._asdict(), **self._first(self.engine.now())}
+        row = self._handed(self._first(self.engine.now()), hand)
         rows = self.engine.write(_HAND_OUT_ONE, row, patience=patience, sure=True)
         return list(map(Kept._make, rows))
 
@@ -571,13 +572,14 @@ class Items:
             "place": last.place,
             "id": last.id,
             "shift": shift,
-            "session": hand.session,
-            "attempt": hand.attempt,
-            "max_attempts": hand.max_attempts,
-            "until": hand.until,
             "now": transaction.now,
         }
-        transaction.execute(_HAND_OUT, row)
+        transaction.execute(_HAND_OUT, self._handed(row, hand))
+
+    def _handed(self, row: dict[str, object], hand: Hand) -> dict[str, object]:
+        """The same, and to whom, and until when: that begins when it is made."""
+        whose = {**row, **hand._asdict()}
+        return lasting(whose, "until", hand.visibility, self.engine.boot)
 
     def _count_off(self, transaction: Transaction, sql: str, counted: dict[str, int]) -> Row:
         rows = transaction.execute(sql, {"queue": self.queue, **counted})
@@ -599,7 +601,7 @@ class Items:
         if hand is None:
             rows = transaction.execute(_CLAIM_FOR_GOOD, self._given(ticket))
         else:
-            rows = transaction.execute(_CLAIM, {**self._given(ticket), **hand._asdict()})
+            rows = transaction.execute(_CLAIM, self._handed(self._given(ticket), hand))
         if not rows:
             self._return(transaction, ticket)
             return None
@@ -607,7 +609,7 @@ class Items:
 
     def claim_one(self, ticket: int, hand: Hand) -> list[Kept]:
         """A commit of its own: what was given to that ticket, if it has not passed on."""
-        row = {**self._given(ticket), **hand._asdict()}
+        row = self._handed(self._given(ticket), hand)
         rows = self.engine.write(_CLAIM, row, sure=True, urgent=True)
         return list(map(Kept._make, rows))
 
@@ -643,9 +645,10 @@ class Items:
             self.tell_joiners(transaction)
         return bool(rows)
 
-    def extend(self, number: int, receipt: int, until: float) -> bool:
-        """It is in hand until then; whether that hand-out was current. A commit of its own."""
-        here = {"queue": self.queue, "id": number, "receipt": receipt, "until": until}
+    def extend(self, number: int, receipt: int, seconds: float) -> bool:
+        """It is in hand for so long from now on; whether that hand-out was current. A commit."""
+        item: dict[str, object] = {"queue": self.queue, "id": number, "receipt": receipt}
+        here = lasting(item, "until", seconds, self.engine.boot)
         return bool(self.engine.write(_PUT_OFF, here)) or self.engine.transact(
             partial(self._extend, here)
         )

@@ -16,3 +16,12 @@ class AtTurn(dict[str, object]):
 
     def __missing__(self, name: str) -> object:
         return self._moments[name]()
+
+
+def lasting(
+    row: dict[str, object], name: str, seconds: float | None, clock: Callable[[], float]
+) -> dict[str, object]:
+    """That row, with the end of what lasts so many seconds from its turn on; None: for ever."""
+    if seconds is None:
+        return {**row, name: None}
+    return AtTurn(row, **{name: lambda: clock() + seconds})

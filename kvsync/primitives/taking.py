@@ -126,35 +126,28 @@ class Reserving(Attempt):
         visibility: float | None,
     ) -> None:
         super().__init__(session, items, count, codec)
-        self._max_attempts = max_attempts
-        self._visibility = visibility
         # Before the transaction: a session that was begun in it would go with a rollback.
-        self._session_id, _ = session.id, self.number
-
-    def _hand(self) -> Hand:
-        until = self._visibility and self.session.engine.boot() + self._visibility
-        return Hand(self._session_id, self.number, self._max_attempts, until)
+        self._hand = Hand(session.id, self.number, max_attempts, visibility)
 
     def take_one(self, patience: float | None) -> list[Kept]:
         if self.count > 1:
             return []
-        return self._read(self.items.hand_out_one(self._hand(), patience))
+        return self._read(self.items.hand_out_one(self._hand, patience))
 
     def take(self, transaction: Transaction) -> list[Kept]:
-        return self._read(self.items.hand_out(transaction, self.count, self._hand()))
+        return self._read(self.items.hand_out(transaction, self.count, self._hand))
 
     def claim_one(self, ticket: int) -> list[Kept]:
         if self.count > 1:
             return []
-        return self._read(self.items.claim_one(ticket, self._hand()))
+        return self._read(self.items.claim_one(ticket, self._hand))
 
     def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
-        hand = self._hand()
-        first = self.items.claim(transaction, ticket, hand)
+        first = self.items.claim(transaction, ticket, self._hand)
         if first is None:
             return []
         rest = self._rest(transaction)
-        more = self.items.hand_out(transaction, rest, hand) if rest else []
+        more = self.items.hand_out(transaction, rest, self._hand) if rest else []
         return self._read([first, *more])
 
 

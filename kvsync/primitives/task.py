@@ -130,9 +130,9 @@ class Task:
 
         Raises: StaleReceiptError if this hand-out is over; ValueError unless above zero.
         """
-        until = self._items.engine.boot() + check_positive("seconds", seconds)
+        lasts = check_positive("seconds", seconds)
         self._check_owner()
-        if not self._items.extend(self.id, self.receipt, until):
+        if not self._items.extend(self.id, self.receipt, lasts):
             raise self._stale()
 
     def is_current(self) -> bool:

@@ -30,7 +30,7 @@ from kvsync.primitives.grants import (
     serve,
     waiters,
 )
-from kvsync.primitives.moments import AtTurn
+from kvsync.primitives.moments import AtTurn, lasting
 from kvsync.session import GATE_PATIENCE, Session, patience_of
 from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, ring_served
 
@@ -132,18 +132,11 @@ class Units:
         }
         rows = self._engine.write(
             TAKE_ALL if wish.units == self.capacity else TAKE,
-            self._until(row, wish.lease),
+            lasting(row, "expires", wish.lease, self._engine.boot),
             patience=wish.patience(self._engine.boot()),
             sure=True,
         )
         return self._grant(rows[0], wish) if rows else None
-
-    def _until(self, row: dict[str, Any], lease: float | None) -> dict[str, Any]:
-        """With the end of the lease, which begins when the turn to write has come."""
-        if lease is None:
-            row["expires"] = None
-            return row
-        return AtTurn(row, expires=lambda: self._engine.boot() + lease)
 
     def _after_a_look(self, wish: Wish, timeout: float | None) -> Grant | None:
         """See to the dead; then try again, or wait."""
