@@ -1,12 +1,15 @@
 """Dead letters: kept with what went wrong, put back, or removed."""
 
 import queue
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvsync
+from kvsync.primitives import deadletters
+from kvsync.primitives.deadletters import DeadLetters
 from kvsync.testing import ManualClock
 from tests.queues import NAME, items, waiting
 
@@ -185,3 +188,29 @@ def test_in_a_transaction_they_move_with_it(store: kvsync.Store) -> None:
         store.counter("redriven").add()
     assert items(store) == [1]
     assert jobs.get() == "a"
+
+
+@pytest.mark.parametrize("call", [DeadLetters.redrive, DeadLetters.purge])
+def test_what_dies_after_the_call_stays_dead(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[DeadLetters], int]
+) -> None:
+    """However many commits it takes: here another item dies at the end of each."""
+    clock = ManualClock()
+    monkeypatch.setattr(deadletters, "_CHUNK", 2)
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME, max_attempts=1)
+        jobs.put_many(range(6))
+        for task in jobs.reserve_many(4):
+            task.bury("no")
+        commit = DeadLetters._commit
+
+        def commit_and_fail(self: DeadLetters, *chunk: Any) -> int:
+            done = commit(self, *chunk)
+            clock.advance(1)
+            if not jobs.empty():
+                jobs.reserve(0).bury("again")
+            return done
+
+        monkeypatch.setattr(DeadLetters, "_commit", commit_and_fail)
+        assert call(jobs.dead) == 4
+        assert {letter.error for letter in jobs.dead} == {"again"}

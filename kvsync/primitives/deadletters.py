@@ -15,7 +15,12 @@ _CHUNK = 500
 _SELECT = """
     select place, id, priority, value, key, since, attempts, error from kvsync_item
     where queue = :queue and state = 3 and (place, id) > (:place, :id)
+    and (place, id) <= (:last_place, :last_id)
     order by place, id limit :count
+"""
+_LAST = """
+    select place, id from kvsync_item where queue = :queue and state = 3
+    order by place desc, id desc limit 1
 """
 
 _Step = Callable[[Items, Transaction, Kept], bool]
@@ -67,12 +72,16 @@ class DeadLetters:
         """Put those, or all, back into the queue, their attempts at 0; returns how many.
 
         They keep their ids and priorities, so they are in their old places. A bounded queue may
-        then hold more than its `maxsize`. Raises: TypeError for an id that is no int.
+        then hold more than its `maxsize`. What dies after the call stays a dead letter. Raises:
+        TypeError for an id that is no int.
         """
         return sum(self._each(_redrive, _check_ids(ids)))
 
     def purge(self, ids: Iterable[int] | None = None) -> int:
-        """Remove those, or all, for good; returns how many. Raises: as `redrive`."""
+        """Remove those, or all, for good; returns how many. What dies after the call stays.
+
+        Raises: as `redrive`.
+        """
         return sum(self._each(_remove, _check_ids(ids)))
 
     def _each(self, work: _Step, wanted: set[int] | None) -> Iterator[int]:
@@ -94,13 +103,14 @@ class DeadLetters:
         return self._engine.transact(all_of_them) if chunk else 0
 
     def _kept(self) -> Iterator[Kept]:
-        place, number = -1.0, 0
-        while rows := self._engine.read(
-            _SELECT,
-            {"queue": self._items.queue, "place": place, "id": number, "count": _CHUNK},
-        ):
-            yield from map(Kept._make, rows)
-            place, number = rows[-1][:2]
+        """Those that are there now. What dies from now on, perhaps once more, comes after them."""
+        here = {"queue": self._items.queue}
+        for last_place, last_id in self._engine.read(_LAST, here):
+            bounds = {**here, "last_place": last_place, "last_id": last_id, "count": _CHUNK}
+            place, number = -1.0, 0
+            while rows := self._engine.read(_SELECT, {**bounds, "place": place, "id": number}):
+                yield from map(Kept._make, rows)
+                place, number = rows[-1][:2]
 
     def _letter(self, kept: Kept) -> DeadLetter:
         item, error = None, kept.error
