@@ -51,10 +51,10 @@ class Leftovers:
         """It is tried from now on; this does not wait. A signal's exception comes after that."""
         try:
             self.note(step)
-            self._begin()
+            self.begin()
         except BaseException:
             self.note(step)
-            self._begin()
+            self.begin()
             raise
 
     def note(self, step: Step) -> None:
@@ -69,19 +69,25 @@ class Leftovers:
         """
         deadline, enough = time.monotonic() + patience, self._failures + 2
         while self._steps:
-            self._begin()
+            self.begin()
             late = time.monotonic() - deadline
             if late >= _PATIENCE or (late >= 0 and self._failures >= enough):
                 raise BusyError("what an earlier call has left cannot be taken back yet")
             time.sleep(_NAP)
 
+    def drop(self, step: Step) -> None:
+        """It is done, or need not be."""
+        with suppress(ValueError):  # forgotten meanwhile
+            self._steps.remove(step)
+
     def forget(self) -> None:
         """There is nothing to take back any more."""
         self._steps.clear()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Try what there is from now on; this does not wait."""
         worker = self._worker
-        if worker is not None and worker.is_alive():
+        if not self._steps or (worker is not None and worker.is_alive()):
             return
         try:
             worker = Background(self._work, "leftovers")
@@ -103,8 +109,7 @@ class Leftovers:
         while steps := self._steps[:]:
             done = [step for step in steps if _is_done(step)]
             for step in done:
-                with suppress(ValueError):  # forgotten meanwhile
-                    self._steps.remove(step)
+                self.drop(step)
             if not done:
                 self._failures += 1
                 time.sleep(nap)

@@ -195,11 +195,21 @@ class Session:
         """The same, but not before this session's next attempt: it may be settled by hand."""
         self._leftovers.note(step)
 
+    def forget(self, step: Step) -> None:
+        """There is nothing to take back for it any more."""
+        self._leftovers.drop(step)
+
     def undo_leftovers(self, patience: float | None = None) -> None:
         """Wait until what earlier calls have left is taken back.
 
+        Inside a transaction it is begun, and not waited for: it needs the write lock, which that
+        has until it ends.
+
         Raises: BusyError after `patience` seconds, and never after more than the `busy_timeout`.
         """
+        if self.engine.is_in_transaction():
+            self._leftovers.begin()
+            return
         longest = self.engine.busy_timeout
         self._leftovers.settle(longest if patience is None else min(patience, longest))
 

@@ -4,7 +4,7 @@
 below them, each time that it is come to, which is more often than handlers run. `after_each_call`
 knows where they run, in the engine too, where an exception between two lines would be a false
 alarm. None comes where no handler can run, before a bare `try:`; nor in a generator expression,
-which the interpreter may be closing just then.
+which the interpreter may be closing just then; nor in a finalizer, which would swallow it.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def at_each_point(call: Callable[[], Any], *, sparing: Collection[CodeType] = ()
             code = frame.f_code
             if not code.co_filename.startswith(_WITHIN) or code.co_name == "<genexpr>":
                 return None
-            if code in sparing:
+            if code in sparing or _is_in_finalizer(frame):
                 return None
             if event == "call" or (event == "line" and not _is_try(frame)):
                 meet_point()
@@ -129,7 +129,7 @@ def _call_under(profile: Trace, call: Callable[[], Any]) -> None:
 
 
 def _is_in_finalizer(frame: FrameType | None) -> bool:
-    while frame is not None and frame.f_code.co_name != "__del__":
+    while frame is not None and frame.f_code.co_name not in ("__del__", "_gone"):
         frame = frame.f_back
     return frame is not None
 

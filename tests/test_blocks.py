@@ -155,8 +155,8 @@ def test_a_forked_child_that_loses_a_block_ends_nothing(store: kvsync.Store) -> 
         child = os.fork()
         if child == 0:
             leave = lock.__exit__
-            leave.args[0].grant = lock._units.held[0]  # type: ignore[attr-defined]
-            leave.args[0].end_if_skipped(None)  # type: ignore[attr-defined]
+            leave.func.grant = lock._units.held[0]  # type: ignore[attr-defined]
+            leave.func.end_if_skipped()  # type: ignore[attr-defined]
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert lock.owned()

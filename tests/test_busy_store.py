@@ -424,7 +424,7 @@ def test_several_workers_take_nothing_back_twice_at_once(monkeypatch: pytest.Mon
         patch.setattr(threading.Thread, "is_alive", lambda _: False)
         leftovers.add(step)
         assert inside.acquire(timeout=PATIENCE)
-        leftovers._begin()
+        leftovers.begin()
     assert not inside.acquire(timeout=0.1)
     go.set()
     leftovers.settle(PATIENCE)
@@ -506,3 +506,38 @@ def test_who_waits_to_put_is_told_of_a_shutdown_though_the_store_is_busy(
     hog.end()
     eventually(lambda: rows(impatient) == [])
     assert [each.item for each in jobs.peek(2)] == ["a"]
+
+
+def test_a_task_whose_end_was_cut_short_while_the_store_was_busy_goes_back(
+    impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is settled before the next call that takes something, however its block was left."""
+    jobs = impatient.queue(NAME, retry_delay=0)
+    jobs.put("a")
+    task, acknowledge = jobs.reserve(0), kvsync.Task.ack
+
+    def cut_short(_: kvsync.Task) -> None:
+        monkeypatch.setattr(kvsync.Task, "ack", acknowledge)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kvsync.Task, "ack", cut_short)
+    with pytest.raises(KeyboardInterrupt), task:
+        hog.begin()
+    hog.end()
+    again = jobs.reserve(PATIENCE)
+    assert (again.id, again.attempts) == (task.id, 1)
+
+
+def test_a_transaction_waits_for_nothing_that_an_earlier_call_has_left(
+    path: Path,
+) -> None:
+    """It has the write lock, without which that cannot be taken back."""
+    with kvsync.open(path, busy_timeout=PATIENCE) as store:
+        jobs = store.queue(NAME, retry_delay=0)
+        jobs.put_many("ab")
+        task = jobs.reserve(0)
+        store.session.undo_before_next(lambda patience: task._settle(task._return, patience))
+        with store.transaction():
+            assert jobs.get() == "b"
+            assert store.session._leftovers._steps
+        assert jobs.get(timeout=PATIENCE) == "a"

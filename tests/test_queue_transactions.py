@@ -3,6 +3,7 @@
 import queue
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -281,4 +282,49 @@ def test_a_result_is_written_once_wherever_its_worker_is_killed(
             assert step in STEPS[-3:]
         assert call.result() is True
     assert results == {str(number): 42}
+    assert items(store) == []
+
+
+class Failure(Exception):
+    """Raised in a transaction."""
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_task_whose_end_was_rolled_back_goes_back_before_the_next_call(
+    store: kvsync.Store, inside: bool
+) -> None:
+    """Its block is over, so nobody else would settle it. It counts as a failed attempt."""
+    jobs = store.queue(NAME, retry_delay=0)
+    jobs.put("a")
+    task = jobs.reserve(0)
+    with pytest.raises(Failure), store.transaction():
+        with task:
+            if inside:
+                raise Failure
+        raise Failure
+    assert task.is_current()
+    again = jobs.reserve(5)
+    assert (again.id, again.attempts) == (task.id, 2)
+    assert ("Failure" if inside else "TransactionError") in str(again.error)
+
+
+def test_a_task_whose_end_was_undone_with_an_inner_block_goes_back(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME, retry_delay=0)
+    jobs.put("a")
+    task = jobs.reserve(0)
+    with store.transaction(), suppress(Failure), store.transaction():
+        with task:
+            pass
+        raise Failure
+    assert jobs.reserve(5).attempts == 2
+
+
+def test_a_task_that_ended_in_a_transaction_leaves_nothing_to_do(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    task = jobs.reserve(0)
+    with store.transaction(), task:
+        pass
+    assert not store.session._leftovers._steps
+    assert task.is_done
     assert items(store) == []

@@ -126,6 +126,9 @@ class Engine(Protocol):
     def sync(self) -> None:
         """Wait until what is committed would survive a power failure."""
 
+    def is_in_transaction(self) -> bool:
+        """Whether this thread is inside a transaction."""
+
     def forbid_in_transaction(self, what: str) -> None:
         """For calls that would wait. Raises: TransactionError inside a transaction."""
 

@@ -485,9 +485,12 @@ class SqliteEngine:
             damage=tuple(damage),
         )
 
+    def is_in_transaction(self) -> bool:
+        return self.open_transaction(self._pool.place()) is not None
+
     def forbid_in_transaction(self, what: str) -> None:
         """Raises: TransactionError where `what` would have to wait for the transaction's end."""
-        if self.open_transaction(self._pool.place()) is not None:
+        if self.is_in_transaction():
             raise TransactionError(f"{what} cannot be called inside a transaction")
 
     def forbid_other_file(self, other: Engine) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
+from types import FrameType
 from typing import Any, NamedTuple
 
 from kvsync.codec import Codec, Stored, decode, encode, find
@@ -23,6 +24,7 @@ from kvsync.primitives.arguments import (
     shown,
 )
 from kvsync.primitives.deadletters import DeadLetters
+from kvsync.primitives.frames import Delivery
 from kvsync.primitives.items import (
     CLOSED,
     CLOSING,
@@ -307,7 +309,7 @@ class Queue(Primitive):
         seconds = check_wait(timeout)
         attempt = self._reserving(1, visibility, seconds)
         try:
-            return self._tasks(attempt, seconds)[0]
+            return self._tasks(attempt, seconds, sys._getframe().f_back)[0]
         except _ORDERLY:
             raise
         except BaseException:
@@ -324,7 +326,7 @@ class Queue(Primitive):
         seconds = check_wait(timeout)
         attempt = self._reserving(check_whole("n", n), visibility, seconds)
         try:
-            return self._tasks(attempt, seconds)
+            return self._tasks(attempt, seconds, sys._getframe().f_back)
         except _ORDERLY:
             raise
         except BaseException:
@@ -341,10 +343,15 @@ class Queue(Primitive):
         self._session.begin(patience_of(timeout))
         return Reserving(self._session, self._items, n, self._codec, self._max_attempts, seconds)
 
-    def _tasks(self, attempt: Attempt, timeout: float | None) -> list[Task]:
+    def _tasks(
+        self, attempt: Attempt, timeout: float | None, caller: FrameType | None = None
+    ) -> list[Task]:
+        taken = self._take(attempt, timeout)
+        delivery = Delivery(caller, partial(self._taking.undo, attempt))
+        most, delay = self._max_attempts, self._retry_delay
         return [
-            Task(self._session, self._items, kept, item, self._max_attempts, self._retry_delay)
-            for kept, item in self._take(attempt, timeout)
+            Task(self._session, self._items, kept, item, most, delay, delivery)
+            for kept, item in taken
         ]
 
     def _take(self, attempt: Attempt, timeout: float | None) -> list[tuple[Kept, Any]]:
@@ -368,17 +375,20 @@ class Queue(Primitive):
         it after its loop. With `with task:` around the loop's body all is as in `reserve`.
         """
         while True:
+            begun = False
             try:
-                task = self.reserve(timeout, visibility=visibility)
+                with self.reserve(timeout, visibility=visibility) as task:
+                    begun = True
+                    try:
+                        yield task
+                    except GeneratorExit:
+                        if not was_left_on_purpose(sys._getframe().f_back):
+                            task._abandon()
+                        raise
             except (queue.Empty, ShutDown):
-                return
-            with task:
-                try:
-                    yield task
-                except GeneratorExit:
-                    if not was_left_on_purpose(sys._getframe().f_back):
-                        task._abandon()
+                if begun:
                     raise
+                return
 
     def work(
         self,

@@ -3,17 +3,27 @@
 import errno
 import math
 import random
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvsync.engine import Transaction
-from kvsync.errors import CorruptError, KvsyncError, NotOwnedError, StaleReceiptError
+from kvsync.errors import (
+    CorruptError,
+    KvsyncError,
+    NotOwnedError,
+    StaleReceiptError,
+    TransactionError,
+)
 from kvsync.forks import incarnation
+from kvsync.leftovers import Step
 from kvsync.primitives.arguments import Seconds, check_delay, check_positive
+from kvsync.primitives.blocks import Leave, Skipped
+from kvsync.primitives.frames import NOTHING, Delivery, is_ending_a_block
 from kvsync.primitives.items import DEAD, DELAYED, IN_HAND, READY, Items, Kept
 from kvsync.session import Session
 
@@ -27,8 +37,27 @@ class Stop(BaseException):
     """A signal asked to stop, while there was nothing to finish, or for the second time."""
 
 
-_NO_FAILURE = KeyboardInterrupt, SystemExit, GeneratorExit, Stop
+_NO_FAILURE = KeyboardInterrupt, SystemExit, GeneratorExit, Stop, Skipped
 """What ends the worker, and says nothing of its item."""
+
+_Settlement = Callable[[Transaction], bool]
+
+
+class _Enter(property):
+    """`__enter__` as `Task` has it: from the look at it until it has returned all is in C.
+
+    So no signal comes in between `reserve` and its block.
+    """
+
+    def __call__(self, task: "Task") -> "Task":
+        return task  # for ExitStack, which looks it up at the class
+
+
+class _Exit(property):
+    """`__exit__`, likewise: see `Leave`."""
+
+    def __call__(self, task: "Task", *what: Any) -> None:
+        task(*what)
 
 
 class Task:
@@ -38,7 +67,10 @@ class Task:
     a while, with its traceback, or among the dead letters after the last one, and goes on its way;
     KeyboardInterrupt, SystemExit and GeneratorExit put it back as if it had never been handed out.
     Where that fails itself (the store is busy, the disk is full), its error comes out, and is what
-    the attempt failed of; the item goes back before this store's next call that takes something.
+    the attempt failed of; the item goes back before this store's next call that takes something,
+    and so it does where the block ended in a transaction that was then rolled back. A signal's
+    exception can end it at any instant: if it skips the block's very end, that puts the item back
+    as KeyboardInterrupt does.
     After `ack`, `retry` or `bury` leaving the block does nothing more, unless that was rolled back
     with a transaction: then it is settled as if they had not been called.
 
@@ -55,6 +87,7 @@ class Task:
         item: Any,
         max_attempts: int,
         retry_delay: float,
+        delivery: Delivery,
     ) -> None:
         self.item = item
         self.id = kept.id
@@ -76,6 +109,7 @@ class Task:
         self._kept = kept
         self._max_attempts = max_attempts
         self._retry_delay = retry_delay
+        self._delivery = delivery
         self._settled = False
         self._process = incarnation()
         self._in_hand = [self.receipt]
@@ -93,6 +127,7 @@ class Task:
         if not acknowledged:
             raise self._stale()
         self._settled = self.is_done = True
+        self._delivery.received()
 
     def retry(self, delay: Seconds | None = None, error: Error | None = None) -> bool:
         """Put it back for another attempt `delay` seconds from now; returns whether there is one.
@@ -105,10 +140,8 @@ class Task:
         Raises: StaleReceiptError if this hand-out is over; ValueError for a negative delay;
         TypeError for what is no error.
         """
-        seconds = self._backoff() if delay is None else check_delay(delay)
-        is_last = self.attempts >= self._max_attempts
-        self._settle(partial(self._dead if is_last else self._again, _told(error), seconds))
-        return not is_last
+        self._settle(self._failing(error, None if delay is None else check_delay(delay)))
+        return not self._is_last()
 
     def bury(self, error: Error | None = None) -> None:
         """Put it among the dead letters, with that error, as in `retry`.
@@ -122,8 +155,7 @@ class Task:
 
         Raises: StaleReceiptError if this hand-out is over.
         """
-        attempts = self.attempts - 1
-        self._settle(lambda t: self._move(t, READY, attempts=attempts))
+        self._settle(self._return)
 
     def extend(self, seconds: Seconds) -> None:
         """Have it for that many seconds from now on, however long it was before.
@@ -141,41 +173,88 @@ class Task:
             self._items.engine.read(f"select 1 from kvsync_item where {IN_HAND}", self._here())
         )
 
-    def __enter__(self) -> "Task":
-        return self
+    if TYPE_CHECKING:
 
-    def __exit__(
+        def __enter__(self) -> "Task": ...
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            trace: TracebackType | None,
+        ) -> None: ...
+    else:
+        __enter__ = _Enter(partial(partial, partial({}.get, None)))
+        __exit__ = _Exit(Leave)
+
+    def __call__(
         self,
-        kind: type[BaseException] | None,
+        _kind: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        _trace: TracebackType | None,
     ) -> None:
+        """A block of it has ended."""
+        try:
+            self._end(error)
+        except KvsyncError:
+            self.__dict__["_gone"] = NOTHING  # hides the class's
+            raise
+        self.__dict__["_gone"] = NOTHING
+
+    def _gone(self) -> None:
+        """A block's `__exit__` goes that has not come to its end, or that was only looked at."""
+        if is_ending_a_block(sys._getframe().f_back):
+            with suppress(KvsyncError):
+                self._end(Skipped())
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self._is_ours():
+            return  # a forked child that leaves the block: the item is its parent's
+        if self._items.engine.is_in_transaction():
+            self._settle_unless_committed(error)
         try:
             self._leave(error)
         except StaleReceiptError:
             raise
         except KvsyncError as failure:
-            left = error or failure
-            self._session.undo_before_next(lambda _: self._leave(left))
+            self._settle_later(error or failure)
             raise
-        except BaseException:
-            if self.is_current():
-                self._leave(error)  # a signal's exception comes when it is done
+        except BaseException as cut:
+            try:
+                if self.is_current():
+                    self._leave(error)  # a signal's exception comes when it is done
+            except KvsyncError:
+                self._settle_later(error or cut)
             raise
 
-    def _leave(self, error: BaseException | None) -> None:
-        if not self._is_ours():
-            return  # a forked child that leaves the block: the item is its parent's
-        if self._settled and not self.is_current():
+    def _settle_later(self, error: BaseException) -> Step:
+        step = partial(self._leave, error)
+        self._session.undo_before_next(step)
+        return step
+
+    def _settle_unless_committed(self, error: BaseException | None) -> None:
+        """What is done now is undone with the transaction, or with a block of it.
+
+        While that is open no other thread can write, so what is noted here waits for its end.
+        """
+        step = self._settle_later(error or TransactionError("what it was settled in failed"))
+
+        def forget() -> None:
+            with suppress(KvsyncError):
+                if not self.is_current():
+                    self._session.forget(step)
+
+        self._items.engine.after_commit(forget)
+
+    def _leave(self, error: BaseException | None, patience: float | None = None) -> None:
+        if not self._is_ours() or (self._settled and not self.is_current()):
             return
         if error is None:
             self.ack()
             return
+        step = self._return if isinstance(error, _NO_FAILURE) else self._failing(error)
         try:
-            if isinstance(error, _NO_FAILURE):
-                self.give_back()
-            else:
-                self.retry(error=error)
+            self._settle(step, patience)
         except StaleReceiptError as stale:
             error.add_note(str(stale))  # what was raised inside is what matters
 
@@ -196,13 +275,14 @@ class Task:
     def _here(self) -> dict[str, object]:
         return {"queue": self._items.queue, "receipt": self.receipt, "id": self.id}
 
-    def _settle(self, step: Callable[[Transaction], bool]) -> None:
+    def _settle(self, step: _Settlement, patience: float | None = None) -> None:
         self._check_owner()
-        settled = self._items.engine.transact(step)
+        settled = self._items.engine.transact(step, patience=patience)
         self._in_hand.clear()
         if not settled:
             raise self._stale()
         self._settled, self.is_done = True, False
+        self._delivery.received()
 
     def _check_owner(self) -> None:
         if not self._is_ours():
@@ -210,6 +290,16 @@ class Task:
 
     def _is_ours(self) -> bool:
         return incarnation() == self._process
+
+    def _is_last(self) -> bool:
+        return self.attempts >= self._max_attempts
+
+    def _failing(self, error: Error | None, seconds: float | None = None) -> _Settlement:
+        seconds = self._backoff() if seconds is None else seconds
+        return partial(self._dead if self._is_last() else self._again, _told(error), seconds)
+
+    def _return(self, transaction: Transaction) -> bool:
+        return self._move(transaction, READY, attempts=self.attempts - 1)
 
     def _again(self, error: str | None, seconds: float, transaction: Transaction) -> bool:
         if not seconds:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from kvsync.errors import ShutDown, StaleReceiptError
+from kvsync.errors import KvsyncError, ShutDown, StaleReceiptError
 from kvsync.primitives.taking import Attempt
 from kvsync.primitives.task import Stop, Task
 
@@ -74,11 +74,11 @@ def work(
 ) -> int:
     """See `Queue.work`. `undo` puts back what an attempt has got, if it still has it."""
     ear, done = _Ear(), 0
-    attempt = None
+    attempt = task = None
     try:
         ear.listen()
         while ear.goes_on():
-            attempt = begin()
+            attempt, task = begin(), None
             task = reserve(attempt)
             try:
                 _settle(task, ear, handler, name)
@@ -90,6 +90,12 @@ def work(
         ear.is_over = True  # before anything is called, for a signal would be heard then
         if attempt is not None:
             undo(attempt)
+    except BaseException as error:
+        ear.is_over = True
+        # A task that could not be settled sees to that itself; one that was has nothing left.
+        if attempt is not None and (task is None or not isinstance(error, KvsyncError)):
+            undo(attempt)
+        raise
     finally:
         ear.is_over = True
         ear.restore()
