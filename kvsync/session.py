@@ -301,10 +301,10 @@ class Session:
         rows = self.engine.read(f"{_SELECT} where id = :id", {"id": session})
         return rows[0] if rows else None
 
-    def reap(self, sessions: Iterable[int]) -> list[int]:
-        """End those of the sessions that are dead; returns them."""
+    def reap(self, sessions: Iterable[int], patience: float | None = None) -> list[int]:
+        """End those of the sessions that are dead; returns them. `patience` is as in `transact`."""
         dead = [each for each in set(sessions) if self.is_dead(each)]
-        self._end(dead)
+        self._end(dead, patience)
         return dead
 
     def reap_all(self) -> list[Process]:

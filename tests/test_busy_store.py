@@ -17,8 +17,10 @@ import pytest
 
 import kvsync
 from kvsync.leftovers import Leftovers, Step
+from kvsync.primitives.taking import Taking
 from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.units import Units
+from kvsync.session import Session
 from kvsync.waiting import Wait
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually
@@ -304,6 +306,62 @@ def test_a_brief_call_that_is_the_first_of_its_process_does_not_either(
         began = time.monotonic()
         with pytest.raises(kvsync.BusyError):
             call(store)
+        assert time.monotonic() - began < PATIENCE / 2
+        hog.end()
+        hog.close()
+
+
+TAKEN: dict[str, tuple[Callable[[kvsync.Store], Any], Callable[[kvsync.Store], Any]]] = {
+    "a try": (lambda store: store.lock(NAME).acquire(), BRIEF["a try"]),
+    "lock": (lambda store: store.lock(NAME).acquire(), BRIEF["lock"]),
+    "get": (lambda store: store.queue(NAME).reserve(), BRIEF["get"]),
+    "get_nowait": (
+        lambda store: store.queue(NAME).reserve(),
+        lambda store: store.queue(NAME).get_nowait(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("take", "call"), TAKEN.values(), ids=TAKEN)
+def test_a_brief_call_does_not_wait_for_it_as_it_sees_to_the_dead(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    take: Callable[[kvsync.Store], Any],
+    call: Callable[[kvsync.Store], Any],
+) -> None:
+    """The store turns busy in the middle of the call."""
+    hog = Hog(path)
+
+    def is_dead(_: Session, __: int) -> bool:
+        hog.begin()
+        return True
+
+    with kvsync.open(path, busy_timeout=PATIENCE) as store, kvsync.open(path) as other:
+        other.queue(NAME).put("a")
+        take(other)
+        store.lock("first").acquire()
+        began = time.monotonic()
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "is_dead", is_dead)
+            with pytest.raises(kvsync.BusyError):
+                call(store)
+        assert time.monotonic() - began < PATIENCE / 2
+        hog.end()
+        hog.close()
+
+
+def test_a_try_does_not_wait_for_it_after_a_look_at_the_dead(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with kvsync.open(path, busy_timeout=PATIENCE) as store:
+        jobs, hog = store.queue(NAME), Hog(path)
+        jobs.put("a")
+        jobs.get()
+        monkeypatch.setattr(Taking, "_tend", lambda *_: None)
+        monkeypatch.setattr(Taking, "_look_after_others", lambda *_: hog.begin())
+        began = time.monotonic()
+        with pytest.raises(kvsync.BusyError):
+            jobs.get_nowait()
         assert time.monotonic() - began < PATIENCE / 2
         hog.end()
         hog.close()

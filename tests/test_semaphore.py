@@ -199,10 +199,10 @@ def test_what_a_thread_has_is_found_while_others_give_theirs_back(store: kvsync.
         for grant in theirs:
             semaphore._end(grant, None)
 
-    when_read(theirs[-1], "pid", give_back)
+    when_read(theirs[-1], "process", give_back)
     assert semaphore.token == mine.token
     theirs = in_thread(lambda: [semaphore.__enter__() for _ in range(3)])
-    when_read(mine, "pid", lambda: semaphore._end(mine, None))
+    when_read(mine, "process", lambda: semaphore._end(mine, None))
     assert [grant.token for grant in semaphore._ours()[1:]] == [each.token for each in theirs]
 
 

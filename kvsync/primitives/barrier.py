@@ -26,7 +26,7 @@ from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check
 from kvsync.primitives.grants import Waiter, waiters
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.primitives.tickets import Tickets
-from kvsync.session import MEND
+from kvsync.session import MEND, patience_of
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
 SPACE = "barrier"
@@ -109,7 +109,7 @@ class Barrier(Primitive):
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
         self._engine.forbid_in_transaction("wait")
         # Who died here with nobody beside it has broken it for nobody.
-        self._session.reap(self._tickets.sessions())
+        self._session.reap(self._tickets.sessions(), patience_of(seconds))
         wish = self._tickets.wish(self._session, seconds, self._parties)
         try:
             place = self._wait(wish)

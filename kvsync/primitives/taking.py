@@ -257,7 +257,7 @@ class Taking:
         """
         patience = patience_of(timeout)
         self._session.undo_leftovers(patience)
-        self._tend()
+        self._tend(patience)
         found = (
             attempt.take_one(patience)
             or self._engine.transact(attempt.take, patience=patience)
@@ -271,13 +271,13 @@ class Taking:
         """Put back what it has got; what cannot be done now is done as soon as it can be."""
         self._session.undo(attempt.undo)
 
-    def _tend(self) -> None:
+    def _tend(self, patience: float | None) -> None:
         """Now and then, see to what the dead and the slow have in hand."""
         if time.monotonic() - self._tended >= _TEND_EVERY:
             self._tended = time.monotonic()
-            self._look_after_others()
+            self._look_after_others(patience)
 
-    def _look_after_others(self) -> bool:
+    def _look_after_others(self, patience: float | None) -> bool:
         """Whether there was anything to see to."""
         boot, ours = self._engine.boot(), this_process().clock
         sessions, overdue = set(), False
@@ -286,17 +286,20 @@ class Taking:
             if role == "holder":
                 sessions.add(session)
                 overdue |= clock == ours and any(end is not None and end <= boot for end in ends)
-        dead = self._session.reap(sessions)
+        dead = self._session.reap(sessions, patience)
         if overdue:
-            self._engine.transact(self._items.serve)
+            self._engine.transact(self._items.serve, patience=patience)
         return bool(dead) or overdue
 
     def _after_a_look(self, attempt: Attempt, timeout: float | None) -> list[Kept]:
         deadline = None if timeout is None else self._engine.boot() + timeout
-        changed = self._look_after_others()
+        patience = patience_of(timeout)
+        changed = self._look_after_others(patience)
         if timeout == 0:
-            while not (found := self._engine.transact(partial(self._try, attempt))) and changed:
-                changed = self._look_after_others()  # what the dead had may be the next dead one's
+            try_once = partial(self._try, attempt)
+            while not (found := self._engine.transact(try_once, patience=patience)) and changed:
+                # What the dead had may be the next dead one's.
+                changed = self._look_after_others(patience)
             return found
         self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
         self._session.begin(patience_of(timeout))

@@ -140,12 +140,13 @@ class Units:
 
     def _after_a_look(self, wish: Wish, timeout: float | None) -> Grant | None:
         """See to the dead; then try again, or wait."""
-        self.session.reap(self._sessions(_HOLDING_OR_FIRST))
+        patience = wish.patience(self._engine.boot())
+        self.session.reap(self._sessions(_HOLDING_OR_FIRST), patience)
         while True:
             try:
                 return self._try_once(wish) if timeout == 0 else self._queue(wish)
             except LimitError:
-                if not self._reap_up_to_the_living(_OTHER_LIMIT):
+                if not self._reap_up_to_the_living(_OTHER_LIMIT, wish):
                     raise
 
     def _try_once(self, wish: Wish) -> Grant | None:
@@ -156,13 +157,14 @@ class Units:
             )
             if given is not None:
                 return self._grant(given, wish)
-            if not self._reap_up_to_the_living(_WAITING):
+            if not self._reap_up_to_the_living(_WAITING, wish):
                 return None
 
-    def _reap_up_to_the_living(self, query: str) -> bool:
+    def _reap_up_to_the_living(self, query: str, wish: Wish) -> bool:
         """Of sessions any of which is an obstacle; whether there were dead ones."""
         sessions = dict.fromkeys(self._sessions(query))
-        return bool(self.session.reap(list(takewhile(self.session.is_dead, sessions))))
+        dead = list(takewhile(self.session.is_dead, sessions))
+        return bool(self.session.reap(dead, wish.patience(self._engine.boot())))
 
     def _try(self, wish: Wish, transaction: Transaction) -> _Given | None:
         """Join the line and leave it again, in one moment."""

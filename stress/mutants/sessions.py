@@ -10,7 +10,7 @@ from stress.mutants.mutant import caught_by
 @caught_by("recovery", "lock")
 def dead_not_reaped() -> None:
     """What the dead held stays taken."""
-    edit(Session.reap, "self._end(dead)\n        return dead", "return []")
+    edit(Session.reap, "self._end(dead, patience)\n        return dead", "return []")
 
 
 @caught_by("lock", "recovery")
