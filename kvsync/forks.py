@@ -4,6 +4,7 @@ A pid does not tell: in a pid namespace of its own, a forked child can have its 
 """
 
 import os
+from collections.abc import Callable
 from functools import partial
 
 _forks: list[None] = []
@@ -14,9 +15,17 @@ _forks: list[None] = []
 os.register_at_fork(after_in_child=partial(_forks.append, None))
 
 
+generation: Callable[[], int] = _forks.__len__
+"""How many forks lie behind this process: none that it was forked from has had as many.
+
+In C, for it is asked several times in each call, and a pid is a system call. Only a child that was
+forked without Python's hooks has its parent's: the engine refuses it everything.
+"""
+
+
 def incarnation() -> int:
     """A number that this process has, and none from which it was forked or that it forks.
 
     Nor has it a child that was forked without Python's hooks; there, the pid tells.
     """
-    return (len(_forks) << 32) + os.getpid()
+    return (generation() << 32) + os.getpid()

@@ -61,6 +61,10 @@ class Leftovers:
         """The same, but from the next `settle` on: until then somebody may see to it by hand."""
         self._steps.append(step)
 
+    def are_none(self) -> bool:
+        """Whether there is nothing to take back."""
+        return not self._steps
+
     def settle(self, patience: float) -> None:
         """Wait until all of it is done. Raises: BusyError if it is not after `patience` seconds.
 

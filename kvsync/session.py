@@ -34,7 +34,7 @@ from kvsync.engine.doorbell import Doorbell, Mark, Watch
 from kvsync.engine.process import Process, lives, this_process
 from kvsync.errors import BusyError, ClosedError, CorruptError, KvsyncError, StoreReplacedError
 from kvsync.exits import at_exit
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.leftovers import Leftovers, Step
 from kvsync.threads import Thread, is_alone, this_thread
 from kvsync.tokens import Forgetting, begin_epoch
@@ -114,12 +114,12 @@ class Session:
 
     def _life(self, patience: float | None = None) -> "_Life":
         """Begun if need be. Raises: what a write raises; BusyError after `patience` seconds."""
-        life = self._lives.get(incarnation())
+        life = self._lives.get(generation())
         if life is not None:
             return life
         self._refuse_if_closed()
         begun = _Life(self.engine, patience)
-        life = self._lives.setdefault(incarnation(), begun)  # atomic: threads agree on one
+        life = self._lives.setdefault(generation(), begun)  # atomic: threads agree on one
         if life is not begun:
             begun.end()
             begun.silence()
@@ -151,7 +151,7 @@ class Session:
     @property
     def has_begun(self) -> bool:
         """Whether it was used in this process."""
-        return incarnation() in self._lives
+        return generation() in self._lives
 
     @property
     def thread(self) -> str:
@@ -161,7 +161,7 @@ class Session:
         """
         if not self.detects_deadlocks:
             return ""
-        return _thread_name(incarnation(), this_thread())
+        return _thread_name(generation(), this_thread())
 
     def next_attempt(self) -> int:
         """A number that no other attempt of this session has."""
@@ -207,6 +207,8 @@ class Session:
 
         Raises: BusyError after `patience` seconds, and never after more than the `busy_timeout`.
         """
+        if self._leftovers.are_none():
+            return
         if self.engine.is_in_transaction():
             self._leftovers.begin()
             return
@@ -263,7 +265,7 @@ class Session:
 
     def end(self) -> None:
         """Give up all that is held and waited for. Raises: what a write raises."""
-        life = self._lives.get(incarnation())
+        life = self._lives.get(generation())
         if life is not None:
             with suppress(StoreReplacedError):  # what it held there is gone with the file
                 life.end()
@@ -274,14 +276,14 @@ class Session:
 
         No other thread may be about to acquire something: it would belong to nobody.
         """
-        life = self._lives.get(incarnation())
+        life = self._lives.get(generation())
         if life is not None and life.leave():
             self._forget(life)
 
     def _forget(self, life: "_Life") -> None:
         """It has ended."""
         life.silence()
-        self._lives.pop(incarnation(), None)
+        self._lives.pop(generation(), None)
         self._leftovers.forget()  # all that it had is gone
 
     # --- the others ---------------------------------------------------------------------------
@@ -340,7 +342,7 @@ class Session:
 
     def is_dead(self, session: int) -> bool:
         """Whether that is proven."""
-        life = self._lives.get(incarnation())
+        life = self._lives.get(generation())
         if life is not None and life.id == session:
             return False
         row = self._row(session)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import KvsyncError, LeaseLostError, NotOwnedError
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check_whole
 from kvsync.primitives.blocks import Enterable
 from kvsync.primitives.grants import Grant, Waiter, serve, waiters
@@ -233,7 +233,7 @@ class Condition(Enterable, Primitive):
             raise interruption
 
     def _taken_since(self, held: Grant) -> Grant | None:
-        here = (incarnation(), this_thread())
+        here = (generation(), this_thread())
         for grant in list(self._lock._units.held):
             if grant.token > held.token and (grant.process, grant.thread) == here:
                 return grant

@@ -34,7 +34,7 @@ from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.engine.process import in_words, this_process
 from kvsync.errors import KvsyncError
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.session import MEND, Session
 from kvsync.threads import Thread, this_thread
 from kvsync.tokens import EPOCH
@@ -215,7 +215,7 @@ class Grant:
     session: int = 0
     attempt: int = 0
     since: float = 0.0  # on the boot clock
-    process: int = field(default_factory=incarnation)  # see `forks.py`
+    process: int = field(default_factory=generation)  # see `forks.py`
     thread: Thread = field(default_factory=this_thread)
     depth: int = 1
 

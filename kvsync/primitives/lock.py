@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from kvsync.errors import AcquireTimeout, LeaseLostError, NotOwnedError
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.primitives.arguments import (
     UNSET,
     Seconds,
@@ -95,7 +95,7 @@ class Lockable(Enterable, Primitive):
 
     def _latest(self) -> Grant | None:
         """This thread's last grant, else another thread's; a forked child has none of them."""
-        here, process, latest = this_thread(), incarnation(), None
+        here, process, latest = this_thread(), generation(), None
         for grant in self._units.held[::-1]:
             if grant.process == process:
                 if grant.thread == here:
@@ -104,7 +104,7 @@ class Lockable(Enterable, Primitive):
         return latest
 
     def _ours(self) -> list[Grant]:
-        return [grant for grant in self._units.held[:] if grant.process == incarnation()]
+        return [grant for grant in self._units.held[:] if grant.process == generation()]
 
     def _begin(self) -> Grant:
         grant = self._acquire(self._timeout)
@@ -231,7 +231,7 @@ class RLock(Lockable):
         return self._units.session.reentrant
 
     def _key(self) -> tuple[str, int, Thread]:
-        return self._name, incarnation(), this_thread()
+        return self._name, generation(), this_thread()
 
     def _latest(self) -> Grant | None:
         grant = self._owned.get(self._key())

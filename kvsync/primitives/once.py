@@ -23,7 +23,7 @@ from kvsync.errors import (
     NotDoneError,
     NotOwnedError,
 )
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.primitives.arguments import Seconds, check_positive, check_wait
 from kvsync.primitives.grants import Grant, Holder, Waiter
 from kvsync.primitives.primitive import Home, Primitive
@@ -140,7 +140,7 @@ class Once(Primitive):
         return decode(JSON, value)
 
     def _write(self, units: Units, grant: Grant, value: object, transaction: Transaction) -> None:
-        if grant.process != incarnation():
+        if grant.process != generation():
             raise NotOwnedError(
                 f"once {self._name!r}: this process was forked during the run; its parent runs it"
             )
@@ -200,6 +200,6 @@ def _let_go(units: Units) -> None:
     that it is busy, and then it goes later.
     """
     for grant in units.held[:]:
-        if grant.process == incarnation():
+        if grant.process == generation():
             with suppress(KvsyncError):
                 units.release(grant)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 from kvsync.errors import DeadlockError, KvsyncError
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.primitives.arguments import Seconds
 from kvsync.primitives.grants import Grant, holders, waiters
 from kvsync.primitives.lock import SPACE, Lockable, LockStats
@@ -154,4 +154,4 @@ def _side(store: Home, name: str, options: dict[str, Any], kind: str) -> _Side:
 
 
 def _here() -> tuple[int, Thread]:
-    return incarnation(), this_thread()
+    return generation(), this_thread()

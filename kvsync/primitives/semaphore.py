@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvsync.errors import KvsyncError, OverReleaseError
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, check_whole
 from kvsync.primitives.grants import Grant, Holder, Waiter
 from kvsync.primitives.lock import Lockable
@@ -108,7 +108,7 @@ class Semaphore(Lockable):
 
     def _turn(self) -> threading.RLock:
         """Two threads of one object must not give back the same permit."""
-        return self._turns.setdefault(incarnation(), threading.RLock())
+        return self._turns.setdefault(generation(), threading.RLock())
 
     def _plan(self, n: int) -> list[tuple[Grant, int]]:
         """Which grants to give back, and how many permits of each are to be left."""

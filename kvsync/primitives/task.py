@@ -19,7 +19,7 @@ from kvsync.errors import (
     StaleReceiptError,
     TransactionError,
 )
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.leftovers import Step
 from kvsync.primitives.arguments import Seconds, check_delay, check_positive
 from kvsync.primitives.blocks import Leave, Skipped
@@ -111,7 +111,7 @@ class Task:
         self._retry_delay = retry_delay
         self._delivery = delivery
         self._settled = False
-        self._process = incarnation()
+        self._process = generation()
         self._in_hand = [self.receipt]
         session.keep(self._in_hand)
 
@@ -289,7 +289,7 @@ class Task:
             raise NotOwnedError(f"{self!r} is in the hand of the process that forked this one")
 
     def _is_ours(self) -> bool:
-        return incarnation() == self._process
+        return generation() == self._process
 
     def _is_last(self) -> bool:
         return self.attempts >= self._max_attempts

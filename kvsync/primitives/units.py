@@ -9,7 +9,7 @@ from typing import Any
 from kvsync.engine import Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
-from kvsync.forks import incarnation
+from kvsync.forks import generation
 from kvsync.leftovers import may_succeed_later
 from kvsync.primitives.grants import (
     CLAIM,
@@ -329,7 +329,7 @@ class Units:
         when it is done, or is seen to as above.
         """
         self._engine.forbid_in_transaction("release")
-        if grant.process != incarnation():
+        if grant.process != generation():
             raise NotOwnedError(f"{self.space} {self.name!r} was acquired by the parent process")
         try:
             current = self._release(grant)

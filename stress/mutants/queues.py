@@ -3,7 +3,7 @@
 from kvsync.primitives import items
 from kvsync.primitives.items import Items
 from kvsync.primitives.putting import Putting
-from kvsync.primitives.taking import Reserving, Taking
+from kvsync.primitives.taking import Taking
 from kvsync.primitives.task import Task
 from stress.mutants.breaking import edit, edit_text
 from stress.mutants.mutant import caught_by
@@ -83,7 +83,7 @@ def acknowledged_by_id() -> None:
 @caught_by("queue", "queue_transactions")
 def visibility_too_short() -> None:
     """An item that was handed out is given to another long before its time is over."""
-    edit(Reserving._hand, "+ self._visibility", "+ self._visibility / 100")
+    edit(Items._handed, "hand.visibility", "hand.visibility and hand.visibility / 100")
 
 
 @caught_by("queue", "queue_failures")
