@@ -202,7 +202,7 @@ def test_a_downgrade_that_is_interrupted_while_the_store_is_busy_comes_later(
             lock.write().downgrade()
     hog.end()
     with kvsync.open(impatient.path) as patient:
-        assert patient.rwlock(NAME).read().acquire()
+        assert patient.rwlock(NAME).read().acquire(timeout=PATIENCE)
 
 
 def test_a_party_that_meets_a_busy_store_breaks_its_barrier(
