@@ -210,38 +210,6 @@ def test_a_multiprocessing_child_that_ends_has_committed_everything(
     assert c.value == 1200
 
 
-def add_in_a_thread_that_goes_on(hot: kvsync.BufferedCounter) -> None:
-    """It adds once more when only threads are waited for."""
-    over = threading.Event()
-
-    def add() -> None:
-        assert over.wait(PATIENCE)
-        hot.add(10)
-
-    def shutdown() -> None:
-        over.set()
-        original()
-
-    original = threading._shutdown  # type: ignore[attr-defined]
-    threading._shutdown = shutdown  # type: ignore[attr-defined]
-    hot.add()
-    threading.Thread(target=add).start()
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_what_a_thread_adds_that_outlives_the_target_of_its_process_is_committed(
-    c: kvsync.Counter, method: str
-) -> None:
-    """Python 3.11 and 3.12 call the finalizers of such a child before they wait for its threads."""
-    hot = c.buffered(interval=NEVER)
-    context = multiprocessing.get_context(method)
-    child = context.Process(target=add_in_a_thread_that_goes_on, args=(hot,))
-    child.start()
-    child.join(PATIENCE)
-    assert child.exitcode == 0
-    assert c.value == 11
-
-
 def test_a_forked_child_starts_from_nothing(c: kvsync.Counter) -> None:
     """What was pending is the parent's to commit, once; what the child adds is the child's."""
     hot = c.buffered(interval=NEVER)

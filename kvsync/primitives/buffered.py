@@ -6,9 +6,8 @@ the sum once an interval, and ends when it has had nothing to do for a while.
 
 While the program runs only that thread commits, for no signal is ever raised in it: an interrupt
 between a commit and the note that it happened would count the sum twice. At the program's end the
-main thread does, and does not try again what was interrupted. Threads that run on after that, and
-later exit handlers, commit each of their adds at once, for nobody comes after them. Moving the adds
-out of the deque is one call into C, so they are always either in `_waiting` or in `_taken`.
+main thread does, and does not try again what was interrupted. Moving the adds out of the deque is
+one call into C, so they are always either in `_waiting` or in `_taken`.
 
 At a fork the child starts from nothing: what was added before is the parent's to commit.
 """
@@ -163,9 +162,7 @@ class BufferedCounter:
 
     def _start(self) -> None:
         with self._start_lock:
-            if _is_over:
-                self._serve()
-            elif self._thread is None:
+            if self._thread is None:
                 at_exit(_commit_all)
                 self._thread = Background(self._run, f"buffered-{self.name}")
                 try:
@@ -197,15 +194,10 @@ class BufferedCounter:
             error = failure
             if not requests and not self._failing:
                 _log.warning("kvsync: %r keeps its sum and tries again: %s", self, failure)
-        except BaseException as interrupt:
-            error = interrupt
-            self._taken.clear()  # committed or not: unknown, so never once more
-            raise
-        finally:
-            self._failing = error is not None
-            for request in requests:
-                request.error = error
-                request.done.set()
+        self._failing = error is not None
+        for request in requests:
+            request.error = error
+            request.done.set()
 
     def _commit(self) -> None:
         with self._commit_lock:
@@ -234,15 +226,8 @@ def flush_all_of(store: Home) -> None:
             counter.flush()
 
 
-_is_over = False
-"""Whether what was added in this process has been committed for the last time."""
-
-
 def _commit_all() -> None:
-    global _is_over
-    _is_over = True
     for counter in _all():
-        counter._thread = None  # so who adds from now on sees to it
         try:
             counter._commit()
         except Exception as error:  # the others have theirs to commit
@@ -253,8 +238,6 @@ def _commit_all() -> None:
 
 
 def _begin_all() -> None:
-    global _is_over
-    _is_over = False
     for counter in _all():
         counter._begin()
 
