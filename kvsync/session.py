@@ -94,6 +94,11 @@ def patience_of(timeout: float | None) -> float | None:
     return None if timeout is None else max(timeout, GATE_PATIENCE)
 
 
+def patience_until(deadline: float | None, boot: float) -> float | None:
+    """The same, at that moment of the boot clock, for a call whose time ends at that deadline."""
+    return patience_of(None if deadline is None else deadline - boot)
+
+
 class Session:
     """What one store handle is to other processes. Begun by its first use in each process."""
 
@@ -121,8 +126,9 @@ class Session:
         begun = _Life(self.engine, patience)
         life = self._lives.setdefault(generation(), begun)  # atomic: threads agree on one
         if life is not begun:
-            begun.end()
             begun.silence()
+            with suppress(BusyError):  # then its row goes with this process
+                begun.end(patience=0)
         if self._is_closed:  # by another thread, which may have seen no life to end
             self.end()
             self._refuse_if_closed()
@@ -370,9 +376,13 @@ class _Life:
         self.proof = self._install()  # before others can read of it
         mark = self.proof.mark if self.proof else _NO_MARK
         row = {**process._asdict(), **mark._asdict(), "clock": process.clock, "since": engine.now()}
-        ((self.id,),) = engine.transact(
-            lambda transaction: transaction.execute(_INSERT, row), patience=patience
-        )
+        try:
+            ((self.id,),) = engine.transact(
+                lambda transaction: transaction.execute(_INSERT, row), patience=patience
+            )
+        except BaseException:
+            self.silence()
+            raise
 
     def _install(self) -> Doorbell | None:
         _drop_what_holds_nothing()  # so that to install one closes what is lost
@@ -387,8 +397,10 @@ class _Life:
         except IndexError:
             return self._install()
 
-    def end(self) -> None:
-        self._engine.transact(lambda transaction: _end(self._engine, transaction, [self.id]))
+    def end(self, patience: float | None = None) -> None:
+        self._engine.transact(
+            lambda transaction: _end(self._engine, transaction, [self.id]), patience=patience
+        )
 
     def leave(self) -> bool:
         """End, unless it has something; returns whether it has ended."""

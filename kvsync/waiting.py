@@ -14,6 +14,7 @@ it, which may think that it is further back.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +23,7 @@ from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch
 from kvsync.engine.process import this_process
 from kvsync.errors import DeadlockError
-from kvsync.session import MEND, Session, patience_of
+from kvsync.session import MEND, Session, patience_until
 
 HEAD_NETS = (0.1, 2.0)
 """Seconds after which the head of a line looks again though nothing woke it: at first, and, doubled
@@ -104,7 +105,7 @@ class Wish:
 
     def patience(self, boot: float) -> float | None:
         """Seconds for which, from now on, a call may wait for SQLite's write lock."""
-        return patience_of(None if self.deadline is None else self.deadline - boot)
+        return patience_until(self.deadline, boot)
 
     def is_over(self, boot: float) -> bool:
         """Whether its time has passed."""
@@ -183,11 +184,11 @@ class Wait:
             if view.state != WAITING or self._wish.is_over(now):
                 return view.state
             if view.due is not None and view.due <= now and view.ahead is None:
-                self._engine.transact(self._mend)
+                self._transact(self._mend)
                 continue
             self._watch_only(view.watched)
-            if self._session.reap(self._mute & view.watched):
-                self._engine.transact(self._mend)  # which fails where our line is damaged
+            if self._session.reap(self._mute & view.watched, self._patience()):
+                self._transact(self._mend)  # which fails where our line is damaged
                 continue
             if slept and view.ahead is not None and self._stand_in(view, now):
                 slept = False
@@ -232,7 +233,14 @@ class Wait:
             )
             self._mend(transaction)
 
-        self._engine.transact(work)
+        self._transact(work)
+
+    def _transact(self, work: Callable[[Transaction], None]) -> None:
+        """The store may be busy for no longer than the wait may last, or a second."""
+        self._engine.transact(work, patience=self._patience())
+
+    def _patience(self) -> float | None:
+        return self._wish.patience(self._engine.boot())
 
     def _mend(self, transaction: Transaction) -> None:
         MEND[self._wish.space](self._engine, transaction, self._wish.name)
@@ -241,8 +249,8 @@ class Wait:
         """See to what the head of the line would, for it may be stopped; whether there was any."""
         overdue = view.due is not None and view.due <= now
         if overdue:
-            self._engine.transact(self._mend)
-        return bool(self._session.reap(view.holders)) or overdue
+            self._transact(self._mend)
+        return bool(self._session.reap(view.holders, self._patience())) or overdue
 
     def _tell_who_is_behind(self, view: _View) -> None:
         """It was not rung when it came nearer to the head, and may sleep for too long."""

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from queue import Full
 from typing import Any
@@ -21,6 +22,7 @@ from kvsync.primitives.taking import Taking
 from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.units import Units
 from kvsync.session import Session
+from kvsync.testing import ManualClock
 from kvsync.waiting import Wait
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually
@@ -533,14 +535,14 @@ def test_what_was_let_in_before_the_store_was_busy_is_put(
     assert [(each.id, each.item) for each in jobs.peek(2)] == [(number, "b")]
 
 
-def test_a_put_whose_time_is_over_puts_nothing_though_the_store_is_busy(
+def test_a_put_of_which_nobody_knows_whether_it_was_let_in_does_not_say_full(
     impatient: kvsync.Store, hog: Hog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is over, and says so; nor does its item come in later."""
+    """Who keeps the store busy may have done so. Nobody does it later."""
     jobs = impatient.queue(NAME, 1)
     jobs.put("a")
     as_its_wait_begins(monkeypatch, hog.begin)
-    with pytest.raises(Full):
+    with pytest.raises(kvsync.BusyError):
         jobs.put("b", timeout=0.01)
     hog.end()
     assert jobs.get() == "a"
@@ -599,3 +601,73 @@ def test_a_transaction_waits_for_nothing_that_an_earlier_call_has_left(
             assert jobs.get() == "b"
             assert store.session._leftovers._steps
         assert jobs.get(timeout=PATIENCE) == "a"
+
+
+def test_the_time_of_a_first_call_is_not_counted_anew_after_its_session(
+    impatient: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that took to begin."""
+    clock = ManualClock()
+    impatient.lock(NAME).acquire()
+    with kvsync.open(impatient.path, clock=clock) as store:
+        begin = Session.begin
+
+        def begin_late(session: Session, patience: float | None) -> None:
+            begin(session, patience)
+            clock.advance(2 * PATIENCE)
+
+        monkeypatch.setattr(Session, "begin", begin_late)
+        assert not store.lock(NAME).acquire(timeout=2 * PATIENCE)
+        with pytest.raises(Full):
+            jobs = store.queue(NAME, 1)
+            jobs.put("a")
+            jobs.put("b", timeout=2 * PATIENCE)
+
+
+def test_a_session_that_could_not_begin_leaves_no_doorbell(
+    impatient: kvsync.Store, hog: Hog
+) -> None:
+    doorbells = impatient.engine.doorbells.count()
+    hog.begin()
+    with kvsync.open(impatient.path, busy_timeout=0.01) as store:
+        for _ in range(3):
+            with pytest.raises(kvsync.BusyError):
+                store.lock(NAME).acquire(timeout=0)
+    hog.end()
+    assert impatient.engine.doorbells.count() == doorbells
+
+
+WAITS: dict[str, Callable[[kvsync.Store], Any]] = {
+    "lock": lambda store: store.lock(NAME).acquire(timeout=0.2),
+    "permit": lambda store: store.semaphore(NAME, 1).acquire(timeout=0.2),
+    "get": lambda store: store.queue(NAME).get(timeout=0.2),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_who_waits_briefly_does_not_wait_for_it_in_the_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch, wait: Callable[[kvsync.Store], Any]
+) -> None:
+    """As it sees to what time has ended, for one."""
+    sleep = Wait._sleep
+
+    def sleep_until_it_is_over(wait: Wait, *_: Any) -> bool:
+        monkeypatch.setattr(Wait, "_sleep", sleep)
+        hog.begin()
+        wait._transact(wait._mend)
+        return True
+
+    with (
+        closing(Hog(path)) as hog,
+        kvsync.open(path, busy_timeout=PATIENCE) as store,
+        kvsync.open(path) as other,
+    ):
+        other.lock(NAME).acquire()
+        other.semaphore(NAME, 1).acquire()
+        store.lock("first").acquire()
+        monkeypatch.setattr(Wait, "_sleep", sleep_until_it_is_over)
+        began = time.monotonic()
+        with pytest.raises(kvsync.BusyError):
+            wait(store)
+        assert time.monotonic() - began < PATIENCE / 2
+        hog.end()

@@ -272,6 +272,26 @@ def test_a_task_that_is_only_looked_at_stays_in_hand(store: kvsync.Store) -> Non
     assert len(taken(store)) == 3
 
 
+@pytest.mark.parametrize("constants", [10, 300])
+def test_the_end_of_a_block_is_recognised_however_long_the_code_around_it(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, constants: int
+) -> None:
+    """A signal's exception comes at the first instruction of what ends it."""
+
+    def skipped(*_: Any) -> None:
+        raise Interrupt
+
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    lines = ['"""A script."""', *(f"x = {number}.5" for number in range(constants))]
+    script = "\n".join([*lines, "with jobs.reserve() as task:", "    pass", ""])
+    monkeypatch.setattr(kvsync.Task, "__call__", skipped)
+    with pytest.raises(Interrupt):
+        exec(compile(script, "script", "exec"), {"jobs": jobs})
+    assert taken(store) == []
+    assert jobs.qsize() == 1
+
+
 @pytest.mark.parametrize("take", [kvsync.Queue.reserve, partial(kvsync.Queue.reserve_many, n=1)])
 def test_what_was_handed_out_and_never_came_to_its_caller_goes_back(
     store: kvsync.Store, take: Callable[[kvsync.Queue], Any]

@@ -201,11 +201,20 @@ class BufferedCounter:
 
     def _commit(self) -> None:
         with self._commit_lock:
-            self._taken.extend(starmap(self._waiting.popleft, repeat((), len(self._waiting))))
-            if self._taken:
-                self._taken[:] = [sum(self._taken)]
-                self._counter.add(self._taken[0])
-                self._taken.clear()
+            try:
+                self._commit_sum()
+            except Exception:
+                raise
+            except BaseException:
+                self._taken.clear()  # committed or not: unknown, so never once more
+                raise
+
+    def _commit_sum(self) -> None:
+        self._taken.extend(starmap(self._waiting.popleft, repeat((), len(self._waiting))))
+        if self._taken:
+            self._taken[:] = [sum(self._taken)]
+            self._counter.add(self._taken[0])
+            self._taken.clear()
 
 
 def _remake(counter: Counter, interval: float) -> BufferedCounter:
@@ -232,9 +241,6 @@ def _commit_all() -> None:
             counter._commit()
         except Exception as error:  # the others have theirs to commit
             _log.error("kvsync: %r could not commit its sum at exit: %s", counter, error)
-        except BaseException:
-            counter._taken.clear()  # committed or not: unknown, so never once more
-            raise
 
 
 def _begin_all() -> None:

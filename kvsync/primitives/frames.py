@@ -13,7 +13,7 @@ from types import CodeType, FrameType
 NOTHING: Callable[[], object] = tuple
 """Called without arguments, it does nothing, and is not in Python."""
 
-_NO_PART_OF_A_CALL = ("PRECALL", "PUSH_NULL")
+_NO_PART_OF_A_CALL = ("PRECALL", "PUSH_NULL", "EXTENDED_ARG")
 
 
 class Delivery:

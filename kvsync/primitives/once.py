@@ -31,9 +31,6 @@ from kvsync.primitives.units import Units
 
 _SPACE = _KIND = "once"
 
-_NAP = 0.01
-"""Seconds between two tries to let go where the store does not wait itself."""
-
 _MARK = """
     insert into kvsync_once (name, value, since, token) values (:name, :value, :since, :token)
     on conflict (name) do update

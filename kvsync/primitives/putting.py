@@ -48,6 +48,8 @@ class Putting:
         wish = self._tickets.wish(self._session, timeout)
         try:
             return self._wait(drafts, wish)
+        except (queue.Full, ShutDown):
+            raise  # it is out of the line, or has seen to that
         except BaseException:
             self._session.undo(partial(self._withdraw, wish))
             raise
@@ -58,10 +60,12 @@ class Putting:
             try:
                 ids = self._engine.transact(partial(self._try, drafts), patience=patience)
             except LimitError:
-                if not self._session.reap(self._items.users()):
+                if not self._session.reap(self._items.users(), patience):
                     raise
             else:
-                if ids is None or ids or not self._session.reap(self._items.first_asking()):
+                if ids is None or ids:
+                    return ids
+                if not self._session.reap(self._items.first_asking(), patience):
                     return ids
 
     def _full(self) -> queue.Full:
@@ -115,7 +119,8 @@ class Putting:
     def _leave_in_time(self, wish: Wish, ticket: int) -> tuple[str, int] | None:
         """`_leave`; while the store is busy, what that would find, and it is done later.
 
-        What has been put is put, and who has waited for long enough is let in by nobody any more.
+        What has been put is put. Who waits still may have been let in by who keeps the store busy,
+        so that is not known to be over.
         """
         try:
             return self._engine.transact(
@@ -123,7 +128,7 @@ class Putting:
             )
         except BusyError:
             state, last = self._tickets.look(ticket)
-            if state in (WAITING, GONE) and not self._tickets.is_over(wish):
+            if state == WAITING or (state == GONE and not self._tickets.is_over(wish)):
                 raise
             self._session.undo_later(partial(self._withdraw, wish))
             return state, last or 0

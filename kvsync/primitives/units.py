@@ -31,7 +31,7 @@ from kvsync.primitives.grants import (
     waiters,
 )
 from kvsync.primitives.moments import AtTurn, lasting
-from kvsync.session import GATE_PATIENCE, Session, patience_of
+from kvsync.session import GATE_PATIENCE, Session, patience_of, patience_until
 from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, ring_served
 
 _MOMENT = 0.001
@@ -88,9 +88,9 @@ class Units:
         handler too, nothing of the attempt stays.
         """
         self._engine.forbid_in_transaction("acquire")
-        self.session.begin(patience_of(timeout))
-        self.session.undo_leftovers(patience_of(timeout))
         deadline = None if timeout is None else self._engine.boot() + timeout
+        self.session.begin(patience_of(timeout))
+        self.session.undo_leftovers(patience_until(deadline, self._engine.boot()))
         self.session.forget_now_and_then(self.space, self.name)
         wish = self._wish(kind, deadline, units, lease)
         try:
@@ -204,11 +204,14 @@ class Units:
 
     def _claim_at_once(self, ticket: int, wish: Wish) -> _Given | None:
         """`_claim`, in a transaction of its own; all units are claimed by one statement."""
+        patience = wish.patience(self._engine.boot())
         if wish.units == self.capacity:
-            rows = self._engine.write(CLAIM, self._claiming(ticket), sure=True, urgent=True)
+            rows = self._engine.write(
+                CLAIM, self._claiming(ticket), patience=patience, sure=True, urgent=True
+            )
             if rows:
                 return rows[0][:2]
-        return self._engine.transact(partial(self._claim, ticket), urgent=True)
+        return self._engine.transact(partial(self._claim, ticket), patience=patience, urgent=True)
 
     def _claim(self, ticket: int, transaction: Transaction) -> _Given | None:
         """The grant given to that ticket; None if it has passed on."""
@@ -338,10 +341,13 @@ class Units:
             if may_succeed_later(error):
                 self.give_up(grant)
                 error.add_note(f"{self.space} {self.name!r} is released as soon as that is over")
+            self._forget(grant)
             raise
         except BaseException:
-            self.session.undo(partial(self._release, grant))  # it may have come to its end before
-            self._forget(grant)
+            try:
+                self.session.undo(partial(self._release, grant))  # it may have been done before
+            finally:
+                self._forget(grant)
             raise
         if not current:
             raise self.lost(grant)
