@@ -47,7 +47,10 @@ class UnsupportedSQLiteError(KvsyncError, RuntimeError):
 
 
 class BusyError(KvsyncError, TimeoutError):
-    """SQLite's write lock could not be had within `busy_timeout`. Nothing was changed."""
+    """SQLite's write lock could not be had within `busy_timeout`.
+
+    Nothing was changed, but where a call's own words say what else there may be.
+    """
 
 
 class ClosedError(KvsyncError, ValueError):

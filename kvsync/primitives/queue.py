@@ -212,7 +212,9 @@ class Queue(Primitive):
 
         Raises: queue.Full; ShutDown after `shutdown`; EncodeError, and TypeError and ValueError
         for arguments, before anything is written; LimitError if the queue is in use with another
-        `maxsize`; TransactionError if it would have to wait inside a transaction.
+        `maxsize`; TransactionError if it would have to wait inside a transaction; BusyError as any
+        call, and, after a wait for room, also where nobody can tell whether the item was let in
+        just before its time was over, for who may have done so keeps the store busy.
         """
         draft = self._draft(item, delay, priority, key)
         ids = self._putting.put([draft], _patience(block, timeout))
