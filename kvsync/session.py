@@ -446,7 +446,13 @@ def _end(engine: Engine, transaction: Transaction, sessions: Iterable[int]) -> N
 def _mend(engine: Engine, space: str, name: str) -> None:
     """A damaged line holds up nobody else; who stands in it finds out."""
     with suppress(CorruptError):
-        engine.transact(lambda nested: MEND[space](engine, nested, name))
+        engine.transact(lambda nested: mend(engine, nested, space, name))
+
+
+def mend(engine: Engine, transaction: Transaction, space: str, name: str) -> None:
+    """Serve a line in which something has changed, unless nobody of ours can stand in it."""
+    if space in MEND:
+        MEND[space](engine, transaction, name)
 
 
 def _mark(row: Row) -> Mark | None:

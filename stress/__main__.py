@@ -161,7 +161,16 @@ def _run_and_tell(asked: argparse.Namespace, facts: dict[str, str]) -> int:
     with ending.withstood():
         if asked.report:
             pages.write(asked.report, replace(run, seconds=time.monotonic() - began))
+    _let_go_of_a_screen_that_takes_nothing()
     return _status(run.scenarios, ending.status)
+
+
+def _let_go_of_a_screen_that_takes_nothing() -> None:
+    """Else Python would try once more as it ends, and put another exit status in our place."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _status(results: Sequence[ScenarioResult], ended: int) -> int:

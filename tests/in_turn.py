@@ -57,7 +57,7 @@ class _Crew:
         self._stage = stage
         self._jobs: list[tuple[Job, Any]] = []
 
-    def start(self, job: Job, how_many: int = 1, *more: Any) -> list[Any]:
+    def start(self, job: Job, how_many: int = 1, *more: Any, **_: bool) -> list[Any]:
         self._jobs += [(job, more)] * how_many
         return []
 

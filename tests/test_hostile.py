@@ -144,6 +144,22 @@ def test_a_damaged_item_of_the_dead_holds_up_its_queue_alone(path: Path) -> None
         lock.release()
 
 
+def test_what_the_dead_held_in_a_space_that_nobody_knows_holds_up_nobody(path: Path) -> None:
+    with (
+        kvsync.open(path) as store,
+        running(hold_a_lock_and_an_item, store) as (child, pipe),
+    ):
+        store.queue("jobs").put("a")
+        expect(pipe)
+        store.engine.write("update kvsync_unit set space = '9223372036854775807'")
+        kill(child)
+        store.lock("another").acquire()  # its session sees to the dead
+        ((space, count),) = store.engine.read(
+            "select min(space), count(*) from kvsync_unit where session <> 0"
+        )
+        assert (space, count) == ("lock", 1)
+
+
 @pytest.mark.parametrize("name", ["gate", "claim", "setup.lock"])
 def test_a_fifo_in_the_place_of_a_file_of_the_folder_keeps_nobody_waiting(
     path: Path, name: str

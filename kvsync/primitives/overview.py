@@ -19,7 +19,7 @@ from kvsync.primitives.barrier import ACT
 from kvsync.primitives.barrier import SPACE as BARRIER
 from kvsync.primitives.grants import counted, end
 from kvsync.primitives.items import GET, JOIN, PUT
-from kvsync.session import MEND, Session
+from kvsync.session import Session, mend
 from kvsync.waiting import PASSED
 
 # One statement, so one moment: a hand-over between two looks would show a thread twice, or never.
@@ -174,7 +174,7 @@ def take_away(engine: Engine, line: Line, tokens: Collection[int]) -> list[int]:
 
     def work(transaction: Transaction) -> list[int]:
         taken = [token for token in tokens if end(line.space, line.name, transaction, token)]
-        MEND[line.space](engine, transaction, line.name)
+        mend(engine, transaction, line.space, line.name)
         return taken
 
     return engine.transact(work)
