@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync import session
+from tests.processes import PATIENCE
 
 suite = pytest.importorskip("test.test_queue", reason="this Python has no `test` package")
 
@@ -23,8 +25,14 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kvsync.Store]:
-    """One store for all, in which nobody may be left waiting."""
-    with kvsync.open(tmp_path_factory.mktemp("queue") / "store.db") as store:
+    """One store for all, in which nobody may be left waiting.
+
+    Among many writers a try ends in BusyError after a second, of which those tests know nothing: on
+    a busy machine it has more time here.
+    """
+    path = tmp_path_factory.mktemp("queue") / "store.db"
+    with pytest.MonkeyPatch.context() as patch, kvsync.open(path) as store:
+        patch.setattr(session, "GATE_PATIENCE", PATIENCE)
         yield store
         assert store.engine.read("select * from kvsync_ticket") == []
         assert store.check().damage == ()
