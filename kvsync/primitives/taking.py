@@ -302,7 +302,7 @@ class Taking:
                 changed = self._look_after_others(patience)
             return found
         self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
-        self._session.begin(patience_of(timeout))
+        self._session.begin(patience)
         wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline, claims=True)
         with self._session.doorbell() as doorbell:
             return self._queue(attempt, wish, doorbell)

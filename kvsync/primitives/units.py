@@ -341,7 +341,8 @@ class Units:
             if may_succeed_later(error):
                 self.give_up(grant)
                 error.add_note(f"{self.space} {self.name!r} is released as soon as that is over")
-            self._forget(grant)
+            else:
+                self._forget(grant)
             raise
         except BaseException:
             try:
