@@ -44,6 +44,50 @@ def test_a_file_that_is_gone_is_noticed(
     store.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="the system cannot keep a file's number")
+def test_who_has_no_connection_open_notices_a_replaced_file_too(path: Path) -> None:
+    """Though some file systems would give a removed file's number to the next that is made."""
+    with kvsync.open(path) as store:
+        lock = store.lock("a")
+        assert in_thread(lock.acquire)  # the thread's connection goes with it
+        _replace_by_one_of_the_same_number(path)
+        with pytest.raises(kvsync.StoreReplacedError):
+            store.transaction(guard=lock).__enter__()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="the system cannot keep a file's number")
+def test_a_forked_child_and_its_parent_notice_a_replaced_file(path: Path) -> None:
+    """Neither has a connection open then; the child closes the handle that it inherited first."""
+    with kvsync.open(path) as store:
+        lock = store.lock("a")
+        assert lock.acquire()
+        run_all(_close_and_replace, [(store, path)], "fork")
+        with pytest.raises(kvsync.StoreReplacedError):
+            store.transaction(guard=lock).__enter__()
+
+
+def _close_and_replace(store: kvsync.Store, path: Path) -> None:
+    with kvsync.open(path) as other:
+        other.engine.place_for_writing()
+        store.close()
+        other.engine._pool.close()
+        _replace_by_one_of_the_same_number(path)
+        with pytest.raises(kvsync.StoreReplacedError):
+            other.counter("hits").add()
+
+
+def _replace_by_one_of_the_same_number(path: Path) -> None:
+    """If the file system can be brought to that."""
+    number = path.stat().st_ino
+    remove(path)
+    for attempt in range(100):
+        path.touch()
+        if path.stat().st_ino == number:
+            break
+        path.rename(f"{path}.{attempt}")
+    path.touch()
+
+
 def test_a_transaction_notices_a_replaced_file_without_delay(path: Path) -> None:
     """Reads and single adds may trust for a moment; what others rely on may not."""
     with kvsync.open(path) as store:

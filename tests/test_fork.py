@@ -49,13 +49,16 @@ def in_child(function: Callable[[], Any]) -> str:
 
 
 def open_files(path: str) -> list[str]:
-    """What this process has open of the store and its folder."""
+    """What this process has open of the store and its folder, to read, write or lock it."""
     found = []
     for entry in os.listdir("/proc/self/fd"):
         try:
-            found.append(os.readlink(f"/proc/self/fd/{entry}"))
+            name = os.readlink(f"/proc/self/fd/{entry}")
+            flags = Path(f"/proc/self/fdinfo/{entry}").read_text().split()[3]
         except FileNotFoundError:
             continue
+        if not int(flags, 8) & os.O_PATH:
+            found.append(name)
     return [name for name in found if name.startswith(path)]
 
 

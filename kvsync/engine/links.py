@@ -9,7 +9,7 @@ a child that opens a connection of its own while the parent's was open takes no 
 before a fork every link of this process is closed, which waits for the calls in flight; both sides
 open new ones on their next call. Where that cannot be (the fork happens inside a transaction, or
 another thread's does not end), the child must not use the file, and gets `ForkError`. So does a
-child whose fork ran no Python hooks.
+child whose fork ran no Python hooks. A `Pin` crosses a fork: SQLite knows nothing of it.
 """
 
 import ctypes
@@ -196,6 +196,32 @@ class Place:
             self.pool.places.pop(id(self), None)
 
 
+class Pin:
+    """The file at a path, which is known by its device and inode; those who use it keep this.
+
+    Without it the file could be removed while no connection is open, and its replacement could be
+    given its number. No file is given that of one that is open, be it by a descriptor that is good
+    for nothing else (`O_PATH`): closing that drops none of the locks of this process, as closing
+    another would. Where the system has none, such a replacement goes unseen.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptors: list[int] = []
+        if hasattr(os, "O_PATH"):
+            # One call into C: no exception of a signal can come in between.
+            self._descriptors.extend(map(os.open, (path,), (os.O_PATH | os.O_CLOEXEC,)))
+            file = os.fstat(self._descriptors[0])
+        else:
+            file = os.stat(path)
+        self.identity = file.st_dev, file.st_ino
+
+    def __del__(self) -> None:
+        # A signal may have interrupted its making, before it had any.
+        while vars(self).get("_descriptors"):
+            with suppress(OSError):  # the program closed all its descriptors
+                os.close(self._descriptors.pop())
+
+
 class Pool:
     """All connections of this process to one file.
 
@@ -212,6 +238,7 @@ class Pool:
         self.process = incarnation()
         self.generation = 0
         self.identity: tuple[int, int] | None = None
+        self._pin: Callable[[], Pin | None] = _none
         self.links: dict[int, weakref.ref[Link]] = {}
         self.places: dict[int, weakref.ref[Place]] = {}
         self.lock = threading.RLock()  # re-entrant for the sake of signal handlers
@@ -244,10 +271,20 @@ class Pool:
                 raise
             return link
 
-    def remember_identity(self) -> None:
-        """The file at the path is the one that this pool's connections are to have open."""
-        file = os.stat(self.path)
-        self.identity = file.st_dev, file.st_ino
+    def pin(self) -> Pin:
+        """Of the file that this pool's connections are to have open; called under the lock.
+
+        The first call takes the file that is at the path. Raises: StoreReplacedError; OSError.
+        """
+        pin = self._pin()
+        if pin is None:
+            if self.identity is not None:
+                self.verify()
+            pin = Pin(self.path)
+            if self.identity is None:
+                self.identity = pin.identity
+            self._pin = weakref.ref(pin)
+        return pin
 
     def verify(self) -> None:
         """Raises: StoreReplacedError if the path no longer leads to the file that we opened."""

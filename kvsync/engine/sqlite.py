@@ -22,6 +22,7 @@ from kvsync.engine.gate import Obstructed, Turn
 from kvsync.engine.links import (
     CHECK_EVERY,
     SPOILT,
+    Pin,
     Place,
     Pool,
     current_task,
@@ -95,6 +96,7 @@ class SqliteEngine:
         self._with_schema = with_schema
         self._readable = self._writable = self._closed = False
         self._versions: schema.Versions | None = None
+        self._pin: Pin | None = None
         clock = clock or SystemClock()
         self._wall, self.boot = clock.wall, clock.boot
         self.doorbells = Doorbells(self._pool.sidecar)
@@ -349,8 +351,8 @@ class SqliteEngine:
                     allow_network=self._allow_network,
                     patience=self.busy_timeout,
                 )
-                pool.remember_identity()
                 _tell_of_wal_reset_bug()
+            self._pin = pool.pin()
 
     @takes_link
     def _prepare_schema(self, pool: Pool) -> None:
@@ -505,6 +507,7 @@ class SqliteEngine:
         self._readable = self._writable = False
         self._closed = True
         release(self._pool, id(self))
+        self._pin = None
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
