@@ -13,7 +13,8 @@ Whoever is obstructed by a dead session reaps it: its grants and tickets go, in 
 and what they held up moves on.
 
 Garbage collection frees nothing. A handle that is collected while something is held through it
-leaves its doorbell open, see `_kept`; one that has nothing loses it, and is dead.
+leaves its doorbell open, see `_kept`; one that has nothing loses it, and is dead. But its process
+lives, so that only those in it can tell: they know the doorbells that are still somebody's.
 
 At the normal end of a process, too, it is the proof of death that frees what is held still: until
 then other threads may be at work with it, and exit handlers that come later. Only who has nothing
@@ -127,7 +128,7 @@ class Session:
         life = self._lives.setdefault(generation(), begun)  # atomic: threads agree on one
         if life is not begun:
             begun.silence()
-            with suppress(BusyError):  # then its row goes with this process
+            with suppress(BusyError):  # its row goes with this process at the latest
                 begun.end(patience=0)
         if self._is_closed:  # by another thread, which may have seen no life to end
             self.end()
@@ -358,8 +359,11 @@ class Session:
         answers = self.engine.doorbells.answers(mark) if mark else None
         if answers:
             return False
-        alive = lives(_process(row))
-        return alive is not True if answers is False else alive is False
+        process = _process(row)
+        alive = lives(process)
+        if answers is None:
+            return alive is False
+        return alive is not True or (process == this_process() and not _is_ours(row[1]))
 
 
 class _Life:
@@ -374,6 +378,7 @@ class _Life:
         process = this_process()
         begin_epoch(engine, process.boot, patience)
         self.proof = self._install()  # before others can read of it
+        _note_proof(self.proof)
         mark = self.proof.mark if self.proof else _NO_MARK
         row = {**process._asdict(), **mark._asdict(), "clock": process.clock, "since": engine.now()}
         try:
@@ -473,6 +478,27 @@ _sessions: dict[int, weakref.ref[Session]] = {}
 """By their ids. No callback takes a dead one out: it would swallow a signal's exception."""
 
 
+_proofs: dict[str | None, weakref.ref[Doorbell]] = {}
+"""By their names, what proves sessions of this process alive: whoever has a session has its proof.
+
+The program may have closed them all. One that nobody has any more was lost with its handle.
+"""
+
+
+def _note_proof(proof: Doorbell | None) -> None:
+    for name, each in list(_proofs.items()):
+        if each() is None:
+            _proofs.pop(name, None)
+    if proof is not None:
+        _proofs[proof.mark.name] = weakref.ref(proof)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether somebody in this process has the doorbell of that name as a proof."""
+    proof = _proofs.get(name)
+    return proof is not None and proof() is not None
+
+
 _kept: dict[int, tuple[Sized, Doorbell]] = {}
 """By their ids, the lists of what is held in this process, and what proves it alive."""
 
@@ -511,6 +537,7 @@ def _leave_all() -> None:
 
 def _after_fork_in_child() -> None:
     _kept.clear()  # the parent's
+    _proofs.clear()
     for session in _all():
         session._lives.clear()  # the parent's; and its pid may come again
         session._leftovers = Leftovers()

@@ -13,9 +13,10 @@ import pytest
 
 import kvsync
 from kvsync import session
+from kvsync.engine import doorbell
 from kvsync.engine.doorbell import Mark
 from kvsync.testing import ManualClock
-from tests.processes import PATIENCE, eventually, kill, running
+from tests.processes import PATIENCE, eventually, kill, run_all, running
 
 NAME = "job"
 
@@ -168,6 +169,53 @@ def test_a_collected_handle_that_holds_nothing_keeps_no_doorbell(path: Path) -> 
         store.lock("other").acquire()
         answers = [store.engine.doorbells.answers(mark) for mark in marks(store)]
         assert answers.count(True) == 1
+
+
+def test_a_collected_handle_that_holds_nothing_is_dead_though_its_process_lives(
+    path: Path,
+) -> None:
+    """Or a server that opens the store for each request would fill it with sessions."""
+    with kvsync.open(path) as store:
+        with store.lock("job"):
+            before = names(store)
+        for _ in range(20):
+            with kvsync.open(path).lock("job"):
+                pass
+            gc.collect()
+        with kvsync.open(path) as other:
+            assert other.session.id  # whose doorbell closes those that were lost
+        store.session.reap_all()
+        assert names(store) == before
+        assert store.stats().sessions == 1
+
+
+def test_each_new_handle_sees_to_those_that_were_dropped(path: Path) -> None:
+    """Nobody else need do it, so that they never pile up."""
+    with kvsync.open(path) as store:
+        for _ in range(100):
+            assert kvsync.open(path).session.id
+            gc.collect()
+        assert store.stats().sessions < 20
+
+
+def test_no_handle_is_dead_to_its_own_process_because_that_closed_all_descriptors(
+    path: Path,
+) -> None:
+    """Neither one that somebody has, nor one that was collected while something was held."""
+    assert run_all(_close_doorbells, [(path,)]) == [[False] * 3]
+
+
+def _close_doorbells(path: Path) -> list[bool | None]:
+    store, other = kvsync.open(path), kvsync.open(path)
+    kvsync.open(path).lock("job").acquire()
+    gc.collect()
+    assert store.session.id
+    assert other.session.id
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor in doorbell._open:
+        os.dup2(nothing, descriptor)
+    assert store.session.dead() == other.session.dead() == {}
+    return [store.engine.doorbells.answers(mark) for mark in marks(store)]
 
 
 def marks(store: kvsync.Store) -> list[Mark]:
