@@ -1,19 +1,23 @@
 """Opening: what may be a store, what may not, and what happens to the file when it may not."""
 
+import itertools
 import os
 import shutil
 import sqlite3
 import stat
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 import kvsync
-from kvsync.engine import location, schema, setup
-from tests.processes import run_all
+from kvsync.engine import links, location, schema, setup
+from tests.processes import in_thread, run_all
 
 
 def test_opening_touches_no_file(path: Path) -> None:
@@ -424,6 +428,96 @@ def test_a_closed_store_says_so(path: Path) -> None:
             call()
     assert other.counter("hits").add() == 2
     other.close()
+
+
+def at_each_line(
+    function: Callable[..., Any], call: Callable[[], Any], meanwhile: Callable[[], Any]
+) -> Iterator[Any]:
+    """What `call` returns, which calls `function`, where `meanwhile` comes one line further on
+    each time, until `function` has no more lines."""
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code is not function.__code__:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                meanwhile()
+        return trace
+
+    for line in itertools.count(1):
+        left, before = line, sys.gettrace()
+        sys.settrace(trace)
+        try:
+            result = call()
+        finally:
+            sys.settrace(before)
+        if left > 0:
+            assert line > 1, "it has no line"
+            break
+        yield result
+
+
+def test_who_opens_a_file_while_its_last_handle_is_closed_joins_the_others(path: Path) -> None:
+    """By another thread, wherever the one that closes it has come to."""
+    opened: list[kvsync.Store] = []
+
+    def open_too() -> None:
+        opened.append(in_thread(partial(kvsync.open, path)))
+
+    for _ in at_each_line(links.release, lambda: kvsync.open(path).close(), open_too):
+        _assert_joined(path, opened)
+
+
+def test_who_opens_a_file_while_its_last_handle_is_collected_joins_the_others(path: Path) -> None:
+    """By the very call that opens it: the garbage collector comes where it likes."""
+    last: list[kvsync.Store] = []
+
+    def drop() -> None:
+        last.clear()
+
+    last.append(kvsync.open(path))
+    for store in at_each_line(links.pool_of, lambda: kvsync.open(path), drop):
+        assert not last
+        _assert_joined(path, [store])
+        last.append(kvsync.open(path))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_who_opens_a_file_that_a_signals_handler_opens_just_then_joins_it(
+    path: Path, replaced: bool
+) -> None:
+    """Though the file was replaced, or all of its handles were closed, before."""
+
+    def begin() -> kvsync.Store:
+        store = kvsync.open(path)
+        if replaced:
+            store.counter("hits").add()
+            path.unlink()
+        else:
+            store.close()
+        return store
+
+    opened: list[kvsync.Store] = []
+    last = begin()
+    for store in at_each_line(
+        links.pool_of, lambda: kvsync.open(path), lambda: opened.append(kvsync.open(path))
+    ):
+        _assert_joined(path, [store, *opened])
+        opened.clear()
+        last.close()
+        last = begin()
+
+
+def _assert_joined(path: Path, opened: list[kvsync.Store]) -> None:
+    """Those stores, which are closed then, are in one transaction with one that is opened now."""
+    with kvsync.open(path, busy_timeout=0) as other:
+        hits = other.counter("hits")
+        hits.add()
+        while opened:
+            with opened.pop() as store, store.transaction():
+                hits.add()
 
 
 def test_closing_leaves_no_descriptor_open(path: Path) -> None:

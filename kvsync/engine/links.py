@@ -413,7 +413,12 @@ def takes_link(function: F) -> F:
 
 
 _pools: dict[str, Pool] = {}
-"""By path; a pool stays until its last handle is given up or its file is replaced."""
+"""By path; each stays until its file is replaced, or `pool_of` finds it without a handle.
+
+Only `pool_of` takes one out, for a handle may be given up at any instant: by another thread, or by
+the garbage collector in this one. Were it taken out then, a handle that is just being made could
+get it still, and the next one another: two of a thread's handles would not join one transaction.
+"""
 
 _every_pool: dict[int, weakref.ref[Pool]] = {}
 """Those too that were replaced while they had handles: a fork concerns them as well."""
@@ -428,24 +433,38 @@ def pool_of(path: str, durability: str, handle: int) -> Pool:
     Raises: ValueError if it is open with another durability.
     """
     with _registry_lock:
-        pool = _pools.get(path)
-        if pool is None or pool.is_stale():
-            pool = _pools[path] = Pool(path, durability)
-        elif pool.durability != durability:
-            raise ValueError(
-                f"{path} is open in this process with durability={pool.durability!r}; connections"
-                f" are shared, so it cannot be opened with {durability!r} too"
-            )
-        pool.handles.add(handle)
-        return pool
+        for pool in [each for each in list(_pools.values()) if not each.handles]:
+            _take_out(pool)
+        while True:
+            pool = _pools.get(path) or _pools.setdefault(path, Pool(path, durability))
+            pool.handles.add(handle)  # from now on nobody takes it out for having none
+            if pool.is_stale():
+                _take_out(pool)
+            elif pool.durability != durability:
+                pool.handles.discard(handle)
+                raise ValueError(
+                    f"{path} is open in this process with durability={pool.durability!r};"
+                    f" connections are shared, so it cannot be opened with {durability!r} too"
+                )
+            elif _pools.get(path) is pool:
+                return pool
+            pool.handles.discard(handle)  # a signal's handler opened the file meanwhile
+
+
+def _take_out(pool: Pool) -> None:
+    found = _pools.pop(pool.path, None)
+    if found is not None and found is not pool:  # a signal's handler opened the file meanwhile
+        _pools.setdefault(pool.path, found)
 
 
 def release(pool: Pool, handle: int) -> None:
-    """Give one handle up; the last one closes the connections."""
+    """Give one handle up; the last one closes the connections.
+
+    Takes no lock, for the garbage collector may call it anywhere. Who gets a handle meanwhile only
+    has to connect again.
+    """
     pool.handles.discard(handle)
     if not pool.handles:
-        if _pools.get(pool.path) is pool:
-            _pools.pop(pool.path, None)
         pool.close()
 
 
