@@ -206,6 +206,27 @@ def test_a_fork_waits_for_another_threads_transaction(store: kvsync.Store) -> No
         thread.join()
 
 
+def test_a_fork_does_not_wait_for_a_thread_that_waits_to_make_the_file(path: Path) -> None:
+    """Which waits for another process; nor does what it has open stay with the child."""
+    store = kvsync.open(path, busy_timeout=PATIENCE)
+    sidecar = store.engine._pool.sidecar
+    setup_lock = sidecar.open(sidecar.setup_lock)
+    fcntl.flock(setup_lock, fcntl.LOCK_EX)
+    owned = set(flock.owned)
+    thread = threading.Thread(target=store.counter("hits").add)
+    thread.start()
+    while not flock.owned - owned:
+        os.sched_yield()
+    try:
+        assert in_child(lambda: open_files(sidecar.setup_lock)) == f"['{sidecar.setup_lock}']"
+        assert not path.exists()  # the thread waits still
+    finally:
+        os.close(setup_lock)
+        thread.join()
+    assert in_child(store.counter("hits").add) == "2"
+    store.close()
+
+
 def test_a_fork_inside_a_transaction_makes_the_child_refuse(store: kvsync.Store) -> None:
     """Its parent's transaction is unharmed, and no descriptor of the gate stays with the child."""
     hits = store.counter("hits")

@@ -9,7 +9,7 @@ a process killed between two of them leaves what the next one completes.
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from urllib.parse import quote
 
 from kvsync.engine import schema
@@ -80,8 +80,18 @@ def connect(path: str, durability: str) -> sqlite3.Connection:
     return connection
 
 
-def prepare_file(sidecar: Sidecar, mode: int, *, allow_network: bool, patience: float) -> None:
+def prepare_file(
+    sidecar: Sidecar,
+    mode: int,
+    *,
+    allow_network: bool,
+    patience: float,
+    alone: AbstractContextManager[object],
+) -> None:
     """See to it that the file is there. A file that kvsync makes is in WAL mode.
+
+    `alone` is entered while it is made, so that no fork comes then. Not while others are waited
+    for: a fork would have to wait too.
 
     Raises: what `examine` raises; BusyError; sqlite3.Error.
     """
@@ -91,7 +101,9 @@ def prepare_file(sidecar: Sidecar, mode: int, *, allow_network: bool, patience: 
         return
 
     def make() -> None:
-        if _is_empty(path):
+        with alone:
+            if not _is_empty(path):
+                return
             _create(path, mode)
             with closing(
                 sqlite3.connect(path, timeout=patience, isolation_level=None)

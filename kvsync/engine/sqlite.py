@@ -343,15 +343,16 @@ class SqliteEngine:
         self._writable = self._versions is None or self._versions.min_writer <= schema.VERSION
 
     def _prepare_file(self, pool: Pool) -> None:
+        if pool.identity is None:
+            setup.prepare_file(
+                pool.sidecar,
+                self._mode,
+                allow_network=self._allow_network,
+                patience=self.busy_timeout,
+                alone=pool.lock,
+            )
+            _tell_of_wal_reset_bug()
         with pool.lock:
-            if pool.identity is None:
-                setup.prepare_file(
-                    pool.sidecar,
-                    self._mode,
-                    allow_network=self._allow_network,
-                    patience=self.busy_timeout,
-                )
-                _tell_of_wal_reset_bug()
             self._pin = pool.pin()
 
     @takes_link
