@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync.testing import ManualClock
 from tests.interrupted import after_each_call
+from tests.lines import calling
 from tests.processes import in_thread
 from tests.test_lease import KINDS, make
 
@@ -119,6 +121,80 @@ def test_a_block_whose_lock_was_released_in_it_says_so(store: kvsync.Store) -> N
         lock.release()
         other.acquire()
     assert other.owned()
+
+
+HELD_BY_THREADS: dict[str, Callable[[kvsync.Store], Any]] = {
+    **{kind: lambda store, kind=kind: make(store, kind) for kind in KINDS},
+    "condition": lambda store: store.condition("job"),
+    "condition on a lock": lambda store: store.condition("job", store.lock("job")),
+}
+
+
+@pytest.mark.parametrize("kind", HELD_BY_THREADS)
+def test_a_block_gives_back_nothing_of_another_thread(store: kvsync.Store, kind: str) -> None:
+    """Which has taken, through the same object, what was given back within."""
+    thing = HELD_BY_THREADS[kind](store)
+    with ExitStack() as stack:
+        with pytest.raises(kvsync.NotOwnedError), thing:
+            thing.release()
+            stack.enter_context(calling(thing.acquire)).result()
+        assert len(left(store)) == 1
+
+
+@pytest.mark.parametrize("kind", HELD_BY_THREADS)
+def test_a_block_that_lets_go_for_a_while_gives_back_what_it_took_again(
+    store: kvsync.Store, kind: str
+) -> None:
+    """It is the same thread's, and nobody else's."""
+    thing = HELD_BY_THREADS[kind](store)
+    with thing:
+        thing.release()
+        thing.acquire()
+    assert left(store) == []
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "rlock"])
+def test_a_block_whose_own_was_lost_says_so(store: kvsync.Store, kind: str) -> None:
+    """What its thread took afterwards is not the block's."""
+    thing = make(store, kind)
+    with pytest.raises(kvsync.LeaseLostError), thing:
+        thing.force_release()
+        thing.acquire()
+    assert thing.owned()
+    thing.release()
+    assert left(store) == []
+
+
+def test_a_block_whose_lead_is_over_leaves_the_next_one_to_its_winner(
+    timed_store: kvsync.Store, clock: ManualClock
+) -> None:
+    """Another thread, which has won it through the same object."""
+    election = timed_store.election("boss", lease=10)
+    with ExitStack() as stack:
+        with pytest.raises(kvsync.LeaseLostError), election:
+            clock.advance(11)
+            assert stack.enter_context(calling(election.campaign)).result()
+        assert election.is_leader()
+
+
+def test_the_block_of_a_condition_that_could_not_take_its_lock_again_gives_back_nothing(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread has it meanwhile, through the same object."""
+    lock = store.lock("job")
+    condition = store.condition("job", lock)
+
+    def fail(_: kvsync.Grant) -> None:
+        raise kvsync.StorageError("the disk is gone")
+
+    with ExitStack() as stack:
+        with pytest.raises(kvsync.StorageError), condition:
+            monkeypatch.setattr(condition, "_take_back", fail)
+            try:
+                condition.wait(0.001)
+            finally:
+                stack.enter_context(calling(lock.acquire)).result()
+        assert lock.owned()
 
 
 @pytest.mark.parametrize("kind", KINDS)

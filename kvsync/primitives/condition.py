@@ -94,9 +94,9 @@ class Condition(Enterable, Primitive):
     def _begin(self) -> Grant:
         return self._lock._begin()
 
-    def _end(self, _grant: Grant | None, error: BaseException | None) -> None:
+    def _end(self, grant: Grant | None, error: BaseException | None) -> None:
         try:
-            self._lock.release()
+            self._lock._end(grant, error)
         except NotOwnedError:
             if error is None:
                 raise

@@ -73,6 +73,12 @@ class Election(Lockable):
         if grant.thread == this_thread():
             self._runs.discard(grant)
 
+    def _end(self, grant: Grant | None, error: BaseException | None) -> None:
+        if grant is not None and grant.depth:
+            self._units.release(grant)  # though a look at it may have found that it is lost
+        else:
+            super()._end(grant, error)
+
     def is_leader(self) -> bool:
         """Whether this object leads now; where that cannot be told it steps down.
 

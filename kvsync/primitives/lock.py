@@ -37,7 +37,9 @@ class Lockable(Enterable, Primitive):
     """What all that is acquired and released has in common.
 
     A grant belongs to the object that acquired it: any thread may release it through that object,
-    and nobody else may. It ends with `release`, with the process, or with `store.close()`.
+    and nobody else may. It ends with `release`, with the process, or with `store.close()`. A `with`
+    block gives back its own grant, or what its thread took in its place, and nothing of another
+    thread.
     """
 
     _space: ClassVar[str] = SPACE
@@ -95,13 +97,15 @@ class Lockable(Enterable, Primitive):
 
     def _latest(self) -> Grant | None:
         """This thread's last grant, else another thread's; a forked child has none of them."""
-        here, process, latest = this_thread(), generation(), None
+        return self._mine() or next(reversed(self._ours()), None)
+
+    def _mine(self) -> Grant | None:
+        """This thread's last grant."""
+        here, process = this_thread(), generation()
         for grant in self._units.held[::-1]:
-            if grant.process == process:
-                if grant.thread == here:
-                    return grant
-                latest = latest or grant
-        return latest
+            if grant.process == process and grant.thread == here:
+                return grant
+        return None
 
     def _ours(self) -> list[Grant]:
         return [grant for grant in self._units.held[:] if grant.process == generation()]
@@ -115,8 +119,15 @@ class Lockable(Enterable, Primitive):
             )
         return grant
 
-    def _end(self, _grant: Grant | None, _error: BaseException | None) -> None:
-        self.release()
+    def _end(self, grant: Grant | None, _error: BaseException | None) -> None:
+        """Its own grant; if that was given back within, what its thread has taken since."""
+        if grant is None:
+            self.release()
+            return
+        own = grant if grant in self._ours() else self._mine()
+        if own is None:
+            raise NotOwnedError(f"{self._kind} {self._name!r} was given back within its block")
+        self._units.release(own)
 
     # --- how it stands ------------------------------------------------------------------------
 
@@ -226,6 +237,9 @@ class RLock(Lockable):
             raise
         self._owned.pop(self._key(), None)
 
+    def _end(self, _grant: Grant | None, _error: BaseException | None) -> None:
+        self.release()  # which is this thread's alone
+
     @property
     def _owned(self) -> dict[Any, Grant]:
         return self._units.session.reentrant
@@ -234,6 +248,9 @@ class RLock(Lockable):
         return self._name, generation(), this_thread()
 
     def _latest(self) -> Grant | None:
+        return self._mine()
+
+    def _mine(self) -> Grant | None:
         grant = self._owned.get(self._key())
         # A signal may have kept a released one from being taken out.
         return grant if grant is not None and grant.depth else None

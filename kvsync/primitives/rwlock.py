@@ -68,13 +68,8 @@ class _Side(Lockable):
     def __reduce__(self) -> tuple[Any, ...]:
         return _side, (self._store, self._name, self._options(), self._kind)
 
-    def _mine(self) -> Grant | None:
-        """This thread's last grant of this side."""
-        grant = self._latest()
-        return grant if grant and (grant.process, grant.thread) == _here() else None
-
     def _held_now(self) -> Grant | None:
-        """The same. Raises: LeaseLostError if it is held no more."""
+        """This thread's last grant of this side. Raises: LeaseLostError if it is held no more."""
         grant = self._mine()
         if grant is not None and not self._units.is_current(grant):
             raise self._units.lost(grant)
@@ -140,8 +135,8 @@ class WriteLock(_Side):
             super()._end(grant, error)
             return
         for side in (self, self.other):
-            if side._mine() is not None:
-                side.release()
+            if (own := side._mine()) is not None:
+                side._units.release(own)
         self._downgraded.discard(_here())
 
     def _is_inside(self, grant: Grant, depth: int) -> bool:

@@ -101,10 +101,10 @@ class Semaphore(Lockable):
 
     def _end(self, grant: Grant | None, error: BaseException | None) -> None:
         with self._turn():
-            if grant in self._ours():
-                self._units.release(grant)
-            else:
+            if grant in self._ours() or self._mine() is None:
                 super()._end(grant, error)
+            else:
+                self.release()  # one permit, and of this thread's
 
     def _turn(self) -> threading.RLock:
         """Two threads of one object must not give back the same permit."""
