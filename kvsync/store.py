@@ -208,7 +208,9 @@ class Store:
 
         Args:
             guard: what must be held through the object given (a lock, an election ...), from the
-                beginning to the commit, or nothing happens.
+                beginning to the commit, or nothing happens. A thread that has a grant of its own
+                there goes by that one, even if it was lost; only one that has none goes by another
+                thread's.
 
         Raises: BusyError after `busy_timeout` if others go on writing; with a guard,
         NotOwnedError and LeaseLostError, TypeError for what cannot be held, ValueError if it is

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,98 @@ def test_a_run_in_doubt_tells_that_its_lead_was_lost(
     with pytest.raises(kvsync.LeaseLostError):
         election.run(doubt)
     eventually(lambda: election.leader() is None)
+
+
+def within_run(election: kvsync.Election, func: Callable[[], object]) -> None:
+    election.run(func)
+
+
+def within_block(election: kvsync.Election, func: Callable[[], object]) -> None:
+    with election:
+        func()
+
+
+def deposed(election: kvsync.Election) -> None:
+    election.force_release()
+
+
+def resigned(election: kvsync.Election) -> None:
+    in_thread(lambda: election.resign() or True)
+
+
+def doubted(election: kvsync.Election) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(election._units, "is_current", unreadable)
+        in_thread(lambda: [election.is_leader()])
+
+
+@pytest.mark.parametrize("within", [within_run, within_block])
+@pytest.mark.parametrize("ends", [deposed, resigned, doubted])
+def test_who_has_lost_its_own_lead_does_not_go_by_another_threads(
+    store: kvsync.Store,
+    within: Callable[[kvsync.Election, Callable[[], object]], None],
+    ends: Callable[[kvsync.Election], None],
+) -> None:
+    """Though that one has won it through the same object, and leads on."""
+    election, seen = store.election("boss"), []  # an error within is not the one that comes out
+    with ExitStack() as stack:
+
+        def lose() -> None:
+            token = election.token
+            ends(election)
+            assert stack.enter_context(calling(election.campaign)).result()
+            assert_deposed(store, election)
+            assert not election.owned()
+            assert election.token == token
+            with pytest.raises(kvsync.KvsyncError):
+                election.resign()
+            seen.append(token)
+
+        with pytest.raises(kvsync.LeaseLostError):
+            within(election, lose)
+        assert seen
+        with store.transaction(guard=election):
+            store.counter("led").add()
+        assert election.is_leader()
+
+
+@pytest.mark.parametrize("within", [within_run, within_block])
+def test_who_has_won_again_within_its_own_lead_goes_by_that(
+    store: kvsync.Store, within: Callable[[kvsync.Election, Callable[[], object]], None]
+) -> None:
+    """And keeps it, when what it had lost has come to its end."""
+    election, seen = store.election("boss"), []
+
+    def win_again() -> None:
+        lost = election.token
+        election.force_release()
+        assert election.campaign()
+        assert lost is not None
+        assert election.token is not None
+        assert election.token > lost
+        with store.transaction(guard=election):
+            assert election.is_leader()
+        seen.append(lost)
+
+    with pytest.raises(kvsync.LeaseLostError):
+        within(election, win_again)
+    assert seen
+    assert election.is_leader()
+    election.resign()
+    assert election.leader() is None
+
+
+def test_a_block_entered_by_hand_is_over_though_its_lead_was_lost(store: kvsync.Store) -> None:
+    """From then on its thread goes by the lead of the object."""
+    election = store.election("boss")
+    with ExitStack() as calls:
+        with pytest.raises(kvsync.LeaseLostError), ExitStack() as stack:
+            stack.enter_context(election)
+            election.force_release()
+            assert calls.enter_context(calling(election.campaign)).result()
+            led = election.is_leader()
+        assert not led
+        assert election.is_leader()
 
 
 def unreadable(_: kvsync.Grant) -> bool:

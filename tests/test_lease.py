@@ -17,7 +17,7 @@ from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
 from tests.conftest import Occupy
-from tests.lines import doorbells, queued
+from tests.lines import calling, doorbells, queued
 from tests.processes import eventually, expect, in_thread, kill, running, stop
 
 KINDS = ["lock", "rlock", "semaphore", "read", "write", "election"]
@@ -95,6 +95,27 @@ def test_a_lease_that_is_over_passes_to_who_waits(
         assert rival.holder().token == token
         if kind != "rlock":  # that is its own thread's
             guarded(store, rival)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lease_that_is_over_guards_nothing_though_another_thread_has_it_now(
+    store: kvsync.Store, clock: ManualClock, kind: str
+) -> None:
+    """Through the same object: each thread goes by its own."""
+    held = make(store, kind, lease=10)
+    held.acquire()
+    clock.advance(11)
+
+    def take() -> bool:
+        assert held.acquire()
+        guarded(store, held)
+        return True
+
+    with calling(take) as other:
+        assert other.result()
+        with pytest.raises(kvsync.LeaseLostError):
+            guarded(store, held)
+    assert store.counter("done").value == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

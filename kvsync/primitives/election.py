@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError
+from kvsync.forks import generation
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, check_wait
 from kvsync.primitives.grants import Grant, Holder
 from kvsync.primitives.lock import Lockable
@@ -21,6 +23,10 @@ class Election(Lockable):
     the lead up as soon as it can. What the store says may change right after: for work that must
     not be done by two, pass the election as the guard of a transaction.
 
+    What `campaign` wins is this object's, for all its threads. What a `run` or a `with` block wins
+    is its thread's own. If it loses that it leads no more, and no guard of its holds, until it has
+    won anew or left: not even if another thread has won through the same object meanwhile.
+
     Example:
         >>> election = store.election("scheduler")
         >>> election.campaign()
@@ -34,7 +40,8 @@ class Election(Lockable):
 
     def __init__(self, store: Home, name: str, **options: Any) -> None:
         super().__init__(store, name, **options)
-        self._runs: set[Grant] = set()  # won by a `run` whose thread has not given it up
+        # Won by a `run` (True) or a block whose thread is inside and has not given it up itself.
+        self._inside: dict[Grant, bool] = {}
 
     def campaign(self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET) -> bool:
         """Wait to become the leader, for up to `timeout` seconds; returns whether this object is.
@@ -71,22 +78,27 @@ class Election(Lockable):
         grant = self._grant()
         self._units.release(grant)
         if grant.thread == this_thread():
-            self._runs.discard(grant)
+            self._inside.pop(grant, None)
 
-    def _end(self, grant: Grant | None, error: BaseException | None) -> None:
-        if grant is not None and grant.depth:
-            self._units.release(grant)  # though a look at it may have found that it is lost
-        else:
-            super()._end(grant, error)
+    def _mine(self) -> Grant | None:
+        """This thread's last grant, though it be lost: inside a run or a block that stays its."""
+        mine = super()._mine()
+        return max(self._inside_here() + ([mine] if mine else []), key=_token, default=None)
+
+    def _inside_here(self) -> list[Grant]:
+        here = generation(), this_thread()
+        return [grant for grant in self._inside.copy() if (grant.process, grant.thread) == here]
 
     def is_leader(self) -> bool:
         """Whether this object leads now; where that cannot be told it steps down.
 
+        Inside a `run` or a `with` block that won the lead, whether this thread leads.
         Once the lead was lost this is False until the next campaign is won. A leader that has
         stepped down gives its place up as soon as the store can be reached.
         """
+        mine = self._mine() if self._inside_here() else None
         try:
-            return any(self._is_current(grant) for grant in self._ours())
+            return any(self._is_current(grant) for grant in ([mine] if mine else self._ours()))
         except KvsyncError:
             return False
 
@@ -106,7 +118,7 @@ class Election(Lockable):
         """
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
         lead = self._lead()
-        if lead is None or (lead in self._runs and lead.thread != this_thread()):
+        if lead is None or (self._inside.get(lead) and lead.thread != this_thread()):
             return self._run_in_turn(func, seconds)
         result = func()
         if not self._is_current(lead):
@@ -121,21 +133,42 @@ class Election(Lockable):
                 raise AcquireTimeout(
                     f"election {self._name!r} was not won in time{self._units.held_by()}"
                 )
-            self._runs.add(won)
+            self._inside[won] = True
             result = func()
         except BaseException:
             with suppress(LeaseLostError):
-                self._end_of_run(won)
+                self._leave(won)
             raise
-        self._end_of_run(won)
+        self._leave(won)
         return result
 
-    def _end_of_run(self, won: Grant | None) -> None:
+    def _leave(self, won: Grant | None) -> None:
+        """The end of a run or a block."""
         if won is None:
             return
-        resigned = won not in self._runs  # by this thread itself, in `func`
-        self._runs.discard(won)
+        resigned = self._inside.pop(won, None) is None  # by this thread itself
         if won.depth:
             self._units.release(won)
         elif not resigned:
             raise self._units.lost(won)  # in doubt, or by another thread, it was given up
+
+    # --- `with` -------------------------------------------------------------------------------
+
+    def _begin(self) -> Grant:
+        inside = self._inside
+        grant = super()._begin()
+        inside[grant] = False  # nothing is called from there to here, so no signal comes in
+        return grant
+
+    def _end(self, grant: Grant | None, error: BaseException | None) -> None:
+        own = self._grant() if grant is None else grant
+        if own.depth or own in self._inside:
+            self._leave(own)
+        else:
+            super()._end(own, error)
+
+    def _is_inside(self, grant: Grant, depth: int) -> bool:
+        return grant in self._inside or super()._is_inside(grant, depth)
+
+
+_token = attrgetter("token")

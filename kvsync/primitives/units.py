@@ -477,6 +477,8 @@ class Units:
 
     def is_current(self, grant: Grant) -> bool:
         """Whether it is still held: nobody else can have got it."""
+        if not grant.depth:
+            return False  # given up, though the store may not know it yet
         rows = self._engine.read(
             "select expires from kvsync_grant"
             " where space = :space and name = :name and id = :token and session = :session",

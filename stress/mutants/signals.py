@@ -33,7 +33,7 @@ def leader_for_ever() -> None:
     """Who was elected takes itself for the leader, whatever the store says."""
     edit(
         Election.is_leader,
-        "any(self._is_current(grant) for grant in self._ours())",
+        "any(self._is_current(grant) for grant in ([mine] if mine else self._ours()))",
         "bool(self._ours())",
     )
 
