@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 import kvsync
 from kvsync.testing import ManualClock
+from tests.interrupted import after_each_call
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually, expect, in_thread, kill, running
 
@@ -371,6 +372,27 @@ def test_runs_of_one_object_lead_one_after_the_other(store: kvsync.Store) -> Non
             assert first.result()
             assert second.result()
     assert election.leader() is None
+
+
+def fail() -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("func", [int, fail])
+def test_an_exception_after_any_call_leaves_no_run_in_the_lead(
+    store: kvsync.Store, func: Callable[[], object]
+) -> None:
+    """As a signal's handler could raise it there, whether the function returns or raises."""
+    election = store.election("boss")
+
+    def run() -> None:
+        with suppress(ZeroDivisionError):
+            election.run(func)
+
+    for point in after_each_call(run):
+        assert election.leader() is None, point
+        assert election.token is None, point
+        assert not election._inside, point
 
 
 def test_a_run_within_a_lead_leaves_it(store: kvsync.Store) -> None:

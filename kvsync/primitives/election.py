@@ -136,14 +136,22 @@ class Election(Lockable):
             self._inside[won] = True
             result = func()
         except BaseException:
-            with suppress(LeaseLostError):
-                self._leave(won)
+            try:
+                with suppress(LeaseLostError):
+                    self._leave(won)
+            finally:
+                with suppress(KvsyncError):
+                    self._leave(won)  # a signal's exception can skip one call as a whole
             raise
-        self._leave(won)
+        try:
+            self._leave(won)
+        finally:
+            with suppress(KvsyncError):
+                self._leave(won)
         return result
 
     def _leave(self, won: Grant | None) -> None:
-        """The end of a run or a block."""
+        """The end of a run or a block; nothing if it has ended."""
         if won is None:
             return
         resigned = self._inside.pop(won, None) is None  # by this thread itself
