@@ -114,6 +114,41 @@ def after_each_call(
     assert met, "no place was met"
 
 
+def handling_within(
+    files: Collection[str], call: Callable[[], Any], handler: Callable[[], Any]
+) -> Iterator[str]:
+    """Make the call, and `handler` once in its middle, as a signal's: one place later each time.
+
+    The places are those of `after_each_call` in these files, each time that they are come to.
+    """
+    point = 0
+    while place := _handled_at(point, files, call, handler):
+        yield place
+        point += 1
+    assert point, "no place was met"
+
+
+def _handled_at(
+    point: int, files: Collection[str], call: Callable[[], Any], handler: Callable[[], Any]
+) -> str:
+    left, place = point, ""
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        nonlocal left, place
+        code = frame.f_code
+        if place or event not in ("call", "c_return") or code.co_filename not in files:
+            return
+        if code.co_name == "<genexpr>" or _is_in_finalizer(frame):
+            return
+        left -= 1
+        if left < 0:
+            place = f"{code.co_name}, line {frame.f_lineno}: {event}"
+            handler()
+
+    _call_under(profile, call)
+    return place
+
+
 def _call_under(profile: Trace, call: Callable[[], Any]) -> None:
     before = sys.getprofile()
     with warnings.catch_warnings():

@@ -6,15 +6,19 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvsync
+from kvsync.primitives import lock as lock_module
+from kvsync.primitives import semaphore as semaphore_module
+from kvsync.primitives import units as units_module
 from kvsync.session import Session
 from kvsync.testing import ManualClock
+from tests.interrupted import handling_within
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually, expect, in_thread, kill, run_all, running
 
@@ -134,6 +138,62 @@ def test_an_interrupted_release_of_several_grants_comes_to_its_end(
         semaphore.release(5)
     assert semaphore.free() == 5
     semaphore.release()
+
+
+FILES = [module.__file__ for module in (semaphore_module, lock_module, units_module)]
+
+
+@pytest.mark.parametrize("acquired", [[1, 1, 1, 1], [4]])
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_release_in_the_middle_of_a_release_gives_back_permits_of_its_own(
+    store: kvsync.Store, acquired: list[int], n: int
+) -> None:
+    """As a signal's handler makes it, which may be refused in the middle of a transaction."""
+    semaphore, released = store.semaphore("pool", 5), 0
+
+    def release() -> None:
+        nonlocal released
+        with suppress(kvsync.TransactionError):
+            semaphore.release(n)
+            released += n
+
+    def acquire() -> None:
+        for units in acquired:
+            semaphore.acquire(n=units)
+
+    acquire()
+    for place in handling_within(FILES, release, release):
+        assert semaphore.free() == 1 + released, place
+        if released < 4:
+            semaphore.release(4 - released)
+        released = 0
+        acquire()
+
+
+def test_a_release_in_the_middle_of_a_blocks_end_gives_back_a_permit_of_its_own(
+    store: kvsync.Store,
+) -> None:
+    """The block gives back its own."""
+    semaphore, released = store.semaphore("pool", 5), 0
+    grants: list[kvsync.Grant] = []
+
+    def release() -> None:
+        nonlocal released
+        with suppress(kvsync.TransactionError):
+            semaphore.release()
+            released += 1
+
+    def enter() -> None:
+        semaphore.acquire()
+        grants.append(semaphore.__enter__())
+
+    enter()
+    for place in handling_within(FILES, lambda: semaphore._end(grants.pop(), None), release):
+        assert semaphore.free() == 4 + released, place
+        if not released:
+            semaphore.release()
+        released = 0
+        enter()
 
 
 def test_threads_may_release_what_another_acquired(store: kvsync.Store) -> None:

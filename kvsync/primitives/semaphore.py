@@ -1,8 +1,10 @@
 """Semaphores: a limited number of permits, each freed when its holder dies."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kvsync.errors import KvsyncError, OverReleaseError
@@ -12,6 +14,10 @@ from kvsync.primitives.grants import Grant, Holder, Waiter
 from kvsync.primitives.lock import Lockable
 from kvsync.primitives.primitive import Home
 from kvsync.threads import this_thread
+
+_Left = dict[Grant, int]
+_Plan = list[tuple[Grant, int]]
+"""How many permits of a grant are to be left."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Semaphore(Lockable):
     ) -> None:
         self._limit = check_whole("limit", limit)
         self._turns: dict[int, threading.RLock] = {}  # by process: a fork can leave one taken
+        self._left: _Left = {}  # permits, by what is being given back; never changed
         super().__init__(store, name, timeout=timeout, lease=lease)
 
     def _capacity(self) -> int:
@@ -86,10 +93,15 @@ class Semaphore(Lockable):
         Raises: OverReleaseError if it has fewer, and then gives back none; LeaseLostError if some
         of them were lost before, and then gives back the others.
         """
-        check_whole("n", n)
+        self._release(check_whole("n", n), self._last_first)
+
+    def _end(self, grant: Grant | None, _error: BaseException | None) -> None:
+        self._release(1, self._last_first if grant is None else partial(self._of_block, grant))
+
+    def _release(self, n: int, grants: Callable[[], list[Grant]]) -> None:
         self._engine.forbid_in_transaction("release")
         with self._turn():
-            plan = self._plan(n)
+            before, plan = self._begin_to_release(n, grants)
             try:
                 self._give_back(plan)
             except KvsyncError:
@@ -98,25 +110,34 @@ class Semaphore(Lockable):
                 with suppress(KvsyncError):
                     self._give_back(plan)  # a signal's exception comes when it is done
                 raise
+            finally:
+                self._left = dict(before)
 
-    def _end(self, grant: Grant | None, error: BaseException | None) -> None:
-        with self._turn():
-            if grant in self._ours() or self._mine() is None:
-                super()._end(grant, error)
-            else:
-                self.release()  # one permit, and of this thread's
+    def _begin_to_release(self, n: int, grants: Callable[[], list[Grant]]) -> tuple[_Left, _Plan]:
+        """What was being given back, and the plan. Of that nobody else plans to give anything back.
+
+        A signal's handler may release in the middle of this thread's release.
+        """
+        while True:
+            before = self._left
+            plan = self._plan(n, grants())
+            with_plan = before | dict(plan)
+            if self._left is before:  # else a handler was faster; from here on none comes in
+                self._left = with_plan
+                return before, plan
 
     def _turn(self) -> threading.RLock:
         """Two threads of one object must not give back the same permit."""
         return self._turns.setdefault(generation(), threading.RLock())
 
-    def _plan(self, n: int) -> list[tuple[Grant, int]]:
+    def _plan(self, n: int, grants: list[Grant]) -> _Plan:
         """Which grants to give back, and how many permits of each are to be left."""
         plan, left = [], n
-        for grant in self._last_first():
-            step = min(left, grant.units)
+        for grant in grants:
+            units = min(grant.units, self._left.get(grant, grant.units))
+            step = min(left, units)
             if step:
-                plan.append((grant, grant.units - step))
+                plan.append((grant, units - step))
             left -= step
         if left:
             raise OverReleaseError(
@@ -129,7 +150,15 @@ class Semaphore(Lockable):
         grants, here = self._ours()[::-1], this_thread()
         return sorted(grants, key=lambda grant: grant.thread != here)
 
-    def _give_back(self, plan: list[tuple[Grant, int]]) -> None:
+    def _of_block(self, grant: Grant) -> list[Grant]:
+        """Its own grant; if that was given back within, what its thread has taken since."""
+        ours, here = self._ours()[::-1], this_thread()
+        found = [grant] if grant in ours else [each for each in ours if each.thread == here]
+        if not found:
+            raise OverReleaseError(f"semaphore {self._name!r} was given back within its block")
+        return found
+
+    def _give_back(self, plan: _Plan) -> None:
         """Goes on where it was interrupted, if called again."""
         failure: KvsyncError | None = None
         for grant, left in plan:
@@ -144,7 +173,7 @@ class Semaphore(Lockable):
         if left == 0 and grant in self._units.held:
             self._units.release(grant)
         elif 0 < left < grant.units:
-            self._units.shrink(grant, grant.units - left)
+            self._units.shrink(grant, left)
 
     def locked(self) -> bool:
         """Whether no permit is free."""

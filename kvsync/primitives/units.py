@@ -402,10 +402,12 @@ class Units:
         grant.depth = 0
         self.take_out(grant)
 
-    def shrink(self, grant: Grant, units: int) -> None:
-        """Give back some of its units, fewer than all; as `release`. Raises: LeaseLostError."""
+    def shrink(self, grant: Grant, left: int) -> None:
+        """Give back all but so many of its units; as `release`. Raises: LeaseLostError.
+
+        Does nothing if no more are left; a signal's handler may have seen to that meanwhile.
+        """
         self._engine.forbid_in_transaction("release")
-        left = grant.units - units
 
         def work(transaction: Transaction) -> bool:
             rows = transaction.execute(
@@ -431,14 +433,16 @@ class Units:
             current = step()
         except KvsyncError as error:
             if may_succeed_later(error):
-                grant.units = left
+                grant.units = min(left, grant.units)
                 self.session.undo_later(step)
                 error.add_note("they are released as soon as that is over")
             raise
         except BaseException:
             self.session.undo(step)
-            grant.units = left
+            grant.units = min(left, grant.units)
             raise
+        if grant.units <= left or not grant.depth:
+            return
         grant.units = left
         if not current:
             self._forget(grant)
