@@ -42,6 +42,10 @@ def fail_within(thing: Any) -> None:
         raise Failure
 
 
+def fail() -> None:
+    raise Failure
+
+
 def downgrade(lock: Any) -> None:
     with lock:
         lock.downgrade()
@@ -139,6 +143,45 @@ def test_a_block_gives_back_nothing_of_another_thread(store: kvsync.Store, kind:
             thing.release()
             stack.enter_context(calling(thing.acquire)).result()
         assert len(left(store)) == 1
+
+
+@pytest.mark.parametrize("kind", ["lock", "read", "write", "election"])
+def test_who_releases_what_another_thread_is_just_giving_back_does_not_hold_it(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Through the same object: nothing was lost, and nobody took it away."""
+    thing = make(store, kind)
+    thing.acquire()
+    release, others = thing._units._release, [thing.release]
+
+    def late(*arguments: Any) -> Any:
+        if others:
+            other = others.pop()
+            in_thread(lambda: [other()])
+        return release(*arguments)
+
+    monkeypatch.setattr(thing._units, "_release", late)
+    with pytest.raises(kvsync.NotOwnedError, match="given back"):
+        thing.release()
+    assert left(store) == []
+
+
+def test_a_run_that_another_thread_resigns_at_its_end_raises_what_its_function_did(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is over either way."""
+    election, others = store.election("boss"), [lambda: in_thread(lambda: [election.resign()])]
+    release = election._units._release
+
+    def late(*arguments: Any) -> Any:
+        if others:
+            others.pop()()
+        return release(*arguments)
+
+    monkeypatch.setattr(election._units, "_release", late)
+    with pytest.raises(Failure):
+        election.run(fail)
+    assert left(store) == []
 
 
 @pytest.mark.parametrize("kind", HELD_BY_THREADS)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError
+from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError, NotOwnedError
 from kvsync.forks import generation
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, check_wait
 from kvsync.primitives.grants import Grant, Holder
@@ -137,7 +137,7 @@ class Election(Lockable):
             result = func()
         except BaseException:
             try:
-                with suppress(LeaseLostError):
+                with suppress(LeaseLostError, NotOwnedError):
                     self._leave(won)
             finally:
                 with suppress(KvsyncError):

@@ -328,14 +328,16 @@ class Units:
         NotOwnedError: what the store cannot do now is done as soon as it can, for nobody else
         could, and all would wait for ever.
 
-        Raises: LeaseLostError if it was lost before; TransactionError. A signal's exception comes
-        when it is done, or is seen to as above.
+        Raises: LeaseLostError if it was lost before; NotOwnedError if another call has given it
+        back meanwhile; TransactionError. A signal's exception comes when it is done, or is seen to
+        as above.
         """
         self._engine.forbid_in_transaction("release")
         if grant.process != generation():
             raise NotOwnedError(f"{self.space} {self.name!r} was acquired by the parent process")
         try:
             current = self._release(grant)
+            given_back = not grant.depth
             self._forget(grant)
         except KvsyncError as error:
             if may_succeed_later(error):
@@ -350,6 +352,8 @@ class Units:
             finally:
                 self._forget(grant)
             raise
+        if not current and given_back:
+            raise NotOwnedError(f"{self.space} {self.name!r} was given back already")
         if not current:
             raise self.lost(grant)
 
