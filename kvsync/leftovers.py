@@ -9,9 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from kvsync.errors import BusyError, CorruptError, KvsyncError, StorageError
 from kvsync.threads import Background
+
+T = TypeVar("T")
 
 Step = Callable[[float], object]
 """Takes something back; may be repeated. It is given the seconds for which it may wait for the
@@ -118,6 +121,34 @@ class Leftovers:
                 self._failures += 1
                 time.sleep(nap)
                 nap = min(2 * nap, _LONGEST_NAP)
+
+
+def with_cleanup(
+    call: Callable[[], T],
+    cleanup: Callable[[], object],
+    orderly: tuple[type[BaseException], ...] = (),
+) -> T:
+    """What `call` returns; if it raises, `cleanup` is called, which may be repeated.
+
+    Not after what is `orderly`: then `call` has seen to that itself.
+
+    Whatever the handler of an exception calls, a signal's can skip as a whole, for it can come at
+    the first instruction of a function. So the handler stands here, where no call of it can be
+    skipped but that of `cleanup`, which is then called again.
+    """
+    try:
+        return call()
+    except orderly:
+        raise
+    except BaseException:
+        try:
+            cleanup()
+        except KvsyncError:
+            raise
+        except BaseException:
+            cleanup()
+            raise
+        raise
 
 
 def may_succeed_later(error: KvsyncError) -> bool:

@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from kvsync import deadlock, session, waiting
 from kvsync.engine.doorbell import LOOK, Doorbell
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.session import MEND
-from tests.interrupted import Interrupt
-from tests.lines import queued
+from tests.interrupted import Interrupt, after_each_call
+from tests.lines import calling, queued
 from tests.processes import (
     PATIENCE,
     die_instead_of_ringing,
@@ -34,7 +35,7 @@ from tests.processes import (
     running,
     stop,
 )
-from tests.test_lease import KINDS, make
+from tests.test_lease import KINDS, make, rival_of
 
 NAME = "job"
 
@@ -720,6 +721,66 @@ def test_users_wait_for_each_other_and_wake_each_other(
         kill(child)
         expect(waiter)
         finish(waiter)
+
+
+def wait_as_notifier(condition: kvsync.Condition) -> None:
+    """And have the lock again, whatever the wait comes to."""
+    try:
+        condition.wait()
+    finally:
+        assert condition.lock.owned()
+
+
+def wait_anew(barrier: kvsync.Barrier) -> None:
+    """Though it was broken."""
+    barrier.reset()
+    barrier.wait()
+
+
+WAITS: dict[str, Callable[[kvsync.Store], Callable[[], Any]]] = {
+    **{kind: (lambda store, kind=kind: make(store, kind).acquire) for kind in KINDS},
+    "event": lambda store: store.event(NAME).wait,
+    "barrier": lambda store: partial(wait_anew, store.barrier(NAME, 2)),
+    "condition": lambda store: partial(wait_as_notifier, store.condition("change")),
+    "put": lambda store: lambda: store.queue(NAME, 1).put("b"),
+    "join": lambda store: store.queue(NAME, 1).join,
+    "get": lambda store: store.queue("empty").get,
+    "get many": lambda store: lambda: store.queue("empty").get_many(2),
+    "reserve": lambda store: store.queue("empty").reserve,
+    "reserve many": lambda store: lambda: store.queue("empty").reserve_many(2),
+    "work": lambda store: lambda: store.queue("empty").work(print),
+}
+
+
+@pytest.mark.parametrize("kind", WAITS)
+def test_a_signal_that_follows_an_error_leaves_no_place_in_the_line(
+    store: kvsync.Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it keeps from running, as the error of a wait is being handled."""
+
+    def fail(_: waiting.Wait) -> str:
+        raise kvsync.DeadlockError("as any wait may end")
+
+    def left() -> list[Any]:
+        return store.engine.read(
+            "select 'ticket', space, name from kvsync_ticket"
+            " union all select 'pledge', space, name from kvsync_pledge"
+        )
+
+    def wait() -> None:
+        with suppress(kvsync.DeadlockError):
+            call()
+
+    monkeypatch.setattr(waiting.Wait, "until_served", fail)
+    call = WAITS[kind](store)
+    store.queue(NAME, 1).put("a")
+    if kind == "condition":
+        store.condition("change").acquire()
+    with calling(rival_of(store, kind if kind in KINDS else "lock").acquire) as held:
+        held.result()
+        wait()
+        for place in after_each_call(wait):
+            assert left() == [], place
 
 
 @pytest.mark.usefixtures("swallowed_interrupts")

@@ -22,6 +22,7 @@ from typing import Any
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BrokenBarrierError, LimitError
+from kvsync.leftovers import with_cleanup
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check_whole
 from kvsync.primitives.grants import Waiter, waiters
 from kvsync.primitives.primitive import Home, Primitive
@@ -111,11 +112,8 @@ class Barrier(Primitive):
         # Who died here with nobody beside it has broken it for nobody.
         self._session.reap(self._tickets.sessions(), patience_of(seconds))
         wish = self._tickets.wish(self._session, seconds, self._parties)
-        try:
-            place = self._wait(wish)
-        except BaseException:
-            self._session.undo(partial(self._break_off, wish))
-            raise
+        break_off = partial(self._session.undo, partial(self._break_off, wish))
+        place = with_cleanup(partial(self._wait, wish), break_off)
         if place.state != _THROUGH or place.number is None:
             raise BrokenBarrierError(f"barrier {self._name!r} is broken")
         return place.number

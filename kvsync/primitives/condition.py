@@ -15,6 +15,7 @@ from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import KvsyncError, LeaseLostError, NotOwnedError
 from kvsync.forks import generation
+from kvsync.leftovers import with_cleanup
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check_whole
 from kvsync.primitives.blocks import Enterable
 from kvsync.primitives.grants import Grant, Waiter, serve, waiters
@@ -119,20 +120,10 @@ class Condition(Enterable, Primitive):
         self._engine.forbid_in_transaction("wait")
         held = self._held()
         wish = self._tickets.wish(self._session, seconds)
-        try:
-            notified = self._wait(wish, held)
-            self._take_back(held)
-            if notified:
-                self._tickets.depart_in_time(self._session, wish)
-            return notified
-        except LeaseLostError:
-            raise  # it was not ours to give back
-        except BaseException:
-            try:
-                self._session.undo(partial(self._leave, wish))
-            finally:
-                self._insist_to_take_back(held)
-            raise
+        lost = (LeaseLostError,)  # it was not ours to give back
+        leave = partial(self._session.undo, partial(self._leave, wish))
+        wait = partial(with_cleanup, partial(self._wait_and_return, wish, held), leave, lost)
+        return with_cleanup(wait, partial(self._insist_to_take_back, held), lost)
 
     def wait_for(self, predicate: Callable[[], T], timeout: Seconds | None = None) -> T:
         """Wait until `predicate()` is true; returns what it said last.
@@ -150,6 +141,13 @@ class Condition(Enterable, Primitive):
                 break
             self.wait(left)
         return result
+
+    def _wait_and_return(self, wish: Wish, held: Grant) -> bool:
+        notified = self._wait(wish, held)
+        self._take_back(held)
+        if notified:
+            self._tickets.depart_in_time(self._session, wish)
+        return notified
 
     def _wait(self, wish: Wish, held: Grant) -> bool:
         """Whether the ticket was notified; it is still there then."""

@@ -5,6 +5,7 @@ from functools import partial
 
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import Doorbell
+from kvsync.leftovers import with_cleanup
 from kvsync.primitives.arguments import Seconds, check_wait
 from kvsync.primitives.grants import Waiter, waiters
 from kvsync.primitives.primitive import Home, Primitive
@@ -78,11 +79,8 @@ class Event(Primitive):
         if seconds == 0:
             return False
         wish = self._tickets.wish(self._session, seconds)
-        try:
-            return self._wait(wish)
-        except BaseException:
-            self._session.undo(partial(self._tickets.depart, self._session, wish))
-            raise
+        depart = partial(self._tickets.depart, self._session, wish)
+        return with_cleanup(partial(self._wait, wish), partial(self._session.undo, depart))
 
     def _wait(self, wish: Wish) -> bool:
         with self._session.doorbell() as doorbell:

@@ -12,6 +12,7 @@ from functools import partial
 from kvsync.engine import Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BusyError, LimitError, ShutDown
+from kvsync.leftovers import with_cleanup
 from kvsync.primitives.items import PUT, SERVED, SHUT, Draft, Items
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import Session, patience_of
@@ -46,13 +47,8 @@ class Putting:
             raise self._full()
         self._engine.forbid_in_transaction("a put that has to wait for room")
         wish = self._tickets.wish(self._session, timeout)
-        try:
-            return self._wait(drafts, wish)
-        except (queue.Full, ShutDown):
-            raise  # it is out of the line, or has seen to that
-        except BaseException:
-            self._session.undo(partial(self._withdraw, wish))
-            raise
+        withdraw = partial(self._session.undo, partial(self._withdraw, wish))
+        return with_cleanup(partial(self._wait, drafts, wish), withdraw, (queue.Full, ShutDown))
 
     def _at_once(self, drafts: list[Draft], patience: float | None) -> list[int] | None:
         """What can be had without a wait, though the dead stand in the way; [] if nothing can."""

@@ -2,17 +2,18 @@
 
 import queue
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from kvsync.codec import Codec, Stored, decode, encode, find
 from kvsync.engine import Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import DecodeError, ShutDown
+from kvsync.leftovers import with_cleanup
 from kvsync.primitives.arguments import (
     UNSET,
     Seconds,
@@ -44,6 +45,8 @@ from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.work import Handler, work
 from kvsync.session import patience_of
 from kvsync.waiting import GONE, WAITING, Wish, enter
+
+T = TypeVar("T")
 
 _CHUNK = 1000
 _SHOWN = "id, value, priority, key, since, attempts"
@@ -91,8 +94,7 @@ _STATS = """
 """
 
 _ORDERLY = (queue.Empty, ShutDown, DecodeError)
-"""What a call that takes items raises when it has seen to everything. Each of them has its own
-`try`: a function around it would be one more instant at which what was taken could be lost."""
+"""What a call that takes items raises when it has seen to everything."""
 
 
 class Item(NamedTuple):
@@ -265,14 +267,8 @@ class Queue(Primitive):
         what the codec cannot read, which then is among the dead letters; TransactionError if it
         would have to wait inside a transaction.
         """
-        patience, attempt = _patience(block, timeout), self._getting(1)
-        try:
-            return self._take(attempt, patience)[0][1]
-        except _ORDERLY:
-            raise
-        except BaseException:
-            self._taking.undo(attempt)
-            raise
+        patience = _patience(block, timeout)
+        return self._get(1, patience)[0]
 
     def get_nowait(self) -> Any:
         """`get(block=False)`."""
@@ -283,17 +279,15 @@ class Queue(Primitive):
 
         Raises: as `get`.
         """
-        patience, attempt = _patience(block, timeout), self._getting(check_whole("n", n))
-        try:
-            return list(map(itemgetter(1), self._take(attempt, patience)))
-        except _ORDERLY:
-            raise
-        except BaseException:
-            self._taking.undo(attempt)
-            raise
+        patience = _patience(block, timeout)
+        return self._get(check_whole("n", n), patience)
 
-    def _getting(self, n: int) -> Getting:
-        return Getting(self._session, self._items, n, self._codec)
+    def _get(self, n: int, timeout: float | None) -> list[Any]:
+        attempt = Getting(self._session, self._items, n, self._codec)
+        return self._unless_cut(attempt, partial(self._values, attempt, timeout))
+
+    def _values(self, attempt: Attempt, timeout: float | None) -> list[Any]:
+        return list(map(itemgetter(1), self._take(attempt, timeout)))
 
     def reserve(
         self, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
@@ -310,13 +304,7 @@ class Queue(Primitive):
         """
         seconds = check_wait(timeout)
         attempt = self._reserving(1, visibility, seconds)
-        try:
-            return self._tasks(attempt, seconds, sys._getframe().f_back)[0]
-        except _ORDERLY:
-            raise
-        except BaseException:
-            self._taking.undo(attempt)
-            raise
+        return self._tasks(attempt, seconds, sys._getframe().f_back)[0]
 
     def reserve_many(
         self, n: int, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
@@ -327,13 +315,7 @@ class Queue(Primitive):
         """
         seconds = check_wait(timeout)
         attempt = self._reserving(check_whole("n", n), visibility, seconds)
-        try:
-            return self._tasks(attempt, seconds, sys._getframe().f_back)
-        except _ORDERLY:
-            raise
-        except BaseException:
-            self._taking.undo(attempt)
-            raise
+        return self._tasks(attempt, seconds, sys._getframe().f_back)
 
     def _reserving(
         self, n: int, visibility: Seconds | Unset | None, timeout: float | None
@@ -348,6 +330,11 @@ class Queue(Primitive):
     def _tasks(
         self, attempt: Attempt, timeout: float | None, caller: FrameType | None = None
     ) -> list[Task]:
+        return self._unless_cut(attempt, partial(self._handed_out, attempt, timeout, caller))
+
+    def _handed_out(
+        self, attempt: Attempt, timeout: float | None, caller: FrameType | None
+    ) -> list[Task]:
         taken = self._take(attempt, timeout)
         delivery = Delivery(caller, partial(self._taking.undo, attempt))
         most, delay = self._max_attempts, self._retry_delay
@@ -355,6 +342,9 @@ class Queue(Primitive):
             Task(self._session, self._items, kept, item, most, delay, delivery)
             for kept, item in taken
         ]
+
+    def _unless_cut(self, attempt: Attempt, take: Callable[[], T]) -> T:
+        return with_cleanup(take, partial(self._taking.undo, attempt), _ORDERLY)
 
     def _take(self, attempt: Attempt, timeout: float | None) -> list[tuple[Kept, Any]]:
         try:
@@ -442,11 +432,8 @@ class Queue(Primitive):
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("join")
         wish = self._joiners.wish(self._session, seconds)
-        try:
-            return self._join(wish)
-        except BaseException:
-            self._session.undo(partial(self._joiners.depart, self._session, wish))
-            raise
+        depart = partial(self._joiners.depart, self._session, wish)
+        return with_cleanup(partial(self._join, wish), partial(self._session.undo, depart))
 
     def _join(self, wish: Wish) -> bool:
         with self._session.doorbell() as doorbell:

@@ -1,5 +1,6 @@
 """Units of a named thing, as one object acquires and releases them: see `grants.py`."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from kvsync.engine import Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
 from kvsync.forks import generation
-from kvsync.leftovers import may_succeed_later
+from kvsync.leftovers import may_succeed_later, with_cleanup
 from kvsync.primitives.grants import (
     CLAIM,
     FREE,
@@ -93,14 +94,13 @@ class Units:
         self.session.undo_leftovers(patience_until(deadline, self._engine.boot()))
         self.session.forget_now_and_then(self.space, self.name)
         wish = self._wish(kind, deadline, units, lease)
-        try:
-            grant = self._take(wish) or self._after_a_look(wish, timeout)
-            if grant is not None:
-                self._note(grant)
-            return grant
-        except BaseException:
-            self.session.undo(partial(self._undo, wish.attempt))
-            raise
+        return with_cleanup(partial(self._acquire, wish, timeout), self._undoing(wish))
+
+    def _acquire(self, wish: Wish, timeout: float | None) -> Grant | None:
+        grant = self._take(wish) or self._after_a_look(wish, timeout)
+        if grant is not None:
+            self._note(grant)
+        return grant
 
     def _note(self, grant: Grant) -> None:
         """Ours from now on. What another object of this name has released is not."""
@@ -259,6 +259,9 @@ class Units:
             self._serve(transaction)
         return given
 
+    def _undoing(self, wish: Wish) -> Callable[[], None]:
+        return partial(self.session.undo, partial(self._undo, wish.attempt))
+
     def _undo(self, attempt: int, patience: float | None) -> None:
         """Nothing of this attempt stays, whatever it had come to."""
 
@@ -308,16 +311,15 @@ class Units:
             found = transaction.execute(JOIN, row)
             return found[0] if found else None
 
-        try:
+        def join() -> Grant:
             given = self._engine.transact(work)
             if given is None:
                 raise self.lost(within)
             grant = self._grant(given, wish)
             self._note(grant)
             return grant
-        except BaseException:
-            self.session.undo(partial(self._undo, wish.attempt))
-            raise
+
+        return with_cleanup(join, self._undoing(wish))
 
     # --- releasing ----------------------------------------------------------------------------
 

@@ -120,7 +120,7 @@ def try_always_fails() -> None:
     """Who would not wait at all gets no permit of a semaphore, whether any is free or not."""
     take = "grant = self._take(wish) or"
     tries = "timeout == 0 and self.space == 'semaphore'"
-    edit(Units.acquire, take, f"grant = None if {tries} else self._take(wish) or")
+    edit(Units._acquire, take, f"grant = None if {tries} else self._take(wish) or")
 
 
 @caught_by("semaphore")
