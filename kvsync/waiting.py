@@ -216,7 +216,7 @@ class Wait:
                 ends.append(self._engine.boot() + expires - self._engine.now())
             else:
                 holders.append(session)
-                ends += [claim_by, expires if text == ours else None]
+                ends += [claim_by, expires] if text == ours else []
         view.place = len(ahead)
         view.ahead = max(ahead)[1] if ahead else None
         view.holders = tuple(holders)

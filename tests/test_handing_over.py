@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,11 +13,14 @@ from hypothesis import strategies as st
 
 import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED
+from kvsync.primitives.grants import CLAIM_TIME, WHOLE
 from kvsync.primitives.units import Units
+from kvsync.session import MEND
 from kvsync.testing import ManualClock
 from kvsync.tokens import EPOCH
+from kvsync.waiting import Wait, Wish, enter
 from tests.interrupted import after_each_call
-from tests.lines import doorbells, queued
+from tests.lines import Call, doorbells, queued
 from tests.processes import eventually
 
 NAME = "job"
@@ -294,6 +299,55 @@ def test_a_writers_token_is_larger_than_those_of_all_readers_before(store: kvsyn
             with store.rwlock(NAME).write() as grant:
                 tokens.append(grant.token)
     assert tokens == sorted(set(tokens))
+
+
+def enter_and_sleep(other: kvsync.Store, wish: Wish) -> None:
+    """As who is stopped then; its boot clock is not the others'."""
+    session = other.session
+    other.engine.transact(lambda transaction: enter(session, transaction, wish, None))
+    row = {"id": session.id}
+    other.engine.write("update kvsync_session set clock = 'another' where id = :id", row)
+
+
+@pytest.mark.parametrize("kind", ["lock", "queue"])
+def test_who_waits_behind_a_gift_on_another_boot_clock_sleeps(
+    store: kvsync.Store,
+    path: Path,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """Nobody else can tell whether the time to claim it is over."""
+    lock, jobs = store.lock(NAME), store.queue(NAME)
+    slept, sleep = Event(), Wait._sleep
+    mends: list[str] = []
+
+    def mend(*_: object) -> None:
+        mends.append(kind)
+        assert len(mends) < 10, "it does not sleep"
+
+    def note(self: Wait, *arguments: Any) -> bool:
+        slept.set()
+        return sleep(self, *arguments)
+
+    with kvsync.open(path, clock=clock) as other:
+        if kind == "lock":
+            lock.acquire()
+            enter_and_sleep(other, Wish(kind, NAME, "lock", 1, units=WHOLE, capacity=WHOLE))
+            lock.release()
+        else:
+            enter_and_sleep(other, Wish(kind, NAME, "reserve", 1))
+            jobs.put("a")
+        clock.advance(2 * CLAIM_TIME)
+        monkeypatch.setattr(Wait, "_sleep", note)
+        with monkeypatch.context() as patch:
+            patch.setitem(MEND, kind, mend)
+            call = Call(store.lock(NAME).acquire if kind == "lock" else jobs.reserve)
+            eventually(lambda: slept.is_set() or call.is_over)
+            assert slept.is_set(), call.result()
+        other.close()
+        assert call.result()
+        call.end()
 
 
 class Waking(NamedTuple):
