@@ -389,6 +389,22 @@ def notified_at_once(condition: kvsync.Condition, look: Callable[..., Any]) -> C
     return notify_and_look
 
 
+def test_who_holds_the_rlock_through_another_object_leaves_nothing_there(
+    store: kvsync.Store,
+) -> None:
+    """Neither by waiting nor by releasing: a grant that is over is in no object's hands."""
+    lock, condition = store.rlock(NAME), store.condition(NAME)
+    for _ in range(3):
+        with lock:
+            assert not condition.wait(0)
+            assert lock._units.held == []
+        assert condition.lock._units.held == []
+        lock.acquire()
+        condition.release()
+        assert lock._units.held == []
+    assert rows(store) == []
+
+
 @pytest.mark.parametrize("kind", ["lock", "rlock"])
 @pytest.mark.parametrize("timeout", [0, 5])
 def test_after_an_interrupt_the_lock_is_held_and_no_ticket_is_left(

@@ -238,7 +238,7 @@ class Condition(Enterable, Primitive):
         return None
 
     def _forget(self, held: Grant) -> None:
-        """This object does not have it any more."""
+        """It is not held any more."""
         self._lock._units.take_out(held)
         if isinstance(self._lock, RLock) and self._lock._latest() is held:
             del self._lock._owned[self._lock._key()]

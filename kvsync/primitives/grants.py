@@ -218,6 +218,7 @@ class Grant:
     process: int = field(default_factory=generation)  # see `forks.py`
     thread: Thread = field(default_factory=this_thread)
     depth: int = 1
+    noted_in: list["Grant"] = field(default_factory=list)  # of the object that acquired it
 
     def __repr__(self) -> str:
         units = counted(self.units)

@@ -103,18 +103,18 @@ class Units:
         return grant
 
     def _note(self, grant: Grant) -> None:
-        """Ours from now on. What another object of this name has released is not."""
+        """Ours from now on."""
         for each in self.held[:]:
-            if not each.depth:
+            if not each.depth:  # a signal has kept it from being taken out
                 self.take_out(each)
         self.held.append(grant)
         self.session.keep(self.held)
 
     def take_out(self, grant: Grant) -> None:
-        """This object does not have it any more."""
-        if grant in self.held:
+        """It is not held any more, by this object or by the other one that acquired it."""
+        if grant in grant.noted_in:
             with suppress(ValueError):  # another thread was faster
-                self.held.remove(grant)
+                grant.noted_in.remove(grant)
 
     def _wish(self, kind: str, deadline: float | None, units: int, lease: float | None) -> Wish:
         attempt, capacity = self.session.next_attempt(), self.capacity
@@ -534,4 +534,5 @@ class Units:
             self.session.id,
             wish.attempt,
             self._engine.boot(),
+            noted_in=self.held,
         )
