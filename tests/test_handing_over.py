@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -252,6 +253,48 @@ def test_who_joins_the_line_rings_nobody(
         assert rings == []
         lock.release()
         for call in calls:
+            assert call.result()
+            lock.force_release()
+
+
+def test_who_tries_in_vain_rings_nobody(
+    store: kvsync.Store, rings: list[tuple[str, bytes]]
+) -> None:
+    """The line is as it was: who polls keeps nobody awake."""
+    lock = store.lock(NAME)
+    lock.acquire()
+    with ExitStack() as stack:
+        calls = [stack.enter_context(queued(store.lock(NAME).acquire, lock)) for _ in range(2)]
+        assert not store.lock(NAME).acquire(blocking=False)
+        assert not store.rwlock(NAME).read().acquire(timeout=0)
+        assert rings == []
+        lock.release()
+        for call in calls:
+            assert call.result()
+            lock.force_release()
+
+
+def test_who_gives_up_rings_the_one_behind_it_and_nobody_else(
+    store: kvsync.Store, clock: ManualClock, rings: list[tuple[str, bytes]]
+) -> None:
+    """Which has another to watch then; the head of the line has not."""
+    lock = store.lock(NAME)
+    lock.acquire()
+    times = [None, 10, None, 10]
+    with ExitStack() as stack:
+        calls = [
+            stack.enter_context(queued(partial(store.lock(NAME).acquire, timeout=time), lock))
+            for time in times
+        ]
+        _, second, third, last = doorbells(store)
+        clock.advance(20)
+        rings.clear()
+        for each, call in ((last, calls[3]), (second, calls[1])):
+            store.engine.doorbells.ring(each)
+            assert not call.result()
+        assert rings == [(last, LOOK), (second, LOOK), (third, LOOK)]
+        lock.release()
+        for call in calls[::2]:
             assert call.result()
             lock.force_release()
 

@@ -256,7 +256,8 @@ class Units:
                 " and ticket = :ticket and session <> 0",
                 {**self._here, "ticket": ticket},
             )
-            self._serve(transaction)
+            # For who was ahead of it nothing has changed.
+            serve(self.space, self._engine, transaction, self.name, news=False)
         return given
 
     def _undoing(self, wish: Wish) -> Callable[[], None]:
