@@ -13,6 +13,7 @@ import pytest
 
 import kvsync
 from kvsync.primitives.barrier import BarrierStats
+from kvsync.testing import ManualClock
 from tests.interrupted import at_each_point
 from tests.lines import Call, calling, queued
 from tests.processes import (
@@ -237,6 +238,18 @@ def test_a_timeout_is_over_even_while_the_action_runs(store: kvsync.Store) -> No
         go_on.set()
         assert_broken(acting)
     assert rows(store) == []
+
+
+def test_who_acts_may_take_longer_than_its_timeout(
+    timed_store: kvsync.Store, clock: ManualClock
+) -> None:
+    """It does not wait any more; those who do have their own."""
+    barrier = timed_store.barrier(NAME, 2, action=partial(clock.advance, 60))
+    with queued(barrier.wait, barrier) as other:
+        assert barrier.wait(1) == 1
+        assert other.result() == 0
+    assert not barrier.broken
+    assert rows(timed_store) == []
 
 
 def wait(pipe: Any, barrier: kvsync.Barrier) -> None:

@@ -101,7 +101,8 @@ class Barrier(Primitive):
 
         The one that comes last has the highest number, and runs its own `action`, if it has one,
         before anybody goes on. `timeout` is in seconds; None is for ever, and left out, the
-        constructor's holds. Once it is over the barrier is broken, even if the action runs.
+        constructor's holds. Once it is over the barrier is broken, even if another's action runs;
+        who runs its own waits for nobody any more, and may take longer, as in `threading`.
 
         Raises: BrokenBarrierError; what the action raises; LimitError if others wait with another
         number of parties; TransactionError inside a transaction; ValueError for a negative timeout;
