@@ -1,15 +1,25 @@
 """kvsync: shared state and coordination for the processes of one machine, on one SQLite file.
 
+    >>> import kvsync
+    >>> store = kvsync.open("app.db")
+    >>> store.counter("hits").add()
+    1
+    >>> with store.lock("nightly"):
+    ...     pass
+
+`kvsync.open` says what a store is opened with, `Store` what there is in it.
+
 How the package is laid out; imports run downwards only, and import-linter holds that:
 
-    cli, contrib                  the command; pytest, gunicorn and the like
+    cli                           the command
     compat, testing               KeyValueSqlite; what users' own tests need
     store                         open() and Store: wires the engine to the primitives
     primitives/                   one concept a file; know the engine's protocol, not SQLite
     waiting, deadlock             the only wait loop; when a wait can never end
     session                       who we are, whether another is alive, reaping the dead
+    tokens                        fencing tokens
     engine/                       the seam to the database, the write gate, the fork rule
-    errors, clock, codec, exits, forks, printable, threads   the ground
+    errors, clock, codec, exits, forks, leftovers, printable, resting, threads   the ground
 """
 
 from kvsync.compat import KeyValueSqlite

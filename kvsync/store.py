@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import util
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from kvsync.clock import Clock
 from kvsync.codec import Codec
@@ -334,7 +334,8 @@ def open(
 ) -> Store:
     """A store on the file at that path or `sqlite:///` URL. Touches no file until it is used.
 
-    So it can stand at the top of a module, and be used by forked and spawned children alike.
+    That makes the file, and the folders above it, unless they are there. So it can stand at the top
+    of a module, and be used by forked and spawned children alike.
 
     Args:
         busy_timeout: seconds for which a write waits for other writers before BusyError.
@@ -358,15 +359,32 @@ def open(
         "mode": _check_mode(mode),
         "allow_network": allow_network,
         "detect_deadlocks": bool(detect_deadlocks),
-        "clock": clock,
+        "clock": _check_clock(clock),
     }
     return _open_again(location.resolve(location_), options)
 
 
-def temporary(**options: Any) -> Store:
+class Options(TypedDict, total=False):
+    """The options of `open`."""
+
+    busy_timeout: float
+    durability: str
+    mode: int
+    allow_network: bool
+    detect_deadlocks: bool
+    clock: Clock | None
+
+
+def temporary(**options: Unpack[Options]) -> Store:
     """A store on a private file that is removed when this process ends: for tests and scripts.
 
-    Children of this process may use it while the process lives. Takes the options of `open`.
+    Children of this process may use it while the process lives.
+
+    Args:
+        options: `busy_timeout`, `durability`, `mode`, `allow_network`, `detect_deadlocks` and
+            `clock`, as `open` takes them.
+
+    Raises: as `open`.
     """
     folder = tempfile.mkdtemp(prefix="kvsync-")
     maker = incarnation()
@@ -398,6 +416,12 @@ def _check_durability(durability: str) -> str:
         known = ", ".join(map(repr, DURABILITY))
         raise ValueError(f"durability is one of {known}, not {durability!r}")
     return durability
+
+
+def _check_clock(clock: Clock | None) -> Clock | None:
+    if clock is not None and not (hasattr(clock, "wall") and hasattr(clock, "boot")):
+        raise TypeError(f"a clock has the methods wall and boot, as ManualClock does: {clock!r}")
+    return clock
 
 
 def _check_mode(mode: int) -> int:

@@ -402,6 +402,19 @@ def test_a_sum_past_64_bits_is_committed_where_the_counter_has_room(c: kvsync.Co
     assert c.value == 2**63 - 1
 
 
+@pytest.mark.parametrize("n", [2**64, -(2**64), 10**30], ids=repr)
+def test_what_no_counter_has_room_for_is_refused_and_takes_nothing_with_it(
+    c: kvsync.Counter, n: int
+) -> None:
+    hot = c.buffered(interval=NEVER)
+    for attempt in (lambda: hot.add(n), lambda: hot.sub(n)):
+        with pytest.raises(kvsync.CounterOverflowError):
+            attempt()
+    hot.add(5)
+    hot.flush()
+    assert c.value == 5
+
+
 def test_flushing_inside_a_transaction_is_refused(store: kvsync.Store, c: kvsync.Counter) -> None:
     """It would wait for its own thread."""
     hot = c.buffered(interval=NEVER)
@@ -468,7 +481,7 @@ def test_an_interrupt_of_the_main_thread_counts_nothing_twice(c: kvsync.Counter)
 
 def test_it_says_what_it_is(c: kvsync.Counter) -> None:
     hot = c.buffered(interval=2.5)
-    assert repr(hot) == "<kvsync.BufferedCounter 'c', interval=2.5>"
+    assert repr(hot) == f"<kvsync.BufferedCounter 'c', interval=2.5 in {c.store!r}>"
     assert hot.name == "c"
     assert hot.counter is c
     assert hot.stats().name == "c"

@@ -1,5 +1,6 @@
 """Dead letters: kept with what went wrong, put back, or removed."""
 
+import pickle
 import queue
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,15 @@ def test_a_bad_limit_is_refused(store: kvsync.Store, bad: Any, error: type[Excep
 
 
 def test_they_tell_whose_they_are(store: kvsync.Store) -> None:
-    assert repr(store.queue(NAME).dead).startswith("<kvsync.DeadLetters of 'jobs' in ")
+    jobs = store.queue(NAME)
+    assert repr(jobs.dead) == f"<kvsync.DeadLetters of {jobs!r}>"
+
+
+def test_a_copy_by_pickle_has_the_same_letters(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    bury_all(jobs, "a")
+    (letter,) = pickle.loads(pickle.dumps(jobs.dead)).list()
+    assert letter.item == "a"
 
 
 def test_what_nobody_can_read_tells_so_once(store: kvsync.Store) -> None:

@@ -98,6 +98,7 @@ def test_what_is_no_path_is_a_type_error(bad: object) -> None:
         ({"mode": 0o7777}, ValueError),
         ({"mode": 0o400}, ValueError),
         ({"mode": "600"}, TypeError),
+        ({"clock": 5}, TypeError),
     ],
 )
 def test_a_wrong_option_is_refused_at_once(

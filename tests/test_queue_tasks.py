@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import queue
 import re
 import sqlite3
@@ -678,3 +679,10 @@ def test_work_ends_when_no_item_comes_in_time(store: kvsync.Store, timeout: floa
     assert jobs.stats().delayed == 2
     with pytest.raises(ValueError, match="not negative"):
         jobs.work(seen.append, -1)
+
+
+def test_a_task_does_not_pickle_and_says_why(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("a")
+    with jobs.reserve() as task, pytest.raises(TypeError, match="belongs to the process"):
+        pickle.dumps(task)

@@ -22,10 +22,15 @@ from dataclasses import dataclass
 from itertools import repeat, starmap
 from types import TracebackType
 
+from kvsync.errors import CounterOverflowError
 from kvsync.exits import at_exit
-from kvsync.primitives.counter import Counter, check_int
+from kvsync.primitives.counter import MAX, MIN, Counter, check_int
 from kvsync.primitives.primitive import Home
 from kvsync.threads import Background
+
+_WIDEST = MAX - MIN
+"""What takes a counter from one end of its range to the other: a larger add could never be
+committed, and neither could those that came after it."""
 
 _LIMIT = 10_000
 """Adds after which the thread is woken before its time, so that memory stays bounded."""
@@ -92,12 +97,16 @@ class BufferedCounter:
 
     @property
     def name(self) -> str:
+        """The counter's name."""
         return self._counter.name
 
     def add(self, n: int = 1) -> None:
-        """Add `n` soon. Raises: TypeError for what is no int."""
-        if type(n) is not int:
-            check_int(n)
+        """Add `n` soon.
+
+        Raises: TypeError for what is no int, CounterOverflowError for what no counter has room for.
+        """
+        if type(n) is not int or not -_WIDEST <= n <= _WIDEST:
+            _check(n)
         self._waiting.append(n)
         if self._thread is None:
             self._start()
@@ -128,6 +137,7 @@ class BufferedCounter:
         self.flush()
 
     def stats(self) -> BufferedCounterStats:
+        """How much is not committed yet."""
         return BufferedCounterStats(self.name, sum(self._taken) + sum(tuple(self._waiting)))
 
     def __enter__(self) -> "BufferedCounter":
@@ -153,7 +163,8 @@ class BufferedCounter:
         return _remake, (self._counter, self._interval)
 
     def __repr__(self) -> str:
-        return f"<kvsync.BufferedCounter {self.name!r}, interval={self._interval!r}>"
+        store = self._counter.store
+        return f"<kvsync.BufferedCounter {self.name!r}, interval={self._interval!r} in {store!r}>"
 
     def __del__(self) -> None:
         _live.pop(id(self), None)
@@ -215,6 +226,11 @@ class BufferedCounter:
             self._taken[:] = [sum(self._taken)]
             self._counter.add(self._taken[0])
             self._taken.clear()
+
+
+def _check(n: int) -> None:
+    if not -_WIDEST <= check_int(n) <= _WIDEST:
+        raise CounterOverflowError(f"no counter of 64 bits has room for {n}")
 
 
 def _remake(counter: Counter, interval: float) -> BufferedCounter:

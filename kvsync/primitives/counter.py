@@ -123,7 +123,10 @@ class Counter(Primitive):
         return self._engine.transact(work)
 
     def compare_and_set(self, expected: int, new: int) -> bool:
-        """Make it `new` if it is `expected`; returns whether it was."""
+        """Make it `new` if it is `expected`; returns whether it was.
+
+        Raises: TypeError for what is no int, CounterOverflowError if `new` exceeds 64 bits.
+        """
         check_int(expected)
         check_range(new)
 
@@ -146,6 +149,7 @@ class Counter(Primitive):
         return BufferedCounter(self, interval=interval)
 
     def stats(self) -> CounterStats:
+        """The value now, with its name."""
         return CounterStats(self._name, self.value)
 
     def __iadd__(self, n: int) -> "Counter":
@@ -199,6 +203,7 @@ class Counters(Primitive, Mapping[str, int]):
         )
 
     def stats(self) -> CountersStats:
+        """How many labels there are."""
         return CountersStats(self._name, len(self))
 
     def __getitem__(self, label: str) -> int:

@@ -10,6 +10,7 @@ from kvsync.engine import Transaction
 from kvsync.errors import DecodeError
 from kvsync.primitives.arguments import check_whole
 from kvsync.primitives.items import DEAD, READY, Items, Kept
+from kvsync.primitives.primitive import Primitive
 
 _CHUNK = 500
 _SELECT = """
@@ -44,13 +45,17 @@ class DeadLetter:
 class DeadLetters:
     """The dead letters of one queue, the oldest death first."""
 
-    def __init__(self, items: Items, codec: Codec) -> None:
+    def __init__(self, queue: Primitive, items: Items, codec: Codec) -> None:
+        self._queue = queue
         self._items = items
         self._engine = items.engine
         self._codec = codec
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _of, (self._queue,)
+
     def __repr__(self) -> str:
-        return f"<kvsync.DeadLetters of {self._items.queue!r} in {self._engine.url!r}>"
+        return f"<kvsync.DeadLetters of {self._queue!r}>"
 
     def __len__(self) -> int:
         ((number,),) = self._engine.read(
@@ -151,3 +156,8 @@ def _remove(items: Items, transaction: Transaction, kept: Kept) -> bool:
             {"queue": items.queue, "place": kept.place, "id": kept.id},
         )
     )
+
+
+def _of(queue: Any) -> DeadLetters:
+    dead: DeadLetters = queue.dead
+    return dead

@@ -364,6 +364,7 @@ class Dict(Primitive, MutableMapping[str, Any]):
     # --- the object ---------------------------------------------------------------------------
 
     def stats(self) -> DictStats:
+        """How many keys there are, and how many of them will expire."""
         ((expiring,),) = self._engine.read(
             "select count(*) from kvsync_dict where name = :name and expires > :now",
             {"name": self._name, "now": self._engine.now()},

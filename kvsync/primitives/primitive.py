@@ -30,6 +30,7 @@ class Primitive:
 
     @property
     def name(self) -> str:
+        """What it is called in the store."""
         return self._name
 
     @property

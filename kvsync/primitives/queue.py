@@ -525,7 +525,7 @@ class Queue(Primitive):
     @property
     def dead(self) -> DeadLetters:
         """The items that failed too often, or were buried."""
-        return DeadLetters(self._items, self._codec)
+        return DeadLetters(self, self._items, self._codec)
 
     def peek(self, n: int = 1) -> list[Item]:
         """The first `n` items that wait, those that are delayed at the end; takes none.

@@ -266,6 +266,9 @@ class Task:
             with suppress(StaleReceiptError):
                 self.retry(0, f"its loop was left, unsettled, at attempt {self.attempts}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a task belongs to the process that took it: send its item")
+
     def __repr__(self) -> str:
         return (
             f"<kvsync.Task {self.id} of {self._items.queue!r}, attempt {self.attempts},"
