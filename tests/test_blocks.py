@@ -10,7 +10,7 @@ import pytest
 
 import kvsync
 from kvsync.testing import ManualClock
-from tests.interrupted import after_each_call
+from tests.interrupted import Interrupt, after_each_call, at_each_point
 from tests.lines import calling
 from tests.processes import in_thread
 from tests.test_lease import KINDS, make
@@ -105,6 +105,26 @@ def test_an_rlock_may_be_taken_again_after_an_interrupted_release(store: kvsync.
             lock.release()
         with lock:
             assert lock.owned()
+
+
+def test_the_end_of_an_inner_block_gives_nothing_back_of_the_outer_one(
+    store: kvsync.Store,
+) -> None:
+    """Though the lock has another grant by then than the one that the inner block began with."""
+    lock = store.rlock("job")
+    condition = store.condition("job", lock)
+    owned = []
+
+    def enter_both() -> None:
+        with lock:
+            with suppress(Interrupt):
+                wait(condition)
+            owned.append(lock.owned())
+
+    for point in at_each_point(enter_both):
+        assert all(owned), point
+        assert left(store) == [], point
+    assert owned
 
 
 def test_a_block_of_a_semaphore_gives_back_its_own_permit(store: kvsync.Store) -> None:

@@ -103,6 +103,9 @@ class Condition(Enterable, Primitive):
                 raise
             # It could not be taken back after a wait, and `error` tells why.
 
+    def _is_inside(self, grant: Grant, depth: int) -> bool:
+        return self._lock._is_inside(grant, depth)
+
     # --- waiting ------------------------------------------------------------------------------
 
     def wait(self, timeout: Seconds | None = None) -> bool:

@@ -240,6 +240,10 @@ class RLock(Lockable):
     def _end(self, _grant: Grant | None, _error: BaseException | None) -> None:
         self.release()  # which is this thread's alone
 
+    def _is_inside(self, grant: Grant, depth: int) -> bool:
+        """By what is held now, be it another grant since a condition was waited for."""
+        return super()._is_inside(self._mine() or grant, depth)
+
     @property
     def _owned(self) -> dict[Any, Grant]:
         return self._units.session.reentrant
