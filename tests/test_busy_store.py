@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync.engine.sqlite import SqliteEngine
 from kvsync.leftovers import Leftovers, Step
 from kvsync.primitives.taking import Taking
 from kvsync.primitives.tickets import Tickets
@@ -26,6 +27,7 @@ from kvsync.testing import ManualClock
 from kvsync.waiting import Wait
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually
+from tests.queues import taken, waiting
 
 NAME = "line"
 
@@ -635,6 +637,57 @@ def test_a_session_that_could_not_begin_leaves_no_doorbell(
                 store.lock(NAME).acquire(timeout=0)
     hog.end()
     assert impatient.engine.doorbells.count() == doorbells
+
+
+@pytest.fixture
+def patiences(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """Of each call that finds the store busy. It is told so at once."""
+    found: list[float | None] = []
+
+    def give_up(*_: object, patience: float | None = None, **__: object) -> None:
+        found.append(patience)
+        raise kvsync.BusyError("it is")
+
+    monkeypatch.setattr(SqliteEngine, "wait", give_up)
+    return found
+
+
+CLAIMS: dict[str, Callable[[kvsync.Queue], Any]] = {
+    "get": lambda jobs: jobs.get(timeout=PATIENCE),
+    "get_many": lambda jobs: jobs.get_many(2, timeout=PATIENCE),
+    "reserve": lambda jobs: jobs.reserve(PATIENCE),
+    "reserve_many": lambda jobs: jobs.reserve_many(2, PATIENCE),
+}
+
+
+@pytest.mark.parametrize("take", CLAIMS.values(), ids=CLAIMS)
+def test_who_was_given_an_item_waits_for_the_store_no_longer_than_its_time(
+    impatient: kvsync.Store,
+    hog: Hog,
+    patiences: list[float | None],
+    monkeypatch: pytest.MonkeyPatch,
+    take: Callable[[kvsync.Queue], Any],
+) -> None:
+    """And the item goes back as soon as the store is free."""
+
+    def until_given(wait: Wait) -> str:
+        state = until_served(wait)
+        hog.begin()
+        return state
+
+    jobs = impatient.queue(NAME)
+    jobs.put("first")
+    jobs.get()
+    until_served = Wait.until_served
+    monkeypatch.setattr(Wait, "until_served", until_given)
+    with waiting(lambda: take(jobs), impatient) as call:
+        jobs.put("a")
+        with pytest.raises(kvsync.BusyError):
+            call.result()
+    assert patiences
+    assert all(patience is not None and patience <= PATIENCE for patience in patiences)
+    hog.end()
+    eventually(lambda: (taken(impatient), jobs.qsize()) == ([], 1))
 
 
 WAITS: dict[str, Callable[[kvsync.Store], Any]] = {

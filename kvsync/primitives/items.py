@@ -607,15 +607,16 @@ class Items:
             return None
         return Kept._make(rows[0])
 
-    def claim_one(self, ticket: int, hand: Hand) -> list[Kept]:
+    def claim_one(self, ticket: int, hand: Hand, patience: float | None) -> list[Kept]:
         """A commit of its own: what was given to that ticket, if it has not passed on."""
         row = self._handed(self._given(ticket), hand)
-        rows = self.engine.write(_CLAIM, row, sure=True, urgent=True)
+        rows = self.engine.write(_CLAIM, row, patience=patience, sure=True, urgent=True)
         return list(map(Kept._make, rows))
 
-    def claim_one_for_good(self, row: list[Row], ticket: int) -> list[Kept]:
+    def claim_one_for_good(self, row: list[Row], ticket: int, patience: float | None) -> list[Kept]:
         """The same for good. It is in `row` if and only if that is committed: see `take_one`."""
-        rows = self.engine.write(_CLAIM_FOR_GOOD, self._given(ticket), urgent=True, into=row)
+        given = self._given(ticket)
+        rows = self.engine.write(_CLAIM_FOR_GOOD, given, patience=patience, urgent=True, into=row)
         return list(map(Kept._make, rows))
 
     def _given(self, ticket: int) -> dict[str, object]:

@@ -51,7 +51,7 @@ class Attempt:
         """What is ready, and nobody waits for. Raises: ShutDown, DecodeError."""
         raise NotImplementedError
 
-    def claim_one(self, ticket: int) -> list[Kept]:
+    def claim_one(self, ticket: int, patience: float | None) -> list[Kept]:
         """What was given to that ticket, if one statement is enough. Raises: DecodeError."""
         raise NotImplementedError
 
@@ -137,10 +137,10 @@ class Reserving(Attempt):
     def take(self, transaction: Transaction) -> list[Kept]:
         return self._read(self.items.hand_out(transaction, self.count, self._hand))
 
-    def claim_one(self, ticket: int) -> list[Kept]:
+    def claim_one(self, ticket: int, patience: float | None) -> list[Kept]:
         if self.count > 1:
             return []
-        return self._read(self.items.claim_one(ticket, self._hand))
+        return self._read(self.items.claim_one(ticket, self._hand, patience))
 
     def claim(self, ticket: int, transaction: Transaction) -> list[Kept]:
         first = self.items.claim(transaction, ticket, self._hand)
@@ -166,8 +166,9 @@ class Getting(Attempt):
     def take(self, transaction: Transaction) -> list[Kept]:
         return self._note(transaction, self.items.take(transaction, self.count))
 
-    def claim_one(self, ticket: int) -> list[Kept]:
-        return self._for_good(partial(self.items.claim_one_for_good, ticket=ticket))
+    def claim_one(self, ticket: int, patience: float | None) -> list[Kept]:
+        claim = partial(self.items.claim_one_for_good, ticket=ticket, patience=patience)
+        return self._for_good(claim)
 
     def _for_good(self, take: Callable[[list[Row]], list[Kept]]) -> list[Kept]:
         """By one statement, whose row is noted by the commit itself."""
@@ -328,9 +329,7 @@ class Taking:
                 return found
             with Wait(self._session, wish, ticket, doorbell) as wait:
                 while (state := wait.until_served()) == GRANTED:
-                    if found := attempt.claim_one(ticket) or self._engine.transact(
-                        partial(attempt.claim, ticket), urgent=True
-                    ):
+                    if found := self._claim(attempt, ticket, wish):
                         return found
             patience = wish.patience(self._engine.boot())
             if state == WAITING:
@@ -348,6 +347,13 @@ class Taking:
         """What there is; if there is nothing, a ticket."""
         found = self._try(attempt, transaction)
         return found, 0 if found else enter(self._session, transaction, wish, doorbell)
+
+    def _claim(self, attempt: Attempt, ticket: int, wish: Wish) -> list[Kept]:
+        """What was given to that ticket; nothing if it has passed on."""
+        boot = self._engine.boot
+        return attempt.claim_one(ticket, wish.patience(boot())) or self._engine.transact(
+            partial(attempt.claim, ticket), patience=wish.patience(boot()), urgent=True
+        )
 
     def _withdraw(self, attempt: Attempt, ticket: int, transaction: Transaction) -> list[Kept]:
         """Leave the line; what was given in this very instant is kept."""
