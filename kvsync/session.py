@@ -100,6 +100,25 @@ def patience_until(deadline: float | None, boot: float) -> float | None:
     return patience_of(None if deadline is None else deadline - boot)
 
 
+class Patience:
+    """How long a call waits: until its `deadline`; and how long for SQLite's write lock.
+
+    All that it does before it stands in a line has one time together, a second at least.
+    """
+
+    def __init__(self, timeout: float | None, boot: Callable[[], float]) -> None:
+        self.timeout = timeout
+        self.deadline: float | None = None
+        self._boot = boot
+        if timeout is not None:
+            self.deadline = boot() + timeout
+            self._end = self.deadline + max(0.0, GATE_PATIENCE - timeout)
+
+    def left(self) -> float | None:
+        """Seconds for which the next step may wait for the write lock; None: as always."""
+        return None if self.deadline is None else max(0.0, self._end - self._boot())
+
+
 class Session:
     """What one store handle is to other processes. Begun by its first use in each process."""
 
@@ -146,6 +165,10 @@ class Session:
             self._end([other for (other,) in others if self.is_dead(other)], patience=0)
         if life.id % _SWEEPS == 0:
             self.sweep()
+
+    def patience(self, timeout: float | None) -> Patience:
+        """Of a call that begins now, and waits for up to `timeout` seconds; None: for ever."""
+        return Patience(timeout, self.engine.boot)
 
     def begin(self, patience: float | None) -> None:
         """Before a call with a timeout, which must not wait for longer than that for the session.

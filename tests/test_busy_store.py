@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from queue import Full
+from queue import Empty, Full
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from kvsync.leftovers import Leftovers, Step
 from kvsync.primitives.taking import Taking
 from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.units import Units
-from kvsync.session import Session
+from kvsync.session import GATE_PATIENCE, Session
 from kvsync.testing import ManualClock
 from kvsync.waiting import Wait
 from tests.lines import calling, queued
@@ -531,7 +531,7 @@ def test_what_was_let_in_before_the_store_was_busy_is_put(
         hog.begin()
 
     as_its_wait_begins(monkeypatch, make_room)
-    number = jobs.put("b", timeout=0.01)
+    number = jobs.put("b", timeout=PATIENCE)
     hog.end()
     eventually(lambda: rows(impatient) == [])
     assert [(each.id, each.item) for each in jobs.peek(2)] == [(number, "b")]
@@ -688,6 +688,105 @@ def test_who_was_given_an_item_waits_for_the_store_no_longer_than_its_time(
     assert all(patience is not None and patience <= PATIENCE for patience in patiences)
     hog.end()
     eventually(lambda: (taken(impatient), jobs.qsize()) == ([], 1))
+
+
+@pytest.fixture
+def slow(
+    timed_store: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[float], None]:
+    """From then on each write of this thread waits for so many seconds, if its patience lasts."""
+
+    def slow(seconds: float) -> None:
+        def late(call: Callable[..., Any]) -> Callable[..., Any]:
+            def wait(engine: Any, *arguments: Any, **options: Any) -> Any:
+                if threading.get_ident() == ours and not engine.is_in_transaction():
+                    patience = options.get("patience")
+                    lasts = 30.0 if patience is None else patience
+                    clock.advance(min(seconds, lasts))
+                    if lasts < seconds:
+                        raise kvsync.BusyError("it is")
+                return call(engine, *arguments, **options)
+
+            return wait
+
+        monkeypatch.setattr(SqliteEngine, "write", late(SqliteEngine.write))
+        monkeypatch.setattr(SqliteEngine, "transact", late(SqliteEngine.transact))
+
+    def sleep(wait: Wait, _: object, now: float) -> bool:
+        assert wait._wish.deadline is not None
+        clock.advance(max(0.0, wait._wish.deadline - now))
+        return False
+
+    ours = threading.get_ident()
+    assert timed_store.session.id  # it has begun
+    monkeypatch.setattr(Wait, "_sleep", sleep)
+    return slow
+
+
+IN_VAIN: dict[str, tuple[float, Callable[[kvsync.Queue], Any]]] = {
+    "get": (3, lambda jobs: jobs.get(timeout=3)),
+    "get at once": (0, lambda jobs: jobs.get_nowait()),
+    "get_many": (3, lambda jobs: jobs.get_many(2, timeout=3)),
+    "reserve": (3, lambda jobs: jobs.reserve(3)),
+    "reserve at once": (0, lambda jobs: jobs.reserve(0)),
+    "put": (3, lambda jobs: jobs.put("b", timeout=3)),
+    "put at once": (0, lambda jobs: jobs.put_nowait("b")),
+    "put of a key": (3, lambda jobs: jobs.put("b", timeout=3, key="k")),
+    "put many": (3, lambda jobs: jobs.put_many("b", timeout=3)),
+}
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.9, 2.7])
+@pytest.mark.parametrize(("timeout", "call"), IN_VAIN.values(), ids=IN_VAIN)
+def test_all_steps_of_a_call_have_one_time_together(
+    timed_store: kvsync.Store,
+    clock: ManualClock,
+    slow: Callable[[float], None],
+    timeout: float,
+    call: Callable[[kvsync.Queue], Any],
+    seconds: float,
+) -> None:
+    """Each of them could wait for as long, and a second more to leave the line."""
+    jobs = timed_store.queue(NAME, 1)
+    jobs.put("a")
+    if call in [IN_VAIN[name][1] for name in IN_VAIN if not name.startswith("put")]:
+        jobs.get()
+    began = clock.boot()
+    slow(seconds)
+    with pytest.raises((kvsync.BusyError, Full, Empty)):
+        call(jobs)
+    assert clock.boot() - began <= max(timeout, GATE_PATIENCE) + GATE_PATIENCE
+
+
+def test_what_cannot_be_read_is_buried_within_the_time_of_the_call(
+    timed_store: kvsync.Store, clock: ManualClock, slow: Callable[[float], None]
+) -> None:
+    timed_store.queue(NAME, codec="raw").put("no JSON")
+    began = clock.boot()
+    slow(1.6)
+    with pytest.raises(kvsync.BusyError):
+        timed_store.queue(NAME).get(timeout=3)
+    assert clock.boot() - began <= 3
+
+
+def test_a_barrier_sees_to_the_dead_within_the_time_of_the_call(
+    timed_store: kvsync.Store,
+    clock: ManualClock,
+    slow: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def late(*_: object) -> list[int]:
+        monkeypatch.setattr(Session, "reap", reap)
+        clock.advance(2)
+        return []
+
+    barrier, reap = timed_store.barrier(NAME, 2), Session.reap
+    monkeypatch.setattr(Session, "reap", late)
+    began = clock.boot()
+    slow(0)
+    with pytest.raises(kvsync.BrokenBarrierError):
+        barrier.wait(3)
+    assert clock.boot() - began == 3
 
 
 WAITS: dict[str, Callable[[kvsync.Store], Any]] = {

@@ -15,7 +15,7 @@ import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.items import ASKING, DEAD, DELAYED, READY, TAKEN, Draft, Items, Kept
-from kvsync.primitives.taking import Attempt, Getting, Reserving
+from kvsync.primitives.taking import Getting, Reserving
 from kvsync.testing import ManualClock
 from tests.lines import doorbells
 from tests.processes import eventually
@@ -332,7 +332,7 @@ def test_who_is_given_an_item_and_wants_more_leaves_to_the_next_what_fell_due(
     """In the moment between; of that it takes what is left."""
     shortly = CLAIM_TIME / 4  # so that what is given to one is not yet another's
 
-    def fall_due(_: Attempt, __: int) -> list[Kept]:
+    def fall_due(*_: object) -> list[Kept]:
         clock.advance(shortly)
         return []
 

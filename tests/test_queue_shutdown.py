@@ -9,7 +9,7 @@ import pytest
 
 import kvsync
 from kvsync.primitives.items import Kept
-from kvsync.primitives.taking import Attempt, Getting, Reserving
+from kvsync.primitives.taking import Getting, Reserving
 from tests.processes import PATIENCE, expect, kill_myself, running
 from tests.queues import NAME, items, tickets, waiting
 
@@ -134,7 +134,7 @@ def test_what_was_given_before_a_shutdown_at_once_is_kept(
     """By one who would take more with it; nothing of the call is left in the line."""
     jobs = store.queue(NAME)
 
-    def shut_down(_: Attempt, __: int) -> list[Kept]:
+    def shut_down(*_: object) -> list[Kept]:
         jobs.shutdown(immediate=True)
         return []
 
@@ -279,8 +279,8 @@ def test_an_interrupted_get_that_was_struck_out_is_put_back_all_the_same(
     """And is waited for then, like any other."""
     jobs = store.queue(NAME)
     jobs.put("a")
-    attempt = jobs._getting(1)
-    jobs._take(attempt, 0)
+    attempt = jobs._getting(1, jobs._patience(0))
+    jobs._take(attempt)
     jobs.shutdown(immediate=True)
     jobs.reopen()
     attempt.undo(None)

@@ -27,7 +27,7 @@ from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check
 from kvsync.primitives.grants import Waiter, waiters
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.primitives.tickets import Tickets
-from kvsync.session import MEND, patience_of
+from kvsync.session import MEND
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
 SPACE = "barrier"
@@ -110,9 +110,10 @@ class Barrier(Primitive):
         """
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
         self._engine.forbid_in_transaction("wait")
+        patience = self._session.patience(seconds)
         # Who died here with nobody beside it has broken it for nobody.
-        self._session.reap(self._tickets.sessions(), patience_of(seconds))
-        wish = self._tickets.wish(self._session, seconds, self._parties)
+        self._session.reap(self._tickets.sessions(), patience.left())
+        wish = self._tickets.wish(self._session, patience, self._parties)
         break_off = partial(self._session.undo, partial(self._break_off, wish))
         place = with_cleanup(partial(self._wait, wish), break_off)
         if place.state != _THROUGH or place.number is None:

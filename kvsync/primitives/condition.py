@@ -122,7 +122,7 @@ class Condition(Enterable, Primitive):
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("wait")
         held = self._held()
-        wish = self._tickets.wish(self._session, seconds)
+        wish = self._tickets.wish(self._session, self._session.patience(seconds))
         lost = (LeaseLostError,)  # it was not ours to give back
         leave = partial(self._session.undo, partial(self._leave, wish))
         wait = partial(with_cleanup, partial(self._wait_and_return, wish, held), leave, lost)

@@ -78,7 +78,7 @@ class Event(Primitive):
             return True
         if seconds == 0:
             return False
-        wish = self._tickets.wish(self._session, seconds)
+        wish = self._tickets.wish(self._session, self._session.patience(seconds))
         depart = partial(self._tickets.depart, self._session, wish)
         return with_cleanup(partial(self._wait, wish), partial(self._session.undo, depart))
 

@@ -15,7 +15,7 @@ from kvsync.errors import BusyError, LimitError, ShutDown
 from kvsync.leftovers import with_cleanup
 from kvsync.primitives.items import PUT, SERVED, SHUT, Draft, Items
 from kvsync.primitives.tickets import Tickets
-from kvsync.session import Session, patience_of
+from kvsync.session import Patience, Session
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
 
@@ -29,39 +29,39 @@ class Putting:
         self._maxsize = maxsize
         self._tickets = Tickets(session.engine, PUT, items.queue)
 
-    def put(self, drafts: list[Draft], timeout: float | None) -> list[int] | None:
+    def put(self, drafts: list[Draft], patience: Patience) -> list[int] | None:
         """Their ids, in order; None if an item of the first one's key is in the queue already.
 
-        All or none are put. Raises: queue.Full after `timeout` seconds (None: never), ShutDown,
-        LimitError; TransactionError if it would have to wait in a transaction.
+        All or none are put. Raises: queue.Full when the time is over; ShutDown; LimitError;
+        TransactionError if it would have to wait in a transaction.
         """
-        patience = patience_of(timeout)
         if len(drafts) == 1 and (
-            found := self._items.put_one(drafts[0], self._maxsize, patience=patience)
+            found := self._items.put_one(drafts[0], self._maxsize, patience=patience.left())
         ):
             return found
         ids = self._at_once(drafts, patience)
         if ids is None or ids:
             return ids
-        if timeout == 0:
+        if patience.timeout == 0:
             raise self._full()
         self._engine.forbid_in_transaction("a put that has to wait for room")
-        wish = self._tickets.wish(self._session, timeout)
+        wish = self._tickets.wish(self._session, patience)
         withdraw = partial(self._session.undo, partial(self._withdraw, wish))
         return with_cleanup(partial(self._wait, drafts, wish), withdraw, (queue.Full, ShutDown))
 
-    def _at_once(self, drafts: list[Draft], patience: float | None) -> list[int] | None:
+    def _at_once(self, drafts: list[Draft], patience: Patience) -> list[int] | None:
         """What can be had without a wait, though the dead stand in the way; [] if nothing can."""
         while True:
             try:
-                ids = self._engine.transact(partial(self._try, drafts), patience=patience)
+                work = partial(self._try, drafts)
+                ids = self._engine.transact(work, patience=patience.left())
             except LimitError:
-                if not self._session.reap(self._items.users(), patience):
+                if not self._session.reap(self._items.users(), patience.left()):
                     raise
             else:
                 if ids is None or ids:
                     return ids
-                if not self._session.reap(self._items.first_asking(), patience):
+                if not self._session.reap(self._items.first_asking(), patience.left()):
                     return ids
 
     def _full(self) -> queue.Full:

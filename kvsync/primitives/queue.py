@@ -43,7 +43,7 @@ from kvsync.primitives.taking import Attempt, Getting, Reserving, Taking
 from kvsync.primitives.task import Task
 from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.work import Handler, work
-from kvsync.session import patience_of
+from kvsync.session import Patience
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
 T = TypeVar("T")
@@ -219,7 +219,7 @@ class Queue(Primitive):
         just before its time was over, for who may have done so keeps the store busy.
         """
         draft = self._draft(item, delay, priority, key)
-        ids = self._putting.put([draft], _patience(block, timeout))
+        ids = self._putting.put([draft], self._patience(timeout, block=block))
         return ids[0] if ids else None
 
     def put_nowait(self, item: Any) -> int | None:
@@ -242,8 +242,11 @@ class Queue(Primitive):
         drafts = [self._draft(item, delay, priority, None) for item in items]
         if 0 < self._maxsize < len(drafts):
             raise ValueError(f"{len(drafts)} items never fit into {self._maxsize}")
-        patience = _patience(block, timeout)
+        patience = self._patience(timeout, block=block)
         return self._putting.put(drafts, patience) or [] if drafts else []
+
+    def _patience(self, timeout: Seconds | None, *, block: bool = True) -> Patience:
+        return self._session.patience(check_wait(timeout) if block else 0)
 
     def _draft(self, item: Any, delay: Seconds, priority: float, key: str | None) -> Draft:
         seconds = check_delay(delay)
@@ -267,8 +270,7 @@ class Queue(Primitive):
         what the codec cannot read, which then is among the dead letters; TransactionError if it
         would have to wait inside a transaction.
         """
-        patience = _patience(block, timeout)
-        return self._get(1, patience)[0]
+        return self._get(1, self._patience(timeout, block=block))[0]
 
     def get_nowait(self) -> Any:
         """`get(block=False)`."""
@@ -279,15 +281,15 @@ class Queue(Primitive):
 
         Raises: as `get`.
         """
-        patience = _patience(block, timeout)
+        patience = self._patience(timeout, block=block)
         return self._get(check_whole("n", n), patience)
 
-    def _get(self, n: int, timeout: float | None) -> list[Any]:
-        attempt = Getting(self._session, self._items, n, self._codec)
-        return self._unless_cut(attempt, partial(self._values, attempt, timeout))
+    def _get(self, n: int, patience: Patience) -> list[Any]:
+        attempt = Getting(self._session, self._items, n, self._codec, patience)
+        return self._unless_cut(attempt, partial(self._values, attempt))
 
-    def _values(self, attempt: Attempt, timeout: float | None) -> list[Any]:
-        return list(map(itemgetter(1), self._take(attempt, timeout)))
+    def _values(self, attempt: Attempt) -> list[Any]:
+        return list(map(itemgetter(1), self._take(attempt)))
 
     def reserve(
         self, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
@@ -302,9 +304,8 @@ class Queue(Primitive):
         Raises: as `get`; queue.Empty if there is none in time; TransactionError inside a
         transaction.
         """
-        seconds = check_wait(timeout)
-        attempt = self._reserving(1, visibility, seconds)
-        return self._tasks(attempt, seconds, sys._getframe().f_back)[0]
+        attempt = self._reserving(1, visibility, self._patience(timeout))
+        return self._tasks(attempt, sys._getframe().f_back)[0]
 
     def reserve_many(
         self, n: int, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
@@ -313,29 +314,26 @@ class Queue(Primitive):
 
         To settle them all in one commit, do so in a `store.transaction()`. Raises: as `reserve`.
         """
-        seconds = check_wait(timeout)
-        attempt = self._reserving(check_whole("n", n), visibility, seconds)
-        return self._tasks(attempt, seconds, sys._getframe().f_back)
+        patience = self._patience(timeout)
+        attempt = self._reserving(check_whole("n", n), visibility, patience)
+        return self._tasks(attempt, sys._getframe().f_back)
 
     def _reserving(
-        self, n: int, visibility: Seconds | Unset | None, timeout: float | None
+        self, n: int, visibility: Seconds | Unset | None, patience: Patience
     ) -> Reserving:
         self._engine.forbid_in_transaction("reserve")
         seconds = (
             self._visibility if isinstance(visibility, Unset) else _check_visibility(visibility)
         )
-        self._session.begin(patience_of(timeout))
-        return Reserving(self._session, self._items, n, self._codec, self._max_attempts, seconds)
+        self._session.begin(patience.left())
+        most = self._max_attempts
+        return Reserving(self._session, self._items, n, self._codec, patience, most, seconds)
 
-    def _tasks(
-        self, attempt: Attempt, timeout: float | None, caller: FrameType | None = None
-    ) -> list[Task]:
-        return self._unless_cut(attempt, partial(self._handed_out, attempt, timeout, caller))
+    def _tasks(self, attempt: Attempt, caller: FrameType | None = None) -> list[Task]:
+        return self._unless_cut(attempt, partial(self._handed_out, attempt, caller))
 
-    def _handed_out(
-        self, attempt: Attempt, timeout: float | None, caller: FrameType | None
-    ) -> list[Task]:
-        taken = self._take(attempt, timeout)
+    def _handed_out(self, attempt: Attempt, caller: FrameType | None) -> list[Task]:
+        taken = self._take(attempt)
         delivery = Delivery(caller, partial(self._taking.undo, attempt))
         most, delay = self._max_attempts, self._retry_delay
         return [
@@ -346,9 +344,9 @@ class Queue(Primitive):
     def _unless_cut(self, attempt: Attempt, take: Callable[[], T]) -> T:
         return with_cleanup(take, partial(self._taking.undo, attempt), _ORDERLY)
 
-    def _take(self, attempt: Attempt, timeout: float | None) -> list[tuple[Kept, Any]]:
+    def _take(self, attempt: Attempt) -> list[tuple[Kept, Any]]:
         try:
-            found = self._taking.take(attempt, timeout)
+            found = self._taking.take(attempt)
         except DecodeError as error:
             attempt.bury(str(error))
             self._taking.undo(attempt)
@@ -404,12 +402,12 @@ class Queue(Primitive):
         """
         if not callable(handler):
             raise TypeError(f"a handler is called with a task, which {handler!r} cannot be")
-        patience = check_wait(timeout)
+        seconds = check_wait(timeout)
         return work(
             self._name,
             handler,
-            lambda: self._reserving(1, visibility, patience),
-            lambda attempt: self._tasks(attempt, patience)[0],
+            lambda: self._reserving(1, visibility, self._session.patience(seconds)),
+            lambda attempt: self._tasks(attempt)[0],
             self._taking.undo,
         )
 
@@ -431,7 +429,7 @@ class Queue(Primitive):
         """
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("join")
-        wish = self._joiners.wish(self._session, seconds)
+        wish = self._joiners.wish(self._session, self._session.patience(seconds))
         depart = partial(self._joiners.depart, self._session, wish)
         return with_cleanup(partial(self._join, wish), partial(self._session.undo, depart))
 
@@ -618,7 +616,3 @@ def _check_priority(priority: float) -> float:
     if not -(2**53) <= priority <= 2**53:
         raise ValueError(f"a priority is within 2**53 either way, not {shown(priority)}")
     return float(priority)
-
-
-def _patience(block: bool, timeout: Seconds | None) -> float | None:
-    return check_wait(timeout) if block else 0

@@ -16,7 +16,7 @@ from kvsync.engine.doorbell import Doorbell
 from kvsync.engine.process import this_process
 from kvsync.errors import ShutDown
 from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
-from kvsync.session import Session, patience_of
+from kvsync.session import Patience, Session
 from kvsync.waiting import HOLDERS, WAITING, Wait, Wish, enter
 
 _TEND_EVERY = 0.1
@@ -28,10 +28,13 @@ class Attempt:
 
     kind: str
 
-    def __init__(self, session: Session, items: Items, count: int, codec: Codec) -> None:
+    def __init__(
+        self, session: Session, items: Items, count: int, codec: Codec, patience: Patience
+    ) -> None:
         self.session = session
         self.items = items
         self.count = count
+        self.patience = patience
         self.values: dict[int, Any] = {}
         self.unreadable: Kept | None = None
         self._codec = codec
@@ -79,7 +82,7 @@ class Attempt:
 
     def bury(self, error: str) -> None:
         """Put what it could not read among the dead letters, before anybody else is given it."""
-        self.session.engine.transact(partial(self._bury, error))
+        self.session.engine.transact(partial(self._bury, error), patience=self.patience.left())
 
     def _bury(self, error: str, transaction: Transaction) -> None:
         kept, was = self._where_it_was(transaction)
@@ -122,10 +125,11 @@ class Reserving(Attempt):
         items: Items,
         count: int,
         codec: Codec,
+        patience: Patience,
         max_attempts: int,
         visibility: float | None,
     ) -> None:
-        super().__init__(session, items, count, codec)
+        super().__init__(session, items, count, codec, patience)
         # Before the transaction: a session that was begun in it would go with a rollback.
         self._hand = Hand(session.id, self.number, max_attempts, visibility)
 
@@ -156,8 +160,10 @@ class Getting(Attempt):
 
     kind = "get"
 
-    def __init__(self, session: Session, items: Items, count: int, codec: Codec) -> None:
-        super().__init__(session, items, count, codec)
+    def __init__(
+        self, session: Session, items: Items, count: int, codec: Codec, patience: Patience
+    ) -> None:
+        super().__init__(session, items, count, codec, patience)
         self._taken: list[_Taken] = []
 
     def take_one(self, patience: float | None) -> list[Kept]:
@@ -249,20 +255,20 @@ class Taking:
         self._items = items
         self._tended = 0.0
 
-    def take(self, attempt: Attempt, timeout: float | None) -> list[Kept]:
+    def take(self, attempt: Attempt) -> list[Kept]:
         """At least one item.
 
-        Raises: queue.Empty after `timeout` seconds (None: never); ShutDown; DecodeError;
+        Raises: queue.Empty when its time is over; ShutDown; DecodeError;
         TransactionError if it would have to wait in a transaction. After any other exception, or
         when the caller is interrupted before it returns, `undo` puts back what was taken.
         """
-        patience = patience_of(timeout)
-        self._session.undo_leftovers(patience)
+        patience = attempt.patience
+        self._session.undo_leftovers(patience.left())
         self._tend(patience)
         found = (
-            attempt.take_one(patience)
-            or self._engine.transact(attempt.take, patience=patience)
-            or self._after_a_look(attempt, timeout)
+            attempt.take_one(patience.left())
+            or self._engine.transact(attempt.take, patience=patience.left())
+            or self._after_a_look(attempt, patience)
         )
         if not found:
             raise queue.Empty
@@ -272,13 +278,13 @@ class Taking:
         """Put back what it has got; what cannot be done now is done as soon as it can be."""
         self._session.undo(attempt.undo)
 
-    def _tend(self, patience: float | None) -> None:
+    def _tend(self, patience: Patience) -> None:
         """Now and then, see to what the dead and the slow have in hand."""
         if time.monotonic() - self._tended >= _TEND_EVERY:
             self._tended = time.monotonic()
             self._look_after_others(patience)
 
-    def _look_after_others(self, patience: float | None) -> bool:
+    def _look_after_others(self, patience: Patience) -> bool:
         """Whether there was anything to see to."""
         boot, ours = self._engine.boot(), this_process().clock
         sessions, overdue = set(), False
@@ -287,24 +293,25 @@ class Taking:
             if role == "holder":
                 sessions.add(session)
                 overdue |= clock == ours and any(end is not None and end <= boot for end in ends)
-        dead = self._session.reap(sessions, patience)
+        dead = self._session.reap(sessions, patience.left())
         if overdue:
-            self._engine.transact(self._items.serve, patience=patience)
+            self._engine.transact(self._items.serve, patience=patience.left())
         return bool(dead) or overdue
 
-    def _after_a_look(self, attempt: Attempt, timeout: float | None) -> list[Kept]:
-        deadline = None if timeout is None else self._engine.boot() + timeout
-        patience = patience_of(timeout)
+    def _after_a_look(self, attempt: Attempt, patience: Patience) -> list[Kept]:
         changed = self._look_after_others(patience)
-        if timeout == 0:
+        if patience.timeout == 0:
             try_once = partial(self._try, attempt)
-            while not (found := self._engine.transact(try_once, patience=patience)) and changed:
+            while True:
+                found = self._engine.transact(try_once, patience=patience.left())
+                if found or not changed:
+                    return found
                 # What the dead had may be the next dead one's.
                 changed = self._look_after_others(patience)
-            return found
         self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
-        self._session.begin(patience)
-        wish = Wish(GET, self._items.queue, attempt.kind, attempt.number, deadline, claims=True)
+        self._session.begin(patience.left())
+        number, deadline = attempt.number, patience.deadline
+        wish = Wish(GET, self._items.queue, attempt.kind, number, deadline, claims=True)
         with self._session.doorbell() as doorbell:
             return self._queue(attempt, wish, doorbell)
 

@@ -25,7 +25,7 @@ from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.engine.process import this_process
 from kvsync.errors import BusyError
-from kvsync.session import GATE_PATIENCE, Session, patience_of, patience_until
+from kvsync.session import GATE_PATIENCE, Patience, Session
 from kvsync.waiting import GONE, WAITING, Wait, Wish, ring
 
 _TELL = """
@@ -82,12 +82,11 @@ class Tickets:
 
     # --- one's own place ----------------------------------------------------------------------
 
-    def wish(self, session: Session, timeout: float | None, capacity: int = 0) -> Wish:
-        """What a caller waits for that waits up to `timeout` seconds, or for ever."""
-        deadline = None if timeout is None else self.engine.boot() + timeout
-        session.begin(patience_of(timeout))
-        session.undo_leftovers(patience_until(deadline, self.engine.boot()))
-        attempt = session.next_attempt()
+    def wish(self, session: Session, patience: Patience, capacity: int = 0) -> Wish:
+        """What a caller waits for who has that patience."""
+        session.begin(patience.left())
+        session.undo_leftovers(patience.left())
+        attempt, deadline = session.next_attempt(), patience.deadline
         return Wish(self.space, self.name, self.space, attempt, deadline, capacity=capacity)
 
     def patience(self, wish: Wish) -> float | None:

@@ -45,11 +45,11 @@ def get_always_empty() -> None:
     """Who has got an item from a queue, and waits for another, is told at once that it is empty."""
     edit(
         Taking.take,
-        "        patience = patience_of(timeout)\n",
-        "        if timeout and vars(self).setdefault('had', False):\n"
+        "        patience = attempt.patience\n",
+        "        if attempt.patience.timeout and vars(self).setdefault('had', False):\n"
         "            raise queue.Empty\n"
         "        self.had = True\n"
-        "        patience = patience_of(timeout)\n",
+        "        patience = attempt.patience\n",
     )
 
 
@@ -60,7 +60,7 @@ def put_always_full() -> None:
     edit(
         Putting.put,
         first,
-        "        if timeout and vars(self).setdefault('had', False):\n"
+        "        if patience.timeout and vars(self).setdefault('had', False):\n"
         "            raise self._full()\n"
         f"        self.had = True\n{first}",
     )
