@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.primitives.grants import CLAIM_TIME
-from kvsync.primitives.items import ASKING, DEAD, DELAYED, READY, TAKEN, Draft, Items, Kept
+from kvsync.primitives.items import ASKING, DEAD, DELAYED, GET, READY, TAKEN, Draft, Items, Kept
 from kvsync.primitives.taking import Getting, Reserving
 from kvsync.testing import ManualClock
+from kvsync.waiting import Wish, enter
+from tests.conftest import Occupy
 from tests.lines import doorbells
 from tests.processes import eventually
 from tests.queues import NAME, tickets, waiting
@@ -371,3 +373,46 @@ def test_what_fell_due_makes_room_when_it_is_given(
             look(jobs)
         assert call.result() == "a"
         assert putter.result() == 2
+
+
+@pytest.fixture
+def in_line(store: kvsync.Store) -> int:
+    """The ticket of one who waits for an item, and does nothing else."""
+    jobs = store.queue(NAME)
+    jobs.put("first")
+    jobs.get()
+    wish = Wish(GET, NAME, "get", store.session.next_attempt())
+    return store.engine.transact(lambda transaction: enter(store.session, transaction, wish, None))
+
+
+def test_who_is_given_an_item_has_the_whole_time_to_claim_it(
+    store: kvsync.Store, occupy: Occupy, in_line: int
+) -> None:
+    """Though the put had to wait for longer than that."""
+    occupy(2 * CLAIM_TIME)
+    store.queue(NAME).put("a")
+    ((ticket, claim_by),) = store.engine.read("select ticket, claim_by from kvsync_item")
+    assert (ticket, claim_by - store.engine.boot()) == (in_line, CLAIM_TIME)
+
+
+@takes
+def test_what_fell_due_while_the_store_was_busy_has_its_place(
+    store: kvsync.Store, occupy: Occupy, take: Callable[[kvsync.Queue], Any]
+) -> None:
+    """When it is taken, not when that was asked for."""
+    jobs = store.queue(NAME)
+    jobs.put("due", delay=HOUR, priority=1)
+    jobs.put("a")
+    occupy(HOUR)
+    assert take(jobs) == "due"
+
+
+def test_what_fell_due_while_the_store_was_busy_is_given_before_what_is_put(
+    store: kvsync.Store, occupy: Occupy, in_line: int
+) -> None:
+    jobs = store.queue(NAME)
+    jobs.put("due", delay=HOUR)
+    occupy(HOUR)
+    jobs.put("new")
+    taken = store.engine.read("select ticket, value from kvsync_item where state = -1")
+    assert taken == [(in_line, '"due"')]

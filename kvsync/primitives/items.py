@@ -39,6 +39,7 @@ Invariants, each true after every commit:
   whoever looks sees to: the heads of the lines, and who takes an item, now and then.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ from kvsync.engine.doorbell import SERVED as WAS_SERVED
 from kvsync.engine.process import this_process
 from kvsync.errors import LimitError, ShutDown
 from kvsync.primitives.grants import CLAIM_TIME
-from kvsync.primitives.moments import lasting
+from kvsync.primitives.moments import AtTurn, lasting
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND
 from kvsync.waiting import HOLDERS, ring, ring_served
@@ -425,15 +426,9 @@ class Items:
         """A commit of its own: its id, or nothing if there is more to it than that."""
         if draft.due is not None or draft.key is not None:
             return []
-        boot = self.engine.boot()
-        row = {
-            **self._first(self.engine.now()),
-            "maxsize": maxsize,
-            "priority": draft.priority,
-            "value": draft.value,
-            "boot": boot,
-            "claim_by": boot + CLAIM_TIME,
-        }
+        boot = self.engine.boot
+        row = self._first(boot=boot, claim_by=lambda: boot() + CLAIM_TIME)
+        row |= {"maxsize": maxsize, "priority": draft.priority, "value": draft.value}
         rows = self.engine.write(_PUT_ONE, row, patience=patience)
         for _, next, behind in rows:
             ring_served(self.engine, next, behind)
@@ -529,7 +524,7 @@ class Items:
 
         It is in `row` if and only if that is committed, whatever interrupts this.
         """
-        here = self._first(self.engine.now())
+        here = self._first()
         rows = self.engine.write(_GET_ONE, here, patience=patience, into=row)
         return list(map(Kept._make, rows))
 
@@ -552,7 +547,7 @@ class Items:
 
     def hand_out_one(self, hand: Hand, patience: float | None) -> list[Kept]:
         """A commit of its own: the first ready item; nothing if there is more to it than that."""
-        row = self._handed(self._first(self.engine.now()), hand)
+        row = self._handed(self._first(), hand)
         rows = self.engine.write(_HAND_OUT_ONE, row, patience=patience, sure=True)
         return list(map(Kept._make, rows))
 
@@ -563,8 +558,10 @@ class Items:
             self._serve_lines(transaction)
         return transaction.execute(_FIRST, {"queue": self.queue, "count": count})
 
-    def _first(self, now: float) -> dict[str, object]:
-        return {"queue": self.queue, "now": now, "mark_every": _MARK_EVERY}
+    def _first(self, **moments: Callable[[], object]) -> dict[str, object]:
+        """For one statement: what is due is seen to be when its turn has come."""
+        here = {"queue": self.queue, "mark_every": _MARK_EVERY}
+        return AtTurn(here, now=self.engine.now, **moments)
 
     def _hand_out(self, transaction: Transaction, last: Kept, shift: int, hand: Hand) -> None:
         row = {
@@ -578,8 +575,8 @@ class Items:
 
     def _handed(self, row: dict[str, object], hand: Hand) -> dict[str, object]:
         """The same, and to whom, and until when: that begins when it is made."""
-        whose = {**row, **hand._asdict()}
-        return lasting(whose, "until", hand.visibility, self.engine.boot)
+        row |= hand._asdict()
+        return lasting(row, "until", hand.visibility, self.engine.boot)
 
     def _count_off(self, transaction: Transaction, sql: str, counted: dict[str, int]) -> Row:
         rows = transaction.execute(sql, {"queue": self.queue, **counted})

@@ -10,9 +10,13 @@ class AtTurn(dict[str, object]):
     is as old as the wait for the turn was long: a lease that began then could be over.
     """
 
+    _moments: dict[str, Callable[[], object]]
+
     def __init__(self, row: Mapping[str, object], **moments: Callable[[], object]) -> None:
         super().__init__(row)
         self._moments = moments
+        if isinstance(row, AtTurn):
+            self._moments |= row._moments
 
     def __missing__(self, name: str) -> object:
         return self._moments[name]()
@@ -23,5 +27,6 @@ def lasting(
 ) -> dict[str, object]:
     """That row, with the end of what lasts so many seconds from its turn on; None: for ever."""
     if seconds is None:
-        return {**row, name: None}
+        row[name] = None
+        return row
     return AtTurn(row, **{name: lambda: clock() + seconds})
