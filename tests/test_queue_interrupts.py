@@ -358,3 +358,21 @@ def test_a_rolled_back_get_that_was_interrupted_is_put_back_once(store: kvsync.S
 
     for _ in at_each_point(get):
         assert state(jobs) == before
+
+
+@pytest.mark.parametrize("anew", [[], ["c"], ["c", "d"]], ids=["deleted", "with one", "with two"])
+def test_an_interrupted_taking_puts_nothing_into_a_queue_that_was_deleted(
+    store: kvsync.Store, anew: list[str]
+) -> None:
+    """Nor into the next one of that name, whose items have their ids."""
+    jobs = store.queue(NAME)
+    jobs.put_many("ab")
+    attempt = jobs._getting(2, jobs._patience(0))
+    jobs._take(attempt)
+    store.delete("queue", NAME)
+    jobs.put_many(anew)
+    attempt.undo(None)
+    assert [each.item for each in jobs.peek(9)] == anew
+    assert jobs.unfinished_tasks == jobs.qsize() == len(anew)
+    jobs.put("e")
+    assert jobs.get_many(9) == [*anew, "e"]

@@ -236,6 +236,12 @@ _MOVE = """
     where queue = :queue and state = :was and place = :place and id = :id
     returning id
 """
+_RESTORED = """
+    update kvsync_queue set size = size + 1, got = case when got > 0 then got - 1 else 0 end
+    where name = :queue and last >= :id and not exists (
+        select 1 from kvsync_item where queue = :queue and id = :id and state <> 2)
+    returning 1
+"""
 _LOST = """
     select place, kvsync_item.id, priority, attempts, max_attempts, claim_by, ticket
     from kvsync_item left join kvsync_session on kvsync_session.id = kvsync_item.session
@@ -707,8 +713,11 @@ class Items:
     def restore(self, transaction: Transaction, kept: Kept) -> None:
         """Put back what was taken for good, in its old place. The lines are still to be served.
 
-        What is damaged goes back as it was.
+        What is damaged goes back as it was; what was in a queue that was deleted is gone with it,
+        though there is another of that name, if that has an item of its id.
         """
+        if not transaction.execute(_RESTORED, {**self._here, "id": kept.id}):
+            return
         place = -kept.priority if isinstance(kept.priority, float) else kept.place
         key = kept.key
         if key is not None and self.has_key(transaction, key):
@@ -716,11 +725,6 @@ class Items:
         more = {"since": kept.since, "attempts": kept.attempts, "error": kept.error}
         draft = Draft(kept.value, kept.priority, key)
         self._insert(transaction, draft, READY, place, kept.id, **more)
-        transaction.execute(
-            "update kvsync_queue set size = size + 1,"
-            " got = case when got > 0 then got - 1 else 0 end where name = :queue",
-            self._here,
-        )
 
     def is_ready(self, transaction: Transaction, kept: Kept) -> bool:
         """Whether it stands in its old place."""
