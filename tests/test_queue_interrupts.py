@@ -4,6 +4,8 @@ Of what a call that was cut short was to do, all is done or nothing.
 """
 
 import itertools
+import json
+import os
 import queue
 from collections import deque
 from collections.abc import Callable
@@ -376,3 +378,41 @@ def test_an_interrupted_taking_puts_nothing_into_a_queue_that_was_deleted(
     assert jobs.unfinished_tasks == jobs.qsize() == len(anew)
     jobs.put("e")
     assert jobs.get_many(9) == [*anew, "e"]
+
+
+class Forking:
+    """JSON; in the middle of a reading a signal's handler forks, and the child ends by an error."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+        self.child: int | None = None
+
+    def dumps(self, value: Any) -> str:
+        return json.dumps(value)
+
+    def loads(self, text: str) -> Any:
+        if self.child is None:
+            self.child = os.fork()
+            if not self.child:
+                raise self.error
+            os.waitpid(self.child, 0)
+        return json.loads(text)
+
+
+@pytest.mark.parametrize("error", [Interrupt, ValueError])
+@takes
+def test_a_child_that_was_forked_in_a_taking_puts_nothing_back(
+    store: kvsync.Store, take: Callable[..., Any], error: type[BaseException]
+) -> None:
+    """What was taken is its parent's. Nor is it a dead letter, though the child cannot read it."""
+    codec = Forking(error)
+    jobs = store.queue(NAME, codec=codec)
+    jobs.put("a")
+    taken = None
+    try:
+        taken = take(jobs)
+    finally:
+        if not codec.child:
+            os._exit(0)
+    assert taken
+    assert jobs.qsize() == len(jobs.dead) == 0

@@ -1,5 +1,6 @@
 """Rate limits: never more than allowed, in the order of asking, nothing lost to interruptions."""
 
+import os
 import pickle
 import random
 import threading
@@ -326,6 +327,30 @@ def test_reset_in_between_leaves_nothing_to_give_back(
     when_asleep(monkeypatch, meanwhile)
     with pytest.raises(Interrupted):
         limiter.acquire()
+    assert limiter.retry_after() == 1
+
+
+def test_a_child_that_is_forked_in_a_wait_gives_nothing_back(
+    still: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot is its parent's."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    limiter.acquire()
+    children: list[int] = []
+
+    def fork() -> None:
+        children.append(os.fork())
+        if not children[0]:
+            raise Interrupted
+        os.waitpid(children[0], 0)
+        clock.advance(1)
+
+    when_asleep(monkeypatch, fork)
+    try:
+        limiter.acquire()
+    finally:
+        if not children[0]:
+            os._exit(0)
     assert limiter.retry_after() == 1
 
 

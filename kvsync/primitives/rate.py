@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from kvsync.engine import Row, Transaction
 from kvsync.engine.process import this_process
 from kvsync.errors import BusyError, KvsyncError, TransactionError
+from kvsync.forks import generation
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.resting import REST, near
@@ -116,6 +117,7 @@ class _Attempt:
     def __init__(self) -> None:
         self.number = secrets.randbits(62)  # `random` repeats itself in forked children
         self.before: _State | None = None
+        self.process = generation()
 
 
 class RateLimiter(Primitive):
@@ -262,7 +264,12 @@ class RateLimiter(Primitive):
             _nap(min(left, _NAP))
 
     def _give_back(self, attempt: _Attempt, transaction: Transaction) -> None:
-        """As if it had never been taken, if the row is still as the attempt left it."""
+        """As if it had never been taken, if the row is still as the attempt left it.
+
+        Not in a child that was forked meanwhile, by a signal's handler: it is the parent's.
+        """
+        if attempt.process != generation():
+            return
         here = {"name": self._name, "undone": attempt.number}
         if attempt.before is None:
             transaction.execute(

@@ -15,6 +15,7 @@ from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.engine.process import this_process
 from kvsync.errors import ShutDown
+from kvsync.forks import generation
 from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
 from kvsync.session import Patience, Session
 from kvsync.waiting import HOLDERS, WAITING, Wait, Wish, enter
@@ -39,6 +40,7 @@ class Attempt:
         self.unreadable: Kept | None = None
         self._codec = codec
         self._numbered = False
+        self._process = generation()
 
     @cached_property
     def number(self) -> int:
@@ -67,7 +69,14 @@ class Attempt:
         return 0 if self.items.is_closed(transaction) else self.count - 1
 
     def undo(self, patience: float | None) -> None:
-        """Put back whatever it has got, and leave the line; may be repeated."""
+        """Put back whatever it has got, and leave the line; may be repeated.
+
+        Not in a child that was forked meanwhile, by a signal's handler: it is the parent's.
+        """
+        if self._process == generation():
+            self._undo(patience)
+
+    def _undo(self, patience: float | None) -> None:
         if self._numbered:
             self.session.engine.transact(self._leave, patience=patience)
 
@@ -81,7 +90,12 @@ class Attempt:
         self.items.give_back(transaction, session, self.number)
 
     def bury(self, error: str) -> None:
-        """Put what it could not read among the dead letters, before anybody else is given it."""
+        """Put what it could not read among the dead letters, before anybody else is given it.
+
+        In a forked child it does nothing, as `undo`.
+        """
+        if self._process != generation():
+            return
         self.session.engine.transact(partial(self._bury, error), patience=self.patience.left())
 
     def _bury(self, error: str, transaction: Transaction) -> None:
@@ -202,10 +216,10 @@ class Getting(Attempt):
             taken.put_back_in(transaction)
         return super()._where_it_was(transaction)
 
-    def undo(self, patience: float | None) -> None:
+    def _undo(self, patience: float | None) -> None:
         for taken in self._taken:
             taken.put_back(patience)
-        super().undo(patience)
+        super()._undo(patience)
 
 
 class _Taken:
