@@ -272,3 +272,34 @@ def test_a_third_signal_is_the_programs(
     assert jobs.work(lambda _: [signal.raise_signal(number) for number in twice]) == 0
     assert heard == [signal.SIGTERM]
     assert [(each.item, each.attempts) for each in jobs.peek(9)] == [("a", 0)]
+
+
+@pytest.mark.parametrize("work", [kvsync.Queue.work, None])
+def test_what_cannot_be_read_is_a_dead_letter_and_does_not_end_the_work(
+    store: kvsync.Store, caplog: pytest.LogCaptureFixture, work: Any
+) -> None:
+    """Of a loop as well."""
+    jobs, raw = store.queue(NAME), store.queue(NAME, codec="raw")
+    jobs.put(1)
+    raw.put("no JSON")
+    jobs.put(2)
+    handled: list[int] = []
+    if work:
+        assert work(jobs, lambda task: handled.append(task.item), timeout=0) == 2
+    else:
+        handled += [task.item for task in jobs.tasks(timeout=0)]
+    assert handled == [1, 2]
+    assert [letter.id for letter in raw.dead] == [2]
+    assert "cannot be read" in caplog.text
+    assert "DecodeError" in caplog.text
+
+
+def test_what_the_body_of_a_loop_cannot_read_is_its_own(store: kvsync.Store) -> None:
+    jobs = store.queue(NAME)
+    jobs.put(1)
+    with pytest.raises(kvsync.DecodeError):
+        for task in jobs.tasks(timeout=0):
+            with task:
+                raise kvsync.DecodeError("no good")
+    assert len(jobs.dead) == 0
+    assert jobs.unfinished_tasks == 1

@@ -1,5 +1,6 @@
 """Queues: items that any process puts, and that any process gets once, or works off."""
 
+import logging
 import queue
 import sys
 from collections.abc import Callable, Generator, Iterable
@@ -92,6 +93,8 @@ _STATS = """
         (select count(*) from kvsync_ticket where space = 'queue-put' and name = :queue) as putters
     from (select 1) as always left join kvsync_queue on name = :queue
 """
+
+_log = logging.getLogger("kvsync")
 
 _ORDERLY = (queue.Empty, ShutDown, DecodeError)
 """What a call that takes items raises when it has seen to everything."""
@@ -363,6 +366,8 @@ class Queue(Primitive):
         an exception as a failed attempt, and after the last one it is a dead letter. Ctrl-C counts
         as well, for an iterator is not told what it was left by, and so does closing it, or keeping
         it after its loop. With `with task:` around the loop's body all is as in `reserve`.
+
+        What the codec cannot read is logged, is a dead letter, and does not end the loop.
         """
         while True:
             begun = False
@@ -379,6 +384,10 @@ class Queue(Primitive):
                 if begun:
                     raise
                 return
+            except DecodeError:
+                if begun:
+                    raise
+                _log.exception("queue %r: an item cannot be read, and is a dead letter", self._name)
 
     def work(
         self,
@@ -394,6 +403,7 @@ class Queue(Primitive):
         end; a second one interrupts the handler, and its item goes back as if never handed out.
         What the handler raises counts as a failed attempt, and is logged. What is no Exception ends
         the work too; KeyboardInterrupt, SystemExit and GeneratorExit give the item back uncounted.
+        What the codec cannot read is logged, and is a dead letter.
 
         Signals are heard where Python hears them, in the main thread of the program, and only those
         that the program does not ignore.

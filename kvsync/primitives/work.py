@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from kvsync.errors import KvsyncError, ShutDown, StaleReceiptError
+from kvsync.errors import DecodeError, KvsyncError, ShutDown, StaleReceiptError
 from kvsync.primitives.taking import Attempt
 from kvsync.primitives.task import Stop, Task
 
@@ -79,7 +79,11 @@ def work(
         ear.listen()
         while ear.goes_on():
             attempt, task = begin(), None
-            task = reserve(attempt)
+            try:
+                task = reserve(attempt)
+            except DecodeError:
+                _log.exception("queue %r: an item cannot be read, and is a dead letter", name)
+                continue
             try:
                 _settle(task, ear, handler, name)
             finally:
