@@ -37,6 +37,21 @@ def test_a_queue_that_is_shut_down_gives_what_it_has_and_takes_no_more(
     assert items(store) == []
 
 
+@pytest.mark.parametrize("immediate", [False, True])
+def test_a_queue_that_is_shut_down_refuses_an_item_whose_key_is_there(
+    store: kvsync.Store, immediate: bool
+) -> None:
+    """As any other."""
+    jobs = store.queue(NAME)
+    number = jobs.put("a", key="k")
+    jobs.shutdown(immediate)
+    with pytest.raises(kvsync.ShutDown):
+        jobs.put("b", key="k")
+    jobs.reopen()
+    assert jobs.put("b", key="k") is None
+    assert [each.id for each in jobs.peek(9)] == [number]
+
+
 def test_at_once_means_that_it_gives_nothing_either(store: kvsync.Store) -> None:
     """What it has stays for later; so does what somebody has in hand, who may still settle it."""
     jobs = store.queue(NAME)

@@ -353,6 +353,13 @@ class Items:
         count = self.count(transaction)
         return count is not None and count.shut == CLOSED
 
+    def require_open(self, transaction: Transaction) -> Count | None:
+        """Its row, if it has one. Raises: ShutDown."""
+        count = self.count(transaction)
+        if count is not None and count.shut:
+            raise ShutDown(f"the queue {self.queue!r} was shut down; reopen() opens it again")
+        return count
+
     def settle(self, transaction: Transaction, maxsize: int) -> None:
         """Make the queue, or adopt another size of it while nobody waits and nothing is out.
 
@@ -362,10 +369,8 @@ class Items:
         # Receipts go on above those of a queue of that name that was deleted.
         new = {**self._here, "maxsize": maxsize, "receipts": int(now * 1e6), "now": now}
         transaction.execute(_NEW, new)
-        count = self.count(transaction)
+        count = self.require_open(transaction)
         assert count is not None
-        if count.shut:
-            raise ShutDown(f"the queue {self.queue!r} was shut down; reopen() opens it again")
         if count.maxsize != maxsize:
             self._resize(transaction, count.maxsize, maxsize)
 

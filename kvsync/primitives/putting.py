@@ -78,6 +78,7 @@ class Putting:
     def _put(self, drafts: list[Draft], transaction: Transaction) -> list[int] | None:
         key = drafts[0].key
         if key is not None and self._items.has_key(transaction, key):
+            self._items.require_open(transaction)
             return None
         return self._items.put(transaction, drafts, self._maxsize)
 
