@@ -222,11 +222,13 @@ def test_join_ends_in_time(store: kvsync.Store) -> None:
 
 @pytest.mark.parametrize("end", ["purge", "shutdown"])
 def test_join_is_over_when_there_is_nothing_left_to_wait_for(store: kvsync.Store, end: str) -> None:
+    """And tells whether all was done: what an immediate shutdown leaves is not."""
     jobs = store.queue(NAME)
     jobs.put_many("ab")
     with waiting(jobs.join, store) as call:
         jobs.purge() if end == "purge" else jobs.shutdown(immediate=True)
-        assert call.result() is True
+        assert call.result() is jobs.join() is (end == "purge")
+        assert bool(jobs.unfinished_tasks) is (end == "shutdown")
 
 
 def test_what_is_redriven_or_retried_is_to_be_done_again(store: kvsync.Store) -> None:
@@ -278,7 +280,7 @@ def test_what_a_dead_getter_owes_is_struck_out_by_an_immediate_shutdown(
         assert not call.is_over
         assert jobs.unfinished_tasks == 2
         jobs.shutdown(immediate=True)
-        assert call.result() is True
+        assert call.result() is False
     jobs.reopen()
     assert jobs.unfinished_tasks == 1
     assert jobs.get() == "b"

@@ -33,6 +33,7 @@ from kvsync.primitives.items import (
     JOIN,
     LATELY,
     OPEN,
+    SERVED,
     Draft,
     Items,
     Kept,
@@ -431,6 +432,7 @@ class Queue(Primitive):
     def join(self, timeout: Seconds | None = None) -> bool:
         """Wait until all items are done with; returns whether they were, within `timeout` seconds.
 
+        `shutdown(immediate=True)` ends it too, and what is left is not done with: False.
         Done with is what was acknowledged or died, and what was got once `task_done` was called.
         Nobody notes who got it, so it is waited for even if that process is dead: for ever, unless
         `shutdown(immediate=True)` and `reopen` strike it out. What was reserved has no such debt.
@@ -446,27 +448,28 @@ class Queue(Primitive):
     def _join(self, wish: Wish) -> bool:
         with self._session.doorbell() as doorbell:
             while True:
-                ticket = self._engine.transact(
+                done, ticket = self._engine.transact(
                     partial(self._await_end, wish, doorbell), patience=self._joiners.patience(wish)
                 )
-                if ticket is None:
-                    return True
+                if not ticket:
+                    return done
                 state = self._joiners.until_told(self._session, wish, ticket, doorbell)
                 self._joiners.depart_in_time(self._session, wish)
                 if state not in (WAITING, GONE):
-                    return True
+                    return state == SERVED
                 if self._joiners.is_over(wish):
                     return False
 
     def _await_end(
         self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction
-    ) -> int | None:
-        """A ticket; None if there is nothing to wait for."""
+    ) -> tuple[bool, int]:
+        """Whether all is done; and a ticket, unless there is nothing to wait for."""
         self._items.serve(transaction)
-        count = self._items.count(transaction)
-        if not self._items.unfinished() or (count is not None and count.shut == CLOSED):
-            return None
-        return enter(self._session, transaction, wish, doorbell)
+        if not self._items.unfinished():
+            return True, 0
+        if self._items.is_closed(transaction):
+            return False, 0
+        return False, enter(self._session, transaction, wish, doorbell)
 
     @property
     def unfinished_tasks(self) -> int:
