@@ -91,6 +91,20 @@ def test_each_attempt_is_put_off_twice_as_long(path: Path) -> None:
             at_once.reserve(0).retry()
 
 
+def test_a_delay_of_more_than_an_hour_is_kept(
+    timed_store: kvsync.Store, clock: ManualClock
+) -> None:
+    """And not doubled."""
+    jobs = timed_store.queue(NAME, retry_delay=timedelta(hours=6))
+    jobs.put("a")
+    for _ in range(3):
+        assert jobs.reserve(0).retry()
+        (left,) = jobs.peek()
+        assert left.due is not None
+        assert 3 <= (left.due - clock.wall()) / 3600 <= 6
+        clock.advance(6 * 3600)
+
+
 def test_a_retry_says_when_and_why(path: Path) -> None:
     """And whether there is one; what it does not say of the error stays as it was."""
     clock = ManualClock()

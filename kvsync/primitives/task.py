@@ -30,7 +30,7 @@ from kvsync.session import Session
 Error = str | BaseException
 
 LONGEST_DELAY = 3600.0
-"""Seconds between two attempts, at most, unless the caller says otherwise."""
+"""Seconds between two attempts, at most, unless the caller or the queue says otherwise."""
 
 
 class Stop(BaseException):
@@ -133,9 +133,9 @@ class Task:
         """Put it back for another attempt `delay` seconds from now; returns whether there is one.
 
         After the last attempt it goes to the dead letters instead. Left out, the delay doubles
-        from attempt to attempt, beginning with the queue's `retry_delay`, up to an hour, and is
-        then shortened at random by up to a half. `error` is text, or an exception: then it is that
-        one's, with its traceback if it has one.
+        from attempt to attempt, beginning with the queue's `retry_delay`, up to an hour, or to
+        that if it is longer, and is then shortened at random by up to a half. `error` is text, or
+        an exception: then it is that one's, with its traceback if it has one.
 
         Raises: StaleReceiptError if this hand-out is over; ValueError for a negative delay;
         TypeError for what is no error.
@@ -321,7 +321,7 @@ class Task:
     def _backoff(self) -> float:
         # "Equal jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
         doubled = self._retry_delay * 2.0 ** min(self.attempts - 1, 60)
-        return min(doubled, LONGEST_DELAY) * random.uniform(0.5, 1)
+        return min(doubled, max(LONGEST_DELAY, self._retry_delay)) * random.uniform(0.5, 1)
 
     def _stale(self) -> StaleReceiptError:
         return StaleReceiptError(
