@@ -502,8 +502,10 @@ class Queue(Primitive):
     def shutdown(self, immediate: bool = False) -> None:
         """Take no more items, in any process, until `reopen`: puts raise ShutDown.
 
-        What it holds can still be got; then that raises ShutDown too. With `immediate` it does at
-        once, and `join` returns: the items stay for a later `reopen`.
+        What it holds can still be got; then that raises ShutDown too, though others may still have
+        items in hand. Who waits is sent home then: what comes back after that (its worker died,
+        say) is got by who asks again. With `immediate` ShutDown comes at once, and `join` returns:
+        the items stay for a later `reopen`.
         """
         self._engine.transact(partial(self._shut, CLOSED if immediate else CLOSING))
 
