@@ -472,6 +472,80 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(store: kvsync.Store) -> N
     assert len(done.stdout.splitlines()) == 1
 
 
+def with_closed(descriptor: int, *words: str, path: object) -> subprocess.CompletedProcess[str]:
+    """What becomes of `kvsync` where a daemon or cron has closed one of its standard streams."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {descriptor}>&-', "sh", KVSYNC, *words],
+        env=os.environ | {"KVSYNC_STORE": str(path), "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["get", "raw", "k"],
+        ["incr", "hits"],
+        ["ls"],
+        ["ls", "d", "--json"],
+        ["doctor"],
+        ["queue", "put", "jobs", "1"],
+    ],
+)
+def test_who_has_closed_stdout_wants_to_see_nothing(
+    store: kvsync.Store, path: Path, words: list[str]
+) -> None:
+    """And no failure behind what was committed, which would be done again."""
+    store.dict("d")["k"] = 1
+    store.dict("raw", codec="raw")["k"] = b"bytes"
+    store.queue("jobs").put(0)
+    assert succeeded(with_closed(1, *words, path=path)) == ""
+    assert store.counter("hits").value == (words[0] == "incr")
+    assert store.queue("jobs").stats().depth == 1 + ("put" in words)
+
+
+def test_who_has_closed_stderr_hears_of_errors_by_the_exit_status(path: Path) -> None:
+    """And what it wants to see comes."""
+    assert with_closed(2, "get", "d", "k", path=path).returncode == 2
+    assert with_closed(2, "incr", "hits", path=path).stdout == "1\n"
+
+
+def test_the_commands_of_a_worker_whose_stdout_is_closed_print_into_nothing(
+    store: kvsync.Store, path: Path
+) -> None:
+    """And into no file of the store, which could have got that descriptor."""
+    store.queue("jobs").put(1)
+    command = ["sh", "-c", "echo && [ /dev/null -ef /dev/fd/1 ]"]
+    done = with_closed(1, "queue", "work", "jobs", "--drain", "--", *command, path=path)
+    assert succeeded(done) == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["set", "d", "k", "-"],
+        ["queue", "put", "jobs", "-"],
+        ["queue", "put", "jobs", "--lines"],
+    ],
+)
+def test_a_stdin_that_is_closed_is_not_an_empty_one(path: Path, words: list[str]) -> None:
+    """Nothing is written."""
+    refused(with_closed(0, *words, path=path), 2, "stdin is closed")
+    with kvsync.open(path) as store:
+        assert [*store.names("dict"), *store.names("queue")] == []
+
+
+def test_without_a_stdin_nobody_answers(store: kvsync.Store, path: Path) -> None:
+    """As where it is empty."""
+    store.queue("jobs").put(1)
+    done = with_closed(0, "queue", "purge", "jobs", path=path)
+    assert (done.returncode, "say --yes" in done.stderr) == (2, True)
+    assert store.queue("jobs").stats().depth == 1
+
+
 def test_an_interrupt_is_quiet(path: Path) -> None:
     with subprocess.Popen(
         [KVSYNC, "set", "d", "k", "-"],

@@ -90,6 +90,7 @@ for verb in (
 
 def run(arguments: Sequence[str] | None) -> int:
     """Run one command line; returns its exit status."""
+    _give_closed_streams_a_place()
     _print_what_the_terminal_cannot_show()
     try:
         return app.main(arguments, prog_name="kvsync", standalone_mode=False) or 0
@@ -111,6 +112,21 @@ def _sentence_of(error: click.ClickException) -> str:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{sentence} (see {error.ctx.command_path} --help)"
     return sentence
+
+
+def _give_closed_streams_a_place() -> None:
+    """As cron and daemons start us: what nobody reads is no reason to fail behind a commit.
+
+    No file that is opened later may become descriptor 1 or 2, where others expect to print. What
+    would be read from a closed stdin is missing, not empty: `sys.stdin` stays None.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)  # as its neighbours are
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", closefd=False))
 
 
 def _print_what_the_terminal_cannot_show() -> None:

@@ -11,7 +11,7 @@ def ask(question: str, *, otherwise: str) -> None:
     Raises: ClickException, which says what is so `otherwise`; UsageError if nobody answers.
     """
     click.echo(f"{question} [y/N] ", nl=False, err=True)
-    answer = sys.stdin.readline()
+    answer = sys.stdin.readline() if sys.stdin is not None else ""
     if not answer.endswith("\n"):
         click.echo(err=True)
     if not answer:

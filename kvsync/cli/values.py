@@ -82,11 +82,18 @@ def _refuse(constant: str) -> NoReturn:
 
 def read_stdin() -> str:
     """All of it, without the end of its last line. Raises: UsageError."""
+    require_stdin()
     try:
         text = sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise click.UsageError(f"stdin is not UTF-8: {error}") from error
     return text.removesuffix("\n")
+
+
+def require_stdin() -> None:
+    """Raises: UsageError if it is closed, which is not the same as empty."""
+    if sys.stdin is None:
+        raise click.UsageError("stdin is closed: there is nothing to read")
 
 
 @click.command("del", cls=Verb)

@@ -14,7 +14,7 @@ from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, finite, not_negative, pass_asked, with_json, with_store
 from kvsync.cli.output import emit, say
 from kvsync.cli.queue import named
-from kvsync.cli.values import parsed, read_stdin
+from kvsync.cli.values import parsed, read_stdin, require_stdin
 
 _CHUNK = 500
 """Items in one commit."""
@@ -90,7 +90,8 @@ def _check(values: tuple[str, ...], lines: bool, how: How) -> None:
 
 
 def _lines() -> Iterator[list[bytes]]:
-    """The lines of stdin, as many at a time as have come."""
+    """The lines of stdin, as many at a time as have come. Raises: UsageError if it is closed."""
+    require_stdin()
     begun = b""
     while chunk := os.read(0, 1 << 16):
         *whole, begun = (begun + chunk).split(b"\n")
