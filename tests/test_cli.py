@@ -207,6 +207,25 @@ def test_ls_of_names_lists_what_is_under_them(run: Run) -> None:
     assert some[0]["items"] == {"theme": "dark"}
 
 
+def test_in_a_pipe_one_long_value_does_not_make_the_other_rows_long(
+    run: Run, store: kvsync.Store
+) -> None:
+    """It is there in full, wherever its column is."""
+    store.dict("d").update({f"{n:03}": n for n in range(100)} | {"long": "x" * 200_000})
+    store.queue("jobs").put_many([1, "y" * 200_000, 2], priority=3)
+    for words, long in ((["ls", "d"], "x"), (["queue", "peek", "jobs"], "y")):
+        table = succeeded(run(*words))
+        assert len(table) < 220_000
+        assert f'"{long * 200_000}"' in table
+        lines = table.splitlines()
+        assert [line for line in lines if line != line.rstrip()] == []
+        assert sum(len(line) > 150 for line in lines) == 1
+    headings, _, first, _, last = lines
+    assert headings.split() == ["id", "item", "priority", "age"]
+    place = headings.index("priority") + len("priorit")
+    assert first[place] == last[place] == "3"
+
+
 def test_ls_tells_a_name_from_a_kind(run: Run, store: kvsync.Store) -> None:
     store.dict("counter")["k"] = 1
     store.counter("counter").add(7)

@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+import click
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -14,6 +16,9 @@ _AS_WIDE_AS_IT_TAKES = 100_000
 
 _GAP = 3
 """Characters between two columns."""
+
+_ALIGNED = 80
+"""Characters of the longest cells in a pipe that stand in columns: no row is padded for others."""
 
 _LEAST = 12
 """Characters of a long cell that a terminal shows, though other cells must be folded for it."""
@@ -59,7 +64,7 @@ def narrowed(
     columns: Sequence[Names], heading: str, shorten: Callable[[str, int], str]
 ) -> list[Names]:
     """The same, that column's cells shortened to what the others leave of the terminal."""
-    left = console().width - wide([each for each in columns if each[0] != heading]) - _GAP
+    left = _room() - wide([each for each in columns if each[0] != heading]) - _GAP
     return [
         [heading, *(shorten(cell, max(_LEAST, left)) for cell in each[1:])]
         if each[0] == heading
@@ -71,9 +76,13 @@ def narrowed(
 def without(columns: Sequence[Names], spare: Names) -> list[Names]:
     """Those of the columns that the terminal has room for: the spare ones go first, in order."""
     for heading in spare:
-        if wide(columns) > console().width:
+        if wide(columns) > _room():
             columns = [each for each in columns if each[0] != heading]
     return list(columns)
+
+
+def _room() -> int:
+    return console().width if sys.stdout.isatty() else sys.maxsize
 
 
 def wide(columns: Iterable[Names]) -> int:
@@ -83,6 +92,10 @@ def wide(columns: Iterable[Names]) -> int:
 
 def show(made: Table, rows: Iterable[Sequence[Cell]]) -> None:
     """Print a table with these rows."""
+    (_draw if sys.stdout.isatty() else _write)(made, rows)
+
+
+def _draw(made: Table, rows: Iterable[Sequence[Cell]]) -> None:
     screen = console()
     for row in rows:
         made.add_row(
@@ -96,6 +109,33 @@ def _fitted(cell: Cell, column: Column, screen: Console) -> Text:
     if isinstance(cell, Text):
         return cell
     return Text(printable(cell[: screen.width + 1] if column.no_wrap else cell))
+
+
+def _write(made: Table, rows: Iterable[Sequence[Cell]]) -> None:
+    """Each cell in full; a long one moves what is behind it, and no other row."""
+    lines = [[str(column.header) for column in made.columns]]
+    lines += [
+        [str(cell) if isinstance(cell, Text) else printable(cell) for cell in r] for r in rows
+    ]
+    columns = [[_width(cell) for cell in cells] for cells in zip(*lines, strict=True)]
+    widths = [max((w for w in each if w <= _ALIGNED), default=_ALIGNED) for each in columns]
+    rule = "─" if sys.stdout.encoding.lower().startswith("utf") else "-"
+    head, *body = (_line(made, line, widths) for line in lines)
+    between = rule * (sum(widths) + _GAP * (len(widths) - 1))
+    click.echo("\n".join([head, between, *body]))
+
+
+def _width(cell: str) -> int:
+    """Of a long one, that it is long."""
+    return cell_len(cell[: _ALIGNED + 1])
+
+
+def _line(made: Table, cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = []
+    for column, cell, width in zip(made.columns, cells, widths, strict=True):
+        padding = " " * (width - _width(cell))
+        padded.append(padding + cell if column.justify == "right" else cell + padding)
+    return (" " * _GAP).join(padded).rstrip(" ")
 
 
 def mark(state: str) -> Text:
