@@ -1,14 +1,18 @@
 """The command `kvsync`, run as people and programs run it."""
 
+import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import closing
+import termios
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +54,43 @@ def refused(done: subprocess.CompletedProcess[str], status: int, *words: str) ->
     assert "Errno" not in line
     for word in words:
         assert word in line
+
+
+@contextmanager
+def on_terminal(
+    *words: str, path: object, columns: int = 80, lines: int = 24
+) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[bytes], str]]]:
+    """`kvsync` on a terminal of that size, and what returns all it shows up to a word.
+
+    Up to its end, for the word b"".
+    """
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
+        hidden = ("COLUMNS", "LINES", "KVSYNC_STORE")
+        environment = {key: value for key, value in os.environ.items() if key not in hidden}
+        child = subprocess.Popen(
+            [KVSYNC, *words],
+            env=environment | {"KVSYNC_STORE": str(path), "TERM": "dumb"},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+
+        def shown(word: bytes) -> str:
+            seen = b""
+            with suppress(OSError):  # its end, of a terminal
+                while not word or word not in seen:
+                    assert select.select([ours], [], [], PATIENCE)[0], "it hangs"
+                    seen += screen.read(1 << 16)
+            return seen.decode().replace("\r\n", "\n")
+
+        with child:
+            try:
+                yield child, shown
+            finally:
+                child.kill()
 
 
 # --- values ------------------------------------------------------------------------------------

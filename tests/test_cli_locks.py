@@ -17,7 +17,7 @@ from kvsync.cli.parties import cut, duration
 from kvsync.engine.process import this_process
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually, expect, kill, running, stop
-from tests.test_cli import KVSYNC, Run, refused, run, succeeded
+from tests.test_cli import KVSYNC, Run, on_terminal, refused, run, succeeded
 
 __all__ = ["run"]  # the fixture
 
@@ -264,6 +264,40 @@ def test_locks_repeats_until_ctrl_c(store: kvsync.Store, option: list[str]) -> N
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=PATIENCE)
     assert (child.returncode, errors) == (0, "")
+
+
+def test_in_a_narrow_terminal_locks_leaves_out_what_is_wanted_least(store: kvsync.Store) -> None:
+    """Of each party there is one line, with its command."""
+    with (
+        store.lock("nightly", lease=3000),
+        waiting(store, "timed:nightly"),
+        on_terminal("locks", path=store.path, columns=80) as (_, shown),
+    ):
+        headings, _, *rows = shown(b"").splitlines()
+    assert headings.split() == "name kind state pid command for lease".split()
+    assert [row.split()[:3] for row in rows] == [
+        ["nightly", "lock", "holds"],
+        ["nightly", "lock", "waits"],
+    ]
+    assert all(len(row) <= 80 for row in rows)
+
+
+def test_locks_again_and_again_keeps_its_heading_on_the_screen(store: kvsync.Store) -> None:
+    """And says how many there are besides."""
+    locks = [store.lock(f"job-{number:02}") for number in range(30)]
+    for lock in locks:
+        lock.acquire()
+    with on_terminal("locks", "-i", "1000", path=store.path) as (child, shown):
+        page = shown(b" more").strip().splitlines()
+        child.send_signal(signal.SIGINT)
+        shown(b"")
+        assert child.wait(PATIENCE) == 0
+    assert "every 16 min" in page[0]
+    assert page[1].split()[:3] == ["name", "kind", "state"]
+    assert page[-1] == "... 11 more"
+    assert len(page) < 24
+    for lock in locks:
+        lock.release()
 
 
 def test_a_name_does_not_drive_the_terminal(run: Run, store: kvsync.Store) -> None:

@@ -1,5 +1,6 @@
 """locks: who holds and who waits for what, once or again and again."""
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from kvsync.primitives.overview import Holding, Line, Party, lines
 
 _HEADINGS = "name kind state host pid thread command since for lease token".split()
 _NUMBERS = ("pid", "thread", "token")
+_SPARE = ("thread", "token", "since")
+
+_AROUND = 5
+"""Lines of a page that are not parties: of the time, the heading, who is left out, the cursor."""
 
 
 @click.command(cls=Verb)
@@ -35,7 +40,8 @@ def locks(asked: Asked, interval: float | None) -> None:
     """Show who holds and who waits for what.
 
     Locks, semaphores, elections and all else that is acquired or waited for. Of each name the
-    holders come first, then those who wait, the next one first. With --json and -i, each look is a
+    holders come first, then those who wait, the next one first. A narrow terminal shows no thread,
+    token or since. With -i it shows as many as it has lines for; with --json and -i, each look is a
     line.
     """
     with stores.existing(asked) as store:
@@ -50,7 +56,7 @@ def _repeat(asked: Asked, store: kvsync.Store, interval: float) -> None:
         while True:
             if not asked.json:
                 _begin_page(interval)
-            _print(asked, store)
+            _print(asked, store, _room())
             sys.stdout.flush()
             time.sleep(interval)
 
@@ -61,23 +67,34 @@ def _begin_page(interval: float) -> None:
     say(f"{time.strftime('%Y-%m-%d %H:%M:%S')}, every {duration(interval)}")
 
 
-def _print(asked: Asked, store: kvsync.Store) -> None:
+def _room() -> int | None:
+    """Parties for which a terminal has lines; None where it is no terminal."""
+    if not sys.stdout.isatty():
+        return None
+    return max(1, shutil.get_terminal_size().lines - _AROUND)
+
+
+def _print(asked: Asked, store: kvsync.Store, most: int | None = None) -> None:
     found, states = lines(store.engine), States(store)
     if asked.json:
         emit([plainly(line, states) for line in found])
     elif found:
-        _show(found, states)
+        _show(found, states, most)
     else:
         say("nobody holds anything or waits")
 
 
-def _show(found: list[Line], states: States) -> None:
+def _show(found: list[Line], states: States, most: int | None) -> None:
     from kvsync.cli import tables
 
-    rows = [row for line in found for row in _rows(line, states)]
-    columns = tables.narrowed(tables.filled(_HEADINGS, rows), "command", cut)
+    every = [row for line in found for row in _rows(line, states)]
+    rows = every[:most]
+    columns = tables.without(tables.filled(_HEADINGS, rows), _SPARE, long="command")
+    columns = tables.narrowed(columns, "command", cut)
     headings, *cells = zip(*columns, strict=True)
     tables.show(tables.table(*headings, right=_NUMBERS), cells)
+    if len(rows) < len(every):
+        say(f"... {len(every) - len(rows):,} more")
 
 
 def _rows(line: Line, states: States) -> Iterator[list[str]]:

@@ -23,6 +23,9 @@ _ALIGNED = 80
 _LEAST = 12
 """Characters of a long cell that a terminal shows, though other cells must be folded for it."""
 
+_SAYING = 30
+"""Characters of a long cell for which spare columns go."""
+
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
 """How each state of a check looks: its sign and its style."""
 
@@ -73,12 +76,19 @@ def narrowed(
     ]
 
 
-def without(columns: Sequence[Names], spare: Names) -> list[Names]:
-    """Those of the columns that the terminal has room for: the spare ones go first, in order."""
+def without(columns: Sequence[Names], spare: Names, *, long: str = "") -> list[Names]:
+    """Those of the columns that the terminal has room for: the spare ones go first, in order.
+
+    Of the `long` one, which can be cut, so much is to be seen that it says something.
+    """
     for heading in spare:
-        if wide(columns) > _room():
+        if wide(_each_up_to(_SAYING, long, columns)) > _room():
             columns = [each for each in columns if each[0] != heading]
     return list(columns)
+
+
+def _each_up_to(length: int, heading: str, columns: Sequence[Names]) -> list[Names]:
+    return [[c[:length] for c in each] if each[0] == heading else each for each in columns]
 
 
 def _room() -> int:
