@@ -1,7 +1,6 @@
 """What is asked for on the command line, and the command that asks for it again."""
 
 import argparse
-import math
 import random
 import shlex
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,9 @@ UNITS = sorted({scenario.UNIT for scenario in ALL.values()})
 
 _MOST = 1_000
 """Processes of a scenario: each takes some 20 MB, and they are started one after the other."""
+
+_LONGEST = 10 * 365 * 86_400
+"""Seconds, or minutes, that anybody can mean: clocks and sleeps have an end."""
 
 _A_MINUTE = 13
 """Windows of each scenario for a minute of the whole run: those of a long run are as dense."""
@@ -177,12 +179,12 @@ def _nemeses(text: str) -> tuple[str, ...]:
 
 
 def _positive(text: str) -> float:
-    with_sense = argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    with_sense = argparse.ArgumentTypeError(f"{text!r} is not a positive number up to {_LONGEST:,}")
     try:
         number = float(text)
     except ValueError:
         raise with_sense from None
-    if not 0 < number < math.inf:
+    if not 0 < number <= _LONGEST:
         raise with_sense
     return number
 

@@ -723,6 +723,9 @@ def test_doctor_reaps_the_dead_and_nobody_else(run: Run, store: kvsync.Store) ->
     [
         (["locks", "-i", "0"], 2, "positive number of seconds"),
         (["locks", "-i", "nan"], 2, "positive number of seconds"),
+        (["locks", "-i", "1e308"], 2, "ten years at most"),
+        (["ls", "--limit", "9" * 20], 2, "--limit"),
+        (["demo", "--operations", "9" * 20], 2, "--operations"),
         (["locks", "-i"], 2, "requires an argument"),
         (["locks", "x"], 2, "unexpected extra argument"),
         (["why"], 2, "Missing argument 'NAME'"),
@@ -757,6 +760,7 @@ def test_a_store_that_is_not_there_is_not_made(run: Run, tmp_path: Path, words: 
         (3600, "1 h"),
         (3660, "1 h 1 min"),
         (90_061, "1 d 1 h"),
+        (1e308, "over 100 years"),
     ],
 )
 def test_a_duration_has_two_units_at_most(seconds: float, words: str) -> None:

@@ -678,6 +678,7 @@ def test_looking_at_queues_begins_no_session_and_waits_for_no_writer(
         (["put", "jobs", "a", "--key", "\udcff"], 2, "lone surrogate"),
         (["put", "jobs", "a", "--delay", "-1"], 2, "not a number of seconds"),
         (["put", "jobs", "a", "--delay", "nan"], 2, "not a number of seconds"),
+        (["put", "jobs", "a", "--delay", "1e308"], 2, "ten years at most"),
         (["put", "jobs", "a", "--timeout", "inf"], 2, "not a number of seconds"),
         (["put", "jobs", "a", "--priority", "nan"], 2, "not within 2**53"),
         (["put", "jobs", "a", "--priorty", "1"], 2, "Did you mean '--priority'"),

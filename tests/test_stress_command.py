@@ -74,7 +74,14 @@ def test_the_command_has_the_options_of_the_program(tmp_path: Path) -> None:
         assert ours.stdout.split() == said.split()
 
 
-@pytest.mark.parametrize("arguments", [["stress", "--flood"], ["--store", "x.db", "stress"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["stress", "--flood"],
+        ["stress", "--seconds", "1e308", "--list"],
+        ["--store", "x.db", "stress"],
+    ],
+)
 def test_wrong_options_are_refused_in_one_line(tmp_path: Path, arguments: list[str]) -> None:
     """Its own, and those of other verbs."""
     done = python(tmp_path, ROOT, RUN, *arguments)

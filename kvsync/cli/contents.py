@@ -9,7 +9,7 @@ import click
 
 import kvsync
 from kvsync.cli import stores
-from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
+from kvsync.cli.options import Asked, Verb, at_most_or_none, pass_asked, with_json, with_store
 from kvsync.cli.output import dump, jsonable, loaded
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import lines
@@ -61,7 +61,7 @@ class Choice:
 @click.command(cls=Verb)
 @click.argument("what", nargs=-1, metavar="[KIND|NAME]...")
 @click.option("--prefix", default="", help="Only the names, keys or labels that begin with it.")
-@click.option("--limit", type=click.IntRange(min=0), help="So many at most (tables: 1000).")
+@click.option("--limit", type=at_most_or_none, help="So many at most (tables: 1000).")
 @with_store
 @with_json
 @pass_asked

@@ -1,7 +1,6 @@
 """What can be said before or after the verb, and how a verb reads its arguments."""
 
 import difflib
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,18 +91,27 @@ def _looks_like_option(word: str) -> bool:
 at_most = click.IntRange(1, 2**31 - 1)
 """The type of an option that takes a number of things."""
 
+at_most_or_none = click.IntRange(0, 2**31 - 1)
+"""The same where it may be none of them."""
+
+
+_LONGEST = 10 * 365 * 86_400
+"""Seconds that anybody can mean: ten years, as of rate limiters. Clocks and sleeps have an end."""
+
 
 def positive(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """The callback of an option that takes a positive, finite number of seconds."""
-    if value is not None and not 0 < value < math.inf:
-        raise click.BadParameter(f"{value} is not a positive number of seconds", ctx, param)
+    """The callback of an option that takes a positive number of seconds, of ten years at most."""
+    if value is not None and not 0 < value <= _LONGEST:
+        what = f"{value} is not a positive number of seconds, of ten years at most"
+        raise click.BadParameter(what, ctx, param)
     return value
 
 
 def not_negative(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """The callback of an option that takes a finite number of seconds, or none."""
-    if value is not None and not 0 <= value < math.inf:
-        raise click.BadParameter(f"{value} is not a number of seconds", ctx, param)
+    """The callback of an option that takes a number of seconds, of ten years at most, or none."""
+    if value is not None and not 0 <= value <= _LONGEST:
+        what = f"{value} is not a number of seconds, of ten years at most"
+        raise click.BadParameter(what, ctx, param)
     return value
 
 

@@ -15,6 +15,7 @@ _COMMAND = 60
 """Characters of a command line in a sentence."""
 
 _DAY = 86_400
+_CENTURY = 100 * 365 * _DAY
 _UNITS = (("d", _DAY), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -76,6 +77,8 @@ def duration(seconds: float) -> str:
     """ "3.2 s", "4 min 10 s", "2 d 5 h"."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
+    if seconds >= _CENTURY:
+        return "over 100 years"
     left, parts = round(seconds), list[str]()
     for unit, size in _UNITS:
         if left >= size or parts:

@@ -14,7 +14,7 @@ import kvsync
 from kvsync.cli.demo import acts
 from kvsync.cli.demo.accounts import Accounts
 from kvsync.cli.demo.crew import Crew, Size
-from kvsync.cli.options import Asked, Verb, pass_asked, positive, with_json
+from kvsync.cli.options import Asked, Verb, at_most, pass_asked, positive, with_json
 from kvsync.cli.output import emit
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ _ENDS = (signal.SIGTERM, signal.SIGHUP)
     callback=positive,
     help="How long they work.",
 )
-@click.option(
-    "--operations", type=click.IntRange(min=1), help="How much they do, instead of how long."
-)
+@click.option("--operations", type=at_most, help="How much they do, instead of how long.")
 @click.option("--seed", type=int, help="Of the order of operations and the choice of the victim.")
 @with_json
 @pass_asked
