@@ -222,6 +222,31 @@ def test_locks_tells_the_dead_and_the_stopped(run: Run, store: kvsync.Store) -> 
             assert "holds, stopped" in table
 
 
+def wait_for_an_item(_: Any, path: str) -> None:
+    kvsync.open(path).queue("jobs").get()
+
+
+def test_the_dead_are_counted_nowhere(run: Run, store: kvsync.Store) -> None:
+    """Neither as holders nor as waiters; locks tells of them."""
+    store.queue("jobs").put(1)
+    assert store.queue("jobs").get() == 1
+    with (
+        holding(store.path, "lock:a") as (holder, _),
+        store.lock("b"),
+        waiting(store, "lock:b") as (waiter, _),
+        running(wait_for_an_item, store.path) as (getter, _),
+    ):
+        eventually(lambda: store.queue("jobs").stats().getters)
+        for child in (holder, waiter, getter):
+            kill(child)
+        there = json.loads(succeeded(run("ls", "lock", "--json")))
+        assert there == [{"kind": "lock", "name": "b", "holders": 1, "waiters": 0}]
+        found = json.loads(succeeded(run("stats", "--json")))
+        assert (found["holders"], found["waiters"], found["sessions"]) == (1, 0, 4)
+        (jobs,) = json.loads(succeeded(run("queue", "ls", "--json")))
+        assert (jobs["getters"], jobs["putters"]) == (0, 0)
+
+
 def test_locks_says_that_there_are_none(run: Run, store: kvsync.Store) -> None:
     """In words, or as an empty list."""
     store.counter("hits").add()

@@ -11,6 +11,7 @@ import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, at_most_or_none, pass_asked, with_json, with_store
 from kvsync.cli.output import dump, jsonable, loaded
+from kvsync.cli.parties import States
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import lines
 
@@ -101,12 +102,15 @@ def _list(store: kvsync.Store, kinds: list[str], choice: Choice) -> list[Thing]:
 
 
 def _held(store: kvsync.Store) -> list[Thing]:
+    """By the living."""
+    states = States(store)
     found = [
-        Thing(line.kind, line.name, len(line.holders), len(line.waiters))
+        Thing(line.kind, line.name, states.living(line.holders), states.living(line.waiters))
         for line in lines(store.engine)
         if line.kind in HELD
     ]
-    return sorted(found, key=lambda thing: HELD.index(thing.kind))
+    there = [thing for thing in found if thing.number or thing.waiters]
+    return sorted(there, key=lambda thing: HELD.index(thing.kind))
 
 
 def _thing(store: kvsync.Store, kind: str, name: str) -> Thing:

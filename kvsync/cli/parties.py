@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import kvsync
@@ -30,6 +30,10 @@ class States:
         if party.session not in self._known:
             self._known[party.session] = state_of(self._store.session, party)
         return self._known[party.session]
+
+    def living(self, parties: Iterable[Party]) -> int:
+        """How many of them are not dead, and so hold or wait at all."""
+        return sum(self.of(party) != "dead" for party in parties)
 
 
 def title(line: Line) -> str:

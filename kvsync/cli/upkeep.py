@@ -10,6 +10,7 @@ import click
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
 from kvsync.cli.output import emit, say
+from kvsync.cli.parties import States
 from kvsync.engine.sqlite import SqliteEngine
 from kvsync.printable import printable
 
@@ -22,12 +23,16 @@ _NOT_TOLD = ("durability", "busy_timeout", "lines")
 @with_json
 @pass_asked
 def stats(asked: Asked) -> None:
-    """Print how large the store is, and how many use it."""
+    """Print how large the store is, and how many use it.
+
+    Holders and waiters are those that live; the sessions are those of the dead too (see `kvsync
+    doctor`).
+    """
     with stores.existing(asked) as store:
-        now = store.stats()
-    found = {k: v for k, v in asdict(now).items() if k not in _NOT_TOLD}
-    found["holders"] = sum(len(line.holders) for line in now.lines)
-    found["waiters"] = sum(len(line.waiters) for line in now.lines)
+        now, states = store.stats(), States(store)
+        found = {k: v for k, v in asdict(now).items() if k not in _NOT_TOLD}
+        found["holders"] = sum(states.living(line.holders) for line in now.lines)
+        found["waiters"] = sum(states.living(line.waiters) for line in now.lines)
     if asked.json:
         emit(found)
     else:
