@@ -70,6 +70,11 @@ _HAS = """
     limit 1
 """
 _NAMED = "select doorbell from kvsync_session union select doorbell from kvsync_ticket"
+_NAMED_BY = """
+    select doorbell, id from kvsync_session
+    union
+    select doorbell, session from kvsync_ticket
+"""
 GATE_PATIENCE = 1.0
 """Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same, so
 that one try has its turn among many writers; and a call that is cut short, to undo its part."""
@@ -81,7 +86,7 @@ _SWEEPS = 16
 """One of so many new sessions sweeps up the doorbells of the dead."""
 
 _OLD = 300.0
-"""Seconds after which a doorbell that nobody listens at is swept up: its maker is long gone."""
+"""Seconds after which a doorbell that was never open is swept up: its maker is long gone."""
 
 Mend = Callable[[Engine, Transaction, str], None]
 """Moves on what the end of a grant or a ticket of that name may have held up."""
@@ -358,8 +363,15 @@ class Session:
         named = {name for (name,) in self.engine.read(_NAMED)} if silent else set()
         return [name for name in silent if name.removesuffix("~") not in named]
 
+    def left_behind(self) -> list[str]:
+        """These, and those that only the rows of the dead name: they go as these are reaped."""
+        silent = self.engine.doorbells.silent(self.engine.now() - _OLD)
+        rows = self.engine.read(_NAMED_BY) if silent else ()
+        living = {name for name, session in rows if not self.is_dead(session)}
+        return [name for name in silent if name.removesuffix("~") not in living]
+
     def sweep(self) -> int:
-        """Take these away; returns how many there were."""
+        """Take the strays away; returns how many there were."""
         strays = self.strays()
         self.engine.doorbells.sweep(strays)
         return len(strays)

@@ -16,7 +16,7 @@ from kvsync import session
 from kvsync.engine import doorbell
 from kvsync.engine.doorbell import Mark
 from kvsync.testing import ManualClock
-from tests.processes import PATIENCE, eventually, kill, run_all, running
+from tests.processes import PATIENCE, eventually, expect, kill, run_all, running
 
 NAME = "job"
 
@@ -80,20 +80,48 @@ def test_what_nobody_listens_at_and_no_row_names_is_swept_up(store: kvsync.Store
 
 
 def test_what_may_be_in_use_is_not_swept_up(store: kvsync.Store, held: kvsync.Lock) -> None:
-    """Young ones, those of the living, the proof of a death that nobody saw, and other files."""
+    """Young half-made ones, those of the living, proofs of deaths that nobody saw, other files."""
     with running(wait_in_threads, store.path, 1) as (child, _):
         eventually(lambda: len(held.stats().waiters) == 1)
         kill(child)
-    os.mkfifo(folder(store) / ("a" * 24))  # about to be opened
+    half_made = folder(store) / ("a" * 24 + "~")  # about to be opened
+    os.mkfifo(half_made)
     (folder(store) / ("b" * 24)).touch()
     stray(store, "mine")
     for each in folder(store).iterdir():
-        if each.name != "a" * 24:
+        if each != half_made:
             make_old(each)
     before = names(store)
     assert len(before) == 4 + 3
     assert store.session.sweep() == 0
     assert names(store) == before
+
+
+def hold_after_a_wait(pipe: Any, path: str) -> None:
+    lock = kvsync.open(path).lock(NAME)
+    pipe.send("here")
+    lock.acquire()
+    pipe.send("held")
+    pipe.recv()
+
+
+def test_what_was_left_behind_a_moment_ago_is_known_and_swept_up(store: kvsync.Store) -> None:
+    """No row names the doorbell at which the dead waited once."""
+    lock = store.lock(NAME)
+    lock.acquire()
+    before = names(store)
+    with running(hold_after_a_wait, store.path) as (child, pipe):
+        expect(pipe)
+        eventually(lambda: lock.stats().waiters)
+        lock.release()
+        expect(pipe)
+        assert store.session.left_behind() == []
+        kill(child)
+        assert {*store.session.left_behind()} == names(store) - before
+        assert len(names(store) - before) == 2
+        assert store.session.reap_all()
+        assert store.session.sweep() == 1
+        assert not names(store) - before
 
 
 @pytest.mark.usefixtures("held")

@@ -292,7 +292,7 @@ def doorbells(engine: SqliteEngine, *, reap: bool) -> Check:
         return Check("doorbells", "ok", f"{count:,}.")
     try:
         with kvsync.open(engine.path, allow_network=True) as store:
-            strays = store.session.sweep() if reap else len(store.session.strays())
+            strays = store.session.sweep() if reap else len(store.session.left_behind())
     except KvsyncError as error:
         return Check("doorbells", "warning", reason(error))
     if not strays:

@@ -203,7 +203,7 @@ class Doorbells:
         return len(self._all())
 
     def silent(self, before: float) -> list[str]:
-        """Those at which nobody listens, made before that wall time; half-made ones too."""
+        """Those at which nobody listens; half-made ones only if made before that wall time."""
         return [entry.name for entry in self._all() if self._is_silent(entry, before)]
 
     def sweep(self, names: Iterable[str]) -> None:
@@ -223,7 +223,8 @@ class Doorbells:
         try:
             found = entry.stat(follow_symlinks=False)
             # A half-made one is not yet open for a moment: hence the age.
-            if not stat.S_ISFIFO(found.st_mode) or found.st_mtime >= before:
+            is_young = entry.name.endswith("~") and found.st_mtime >= before
+            if not stat.S_ISFIFO(found.st_mode) or is_young:
                 return False
             os.close(os.open(entry.path, _OPEN_WATCHING))
         except OSError as error:
