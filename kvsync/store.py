@@ -282,7 +282,11 @@ class Store:
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Copy one consistent state to `path`, replacing that file in one step at the end.
 
-        Readers and writers go on meanwhile. Raises: StorageError; TransactionError inside a
+        Readers and writers go on meanwhile. The copy is checked before that step, for a damaged
+        store must not replace a good copy: that reads all of it once more, which takes time for a
+        large one.
+
+        Raises: CorruptError if the store is damaged; StorageError; TransactionError inside a
         transaction; ValueError if `path` is the store itself.
         """
         self._sqlite.backup(os.fspath(path))

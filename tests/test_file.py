@@ -120,6 +120,23 @@ def test_a_backup_is_a_store(store: kvsync.Store, tmp_path: Path) -> None:
     assert "mine" not in store.dict("settings")
 
 
+def test_a_damaged_store_does_not_replace_a_good_backup(path: Path, tmp_path: Path) -> None:
+    """Where its pages can be copied, but not be read."""
+    target = tmp_path / "copy.db"
+    with kvsync.open(path) as store:
+        store.dict("d").update({f"{n:04}": "x" * 100 for n in range(1000)})
+        store.backup(target)
+    good = target.read_bytes()
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size // 2 // 4096 * 4096)
+        file.write(b"\xa5" * 4096 * 4)
+    with kvsync.open(path) as store, pytest.raises(kvsync.CorruptError, match="damaged"):
+        store.backup(target)
+    assert target.read_bytes() == good
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".copy")] == []
+
+
 def test_a_backup_replaces_its_target_in_one_step_or_not_at_all(
     store: kvsync.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

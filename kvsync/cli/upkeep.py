@@ -68,7 +68,7 @@ def backup(asked: Asked, target: str) -> None:
     """Copy the store to another file.
 
     TARGET is replaced by the store as it is at one moment. Others go on reading and writing
-    meanwhile.
+    meanwhile. A damaged store replaces nothing: exit status 1.
     """
     with closing(stores.as_it_is(stores.require_file(stores.location(asked)))) as engine:
         try:

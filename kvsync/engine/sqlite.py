@@ -1,5 +1,6 @@
 """The engine on SQLite: single statements, transactions, and the waiting between attempts."""
 
+import errno
 import logging
 import os
 import sqlite3
@@ -412,7 +413,10 @@ class SqliteEngine:
     def backup(self, target: str) -> None:
         """Copy one consistent state to the file `target`, replacing it in one step.
 
-        Readers and writers go on meanwhile. Raises: TransactionError inside a transaction.
+        Readers and writers go on meanwhile. The whole copy is read, to see that it is sound.
+
+        Raises: CorruptError if it is not, and then `target` is as it was; TransactionError inside
+        a transaction.
         """
         self.forbid_in_transaction("backup")
         target = os.path.realpath(target)
@@ -437,6 +441,7 @@ class SqliteEngine:
         os.close(descriptor)
         try:
             self._patiently(lambda: self._with_link(lambda source: _copy(source, copy)))
+            self._patiently(lambda: _require_sound(copy, self.path))
             os.replace(copy, os.path.join(folder, name))
         finally:
             for path in (copy, copy + "-wal", copy + "-shm"):
@@ -518,6 +523,14 @@ class SqliteEngine:
 def _copy(source: sqlite3.Connection, path: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as copy:
         source.backup(copy)
+
+
+def _require_sound(copy: str, path: str) -> None:
+    """Raises: CorruptError of `path`, whose copy it is."""
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        ((damage,),) = connection.execute("pragma quick_check(1)").fetchall()
+    if damage != "ok":
+        raise CorruptError(errno.EUCLEAN, f"{path} is damaged, so no copy was kept: {damage}")
 
 
 _GATED: frozenset[CodeType] = frozenset(
