@@ -139,6 +139,15 @@ def test_what_other_codecs_wrote_is_shown_and_never_unpickled(
     succeeded(run("del", "pickle", "k"))
 
 
+def test_bytes_do_not_drive_the_terminal(run: Run, store: kvsync.Store) -> None:
+    """A pipe gets them as they are."""
+    store.dict("raw", codec="raw")["k"] = b"gr\xc3\xbcn\x1b[2J\xff\n\t"
+    with on_terminal("get", "raw", "k", path=store.path) as (_, shown):
+        assert shown(b"").startswith("grün\\x1b[2J\\xff\n")
+    store.dict("raw", codec="raw")["k"] = b"\x1b[2J"
+    assert succeeded(run("get", "raw", "k")) == "\x1b[2J"
+
+
 def test_del_removes_a_key_once(run: Run, store: kvsync.Store) -> None:
     store.dict("d")["k"] = 1
     assert succeeded(run("del", "d", "k", "--json")) == "true\n"

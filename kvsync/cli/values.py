@@ -26,7 +26,8 @@ class NotFoundError(click.ClickException):
 def get(asked: Asked, dict_: str, key: str) -> None:
     """Print a value of a dict.
 
-    Text is printed as it is, all else as JSON. Exit status 1 if it has no such key.
+    Text and bytes are printed as they are, all else as JSON; a terminal gets escapes for what
+    would drive it. With --json, bytes are {"base64": ...}. Exit status 1 if it has no such key.
     """
     with stores.existing(asked) as store:
         # Raw: what another codec wrote is shown too, and a pickle is never loaded.
@@ -39,10 +40,13 @@ def get(asked: Asked, dict_: str, key: str) -> None:
 def _show(value: Any, *, as_json: bool) -> None:
     if as_json or not isinstance(value, str | bytes):
         emit(jsonable(value))
+    elif sys.stdout.isatty():
+        text = value if isinstance(value, str) else value.decode(errors="backslashreplace")
+        say(printable(text, keep="\n\t"))
     elif isinstance(value, bytes):
         sys.stdout.buffer.write(value)
     else:
-        say(printable(value, keep="\n\t") if sys.stdout.isatty() else value)
+        say(value)
 
 
 @click.command("set", cls=Verb)
