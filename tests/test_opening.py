@@ -1,5 +1,6 @@
 """Opening: what may be a store, what may not, and what happens to the file when it may not."""
 
+import errno
 import itertools
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync.cli.doctor import examined
 from kvsync.engine import links, location, schema, setup
 from tests.processes import in_thread, run_all
 
@@ -248,6 +250,31 @@ def test_an_unprivileged_user_may_not_write_a_file_of_root(open_folder: Path) ->
     with kvsync.open(path) as store:
         store.counter("hits").add()
     run_all(_as_nobody, [(_cannot_use, path)], "fork")
+
+
+@needs_root
+def test_who_may_not_read_a_store_hears_that_this_is_why(open_folder: Path) -> None:
+    """From the library, and from the doctor."""
+    path = open_folder / "store.db"
+    with kvsync.open(path) as store:
+        store.counter("hits").add()
+    (message, found) = run_all(_as_nobody, [(_may_not_read, path), (_examined, path)], "fork")
+    assert message == f"cannot open {path}: this user may not read and write {path}"
+    assert found["permissions"] == (
+        "problem",
+        "The file is root:root, 600: this user may not read and write it.",
+    )
+
+
+def _may_not_read(path: Path) -> str:
+    with kvsync.open(path) as store, pytest.raises(kvsync.OpenError) as caught:
+        store.counter("hits").value  # noqa: B018
+    assert caught.value.errno == errno.EACCES
+    return str(caught.value)
+
+
+def _examined(path: Path) -> dict[str, tuple[str, str]]:
+    return {check.name: (check.state, check.sentence) for check in examined(str(path))}
 
 
 def _as_nobody(function: Callable[..., Any], *arguments: Any) -> Any:

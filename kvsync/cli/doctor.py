@@ -146,6 +146,9 @@ def hard_links(path: str) -> Check:
 def permissions(path: str) -> Check:
     """Whoever may use the file must be able to use all that lies beside it."""
     mode = _mode(path)
+    if not os.access(path, os.R_OK | os.W_OK):
+        sentence = f"The file is {_owned(path)}, {mode:03o}: this user may not read and write it."
+        return Check("permissions", "problem", sentence)
     # As kvsync makes them: files alike, and whoever may read may pass through the folder.
     wanted = dict.fromkeys([path + "-wal", path + "-shm"], mode & 0o666)
     wanted |= _wanted_in_folder(Sidecar(path).folder, mode & 0o666)

@@ -1,6 +1,7 @@
 """SQLite's errors in kvsync's words. Matches on error codes, never on texts."""
 
 import errno
+import os
 import sqlite3
 
 from kvsync.engine.gate import Obstructed
@@ -15,6 +16,7 @@ from kvsync.errors import (
     StoreReplacedError,
 )
 
+_BOTH = os.R_OK | os.W_OK
 _PRIMARY = 0xFF
 _DBMOVED = 1032  # SQLITE_READONLY_DBMOVED, which the sqlite3 module does not name everywhere
 
@@ -50,12 +52,21 @@ def translated(error: Failure, path: str) -> Exception:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return ReadOnlyError(errno.EACCES, f"{path} cannot be written by this user: {error}")
         case sqlite3.SQLITE_CANTOPEN:
-            return OpenError(f"cannot open {path}: {error}")
+            return _not_opened(error, path)
         case sqlite3.SQLITE_TOOBIG:
             return EncodeError(f"{path}: the value is larger than SQLite can hold: {error}")
         case sqlite3.SQLITE_NOMEM:
             return MemoryError(f"{path}: {error}")
     return StorageError(errno.EIO, f"{path}: {error} ({error.sqlite_errorname})")
+
+
+def _not_opened(error: Failure, path: str) -> OpenError:
+    """SQLite does not tell which of the store's files keeps us out."""
+    for file in (path, f"{path}-wal", f"{path}-shm"):
+        if os.path.exists(file) and not os.access(file, _BOTH):
+            sentence = f"cannot open {path}: this user may not read and write {file}"
+            return OpenError(errno.EACCES, sentence)
+    return OpenError(f"cannot open {path}: {error}")
 
 
 def is_full(error: Exception) -> bool:
