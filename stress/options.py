@@ -105,7 +105,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(program: str) -> argparse.ArgumentParser:
     about = "Long, hard use of kvsync by many processes, on this machine and file system."
-    parser = _Parser(program, description=about, allow_abbrev=False)
+    more = f"`{program} mutants --help` tells of the runs that show that it catches what is broken."
+    parser = _Parser(program, description=about, epilog=more, allow_abbrev=False)
     add = parser.add_argument
     add("--list", action="store_true", help="say what there is, and do nothing")
     add(

@@ -521,6 +521,13 @@ def test_an_unwritable_folder_is_told_of(run: Run, tmp_path: Path) -> None:
     refused(run("incr", "hits", "--store", folder / "store.db"), 2, "no permission")
 
 
+def test_help_is_told_for_both_of_its_names(run: Run) -> None:
+    """Of the group, and of a verb."""
+    for verb in ([], ["release"]):
+        assert succeeded(run(*verb, "-h")) == succeeded(run(*verb, "--help"))
+    assert "kvsync stress mutants" in succeeded(run("stress", "-h"))
+
+
 def test_without_a_verb_it_explains_itself(run: Run) -> None:
     done = run()
     assert (done.returncode, done.stdout) == (2, "")

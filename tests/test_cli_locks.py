@@ -755,6 +755,8 @@ def test_doctor_reaps_the_dead_and_nobody_else(run: Run, store: kvsync.Store) ->
         (["locks", "x"], 2, "unexpected extra argument"),
         (["why"], 2, "Missing argument 'NAME'"),
         (["release", "x", "--forec"], 2, "No such option '--forec'"),
+        (["release", "x", "--kind", "nosuch"], 2, "is no kind; there are lock, rlock, "),
+        (["release", "x", "--kind", "barrier"], 1, "nobody holds barrier 'x'"),
         (["release", "x"], 1, "nobody holds anything called 'x'"),
         (["ls", "lock:x"], 1, "nothing called 'lock:x'"),
     ],

@@ -583,7 +583,7 @@ def test_a_queue_that_was_shut_down_takes_nothing_until_it_is_reopened(
     jobs = store.queue("jobs")
     jobs.put("item")
     assert succeeded(run("queue", "shutdown", "jobs")) == ""
-    refused(run("queue", "put", "jobs", "x"), 1, "shut down")
+    refused(run("queue", "put", "jobs", "x"), 1, "`kvsync queue reopen jobs` opens it again")
     assert jobs.get() == "item"
     assert json.loads(succeeded(run("queue", "reopen", "jobs", "--json")))["is_shutdown"] is False
     succeeded(run("queue", "put", "jobs", "x"))

@@ -54,7 +54,11 @@ class App(Verbs):
         return status
 
 
-@click.group(cls=App, invoke_without_command=True)
+@click.group(
+    cls=App,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @with_store
 @with_json
 @click.version_option(kvsync.__version__, message="%(prog)s %(version)s")

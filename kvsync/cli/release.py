@@ -5,12 +5,16 @@ import click
 import kvsync
 from kvsync.cli import stores
 from kvsync.cli.asking import ask
+from kvsync.cli.contents import HELD
 from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
 from kvsync.cli.output import emit, say
 from kvsync.cli.parties import States, duration, plain, title, who
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import Holding, Line, lines, take_away
 from kvsync.printable import printable
+
+_KINDS = (*HELD, "event", "condition", "barrier", "queue")
+"""Of all that is held or waited for."""
 
 
 @click.command(cls=Verb)
@@ -26,7 +30,7 @@ def release(asked: Asked, name: str, kind: str | None, force: bool, yes: bool) -
 
     Or a semaphore's permits, an election's lead. The former holder is not stopped: it finds out
     when it releases, extends or commits under the guard of what it held. The next grant has a
-    higher token. Exit status 1 if nobody holds it.
+    higher token. Exit status 1 if nobody holds it, 2 if it is held and --force was not said.
     """
     with stores.existing(asked) as store:
         line = _held(store, name, kind)
@@ -42,6 +46,8 @@ def _held(store: kvsync.Store, name: str, kind: str | None) -> Line:
     named = [line for line in lines(store.engine) if line.name == name]
     meant = [line for line in named if kind in (None, line.kind, line.space)]
     found = [line for line in meant if line.holders]
+    if not meant and kind not in (None, *_KINDS):
+        raise click.UsageError(f"{kind!r} is no kind; there are {', '.join(_KINDS)}")
     if not found:
         what = f"{kind} {name!r}" if kind else f"anything called {name!r}"
         raise NotFoundError(_unheld(meant) if meant else f"nobody holds {what}")

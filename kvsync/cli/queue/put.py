@@ -2,6 +2,7 @@
 
 import os
 import queue
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -136,6 +137,9 @@ def _put(store: kvsync.Store, name: str, items: list[Any], how: How) -> list[int
                 return [number]
         except kvsync.LimitError:
             continue  # somebody has just given it another size
+        except kvsync.ShutDown:
+            how_to = f"`kvsync queue reopen {shlex.quote(name)}` opens it again"
+            raise click.ClickException(f"the queue {name!r} was shut down; {how_to}") from None
         except queue.Full as error:
             raise click.ClickException(str(error)) from None
         raise click.ClickException(f"an item of the key {how.key!r} waits in {name!r} already")

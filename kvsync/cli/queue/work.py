@@ -65,8 +65,8 @@ def work(
 
     Goes on until the queue is shut down and empty: exit status 0. Ctrl-C, or SIGTERM, lets the
     command come to its end first; the second one ends it, and gives the item back. Exit status 130
-    or 143 then. Should this process be killed, its item goes to another worker at once, though the
-    command may go on.
+    or 143 then, 129 after a hang-up. Should this process be killed, its item goes to another worker
+    at once, though the command may go on.
     """
     _check(command)
     with stores.made(asked) as store, _told_of_the_late(), _heard() as heard:
