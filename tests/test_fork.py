@@ -246,6 +246,19 @@ def test_a_fork_inside_a_transaction_makes_the_child_refuse(store: kvsync.Store)
     assert hits.value == 3
 
 
+def test_a_child_that_must_not_use_the_store_cannot_open_it_anew(store: kvsync.Store) -> None:
+    """Though it closes its handles before: its new connection would take no locks."""
+    store.counter("hits").add()
+
+    def child() -> str:
+        store.close()
+        with kvsync.open(store.path) as again:
+            return str(again.counter("hits").value)
+
+    with store.transaction():
+        assert in_child(child).startswith("ForkError")
+
+
 def test_a_child_that_must_not_use_the_store_forks_without_delay(store: kvsync.Store) -> None:
     """And its child must not use it either."""
     hits = store.counter("hits")

@@ -538,6 +538,18 @@ def test_who_opens_a_file_that_a_signals_handler_opens_just_then_joins_it(
         last = begin()
 
 
+def test_a_transaction_whose_handle_is_closed_meanwhile_is_joined_still(path: Path) -> None:
+    """By what its thread does through a new one; another thread closed the last that there was."""
+    store = kvsync.open(path)
+    store.counter("hits").add()
+    with store.transaction():
+        in_thread(lambda: [store.close()])
+        again = kvsync.open(path, busy_timeout=0)
+        assert again.counter("hits").add() == 2
+    with again:
+        assert again.counter("hits").value == 2
+
+
 def _assert_joined(path: Path, opened: list[kvsync.Store]) -> None:
     """Those stores, which are closed then, are in one transaction with one that is opened now."""
     with kvsync.open(path, busy_timeout=0) as other:

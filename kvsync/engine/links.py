@@ -307,6 +307,14 @@ class Pool:
             return True
         return False
 
+    def is_done_with(self) -> bool:
+        """Whether another may take its place: no handle is on it, and no link open.
+
+        A call goes on though its handle is closed meanwhile. And in a forked child that must not
+        use the file its parent's links stay open: a new pool's would take no locks.
+        """
+        return not self.handles and not self.links
+
     def close(self) -> None:
         """Close every link; one that is in a call is closed when that call ends.
 
@@ -413,7 +421,7 @@ def takes_link(function: F) -> F:
 
 
 _pools: dict[str, Pool] = {}
-"""By path; each stays until its file is replaced, or `pool_of` finds it without a handle.
+"""By path; each stays until its file is replaced, or `pool_of` finds that it is done with.
 
 Only `pool_of` takes one out, for a handle may be given up at any instant: by another thread, or by
 the garbage collector in this one. Were it taken out then, a handle that is just being made could
@@ -433,7 +441,7 @@ def pool_of(path: str, durability: str, handle: int) -> Pool:
     Raises: ValueError if it is open with another durability.
     """
     with _registry_lock:
-        for pool in [each for each in list(_pools.values()) if not each.handles]:
+        for pool in [each for each in list(_pools.values()) if each.is_done_with()]:
             _take_out(pool)
         while True:
             pool = _pools.get(path) or _pools.setdefault(path, Pool(path, durability))
