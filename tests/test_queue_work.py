@@ -243,6 +243,46 @@ def test_a_signal_that_comes_while_handlers_change_is_heard_once(
     assert heard == ([] if is_for_the_work else [number])
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_child_that_the_handler_forks_hears_signals_as_if_there_were_no_work(
+    store: kvsync.Store, heard: list[int], count: int
+) -> None:
+    """It has nothing to finish; and who asks it to end, as a pool does, waits until it has."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+
+    def handle(_: kvsync.Task) -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                for number in SIGNALS[:count]:
+                    signal.raise_signal(number)
+            finally:
+                os._exit(0 if heard == [*SIGNALS[:count]] else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+    assert jobs.work(handle, timeout=0) == 1
+    assert heard == []
+
+
+def test_a_child_that_the_handler_forks_can_be_terminated(store: kvsync.Store) -> None:
+    """By a signal that the program has left to the system."""
+    jobs = store.queue(NAME)
+    jobs.put("a")
+
+    def handle(_: kvsync.Task) -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert jobs.work(handle, timeout=0) == 1
+
+
 def test_what_the_program_ignores_stays_ignored(store: kvsync.Store) -> None:
     """As SIGINT is in a program that a shell has started in the background."""
     jobs, seen = store.queue(NAME), list[Any]()

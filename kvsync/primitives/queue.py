@@ -407,7 +407,8 @@ class Queue(Primitive):
         What the codec cannot read is logged, and is a dead letter.
 
         Signals are heard where Python hears them, in the main thread of the program, and only those
-        that the program does not ignore.
+        that the program does not ignore. A child that the handler forks hears them as if there were
+        no `work`.
 
         Raises: TypeError, before it takes anything, for a handler that cannot be called.
         """

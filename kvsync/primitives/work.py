@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from kvsync.errors import DecodeError, KvsyncError, ShutDown, StaleReceiptError
+from kvsync.forks import generation
 from kvsync.primitives.taking import Attempt
 from kvsync.primitives.task import Stop, Task
 
@@ -22,10 +23,12 @@ class _Ear:
     """Hears the signals. The first one waits for the task in hand; `wants_end` tells of it.
 
     What the program ignores stays ignored. From the moment when `is_over` is set signals are the
-    program's again, whether they still come here first or not.
+    program's again, whether they still come here first or not; and so they are in a child that the
+    handler has forked.
     """
 
     def __init__(self) -> None:
+        self._process = generation()
         self.wants_end = False
         self.is_busy = True
         self.is_over = False
@@ -49,7 +52,7 @@ class _Ear:
         return not self.wants_end
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.is_over:
+        if self.is_over or generation() != self._process:
             self._pass_on(number, frame)
             return
         again, self.wants_end = self.wants_end, True
