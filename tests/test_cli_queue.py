@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +393,21 @@ def test_work_keeps_the_end_of_a_long_error_only(run: Run, store: kvsync.Store) 
     assert letter.error.startswith("ended by signal 9\nxxx")
     assert letter.error.endswith("the end")
     assert len(letter.error) < 5000
+
+
+def test_a_command_has_failed_whatever_signals_our_parent_ignores(store: kvsync.Store) -> None:
+    """Where SIGCHLD is ignored, as we then inherit it, the system forgets exit statuses."""
+    jobs = store.queue("jobs")
+    jobs.put("a")
+    words = ["--drain", "--max-attempts", "1", "--", "sh", "-c", "exit 7"]
+    with ExitStack() as stack:
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            child = stack.enter_context(worker(store.path, *words))
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+        assert ended(child)[0] == 0
+    assert [letter.error for letter in jobs.dead] == ["exit status 7"]
 
 
 def test_a_command_need_not_read_its_stdin_nor_take_its_children_along(

@@ -1,6 +1,7 @@
 """The group of verbs, and how every error becomes one line on stderr and an exit status."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -95,6 +96,7 @@ for verb in (
 def run(arguments: Sequence[str] | None) -> int:
     """Run one command line; returns its exit status."""
     _give_closed_streams_a_place()
+    _learn_how_processes_end()
     _print_what_the_terminal_cannot_show()
     try:
         return app.main(arguments, prog_name="kvsync", standalone_mode=False) or 0
@@ -131,6 +133,12 @@ def _give_closed_streams_a_place() -> None:
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", closefd=False))
+
+
+def _learn_how_processes_end() -> None:
+    """Who starts us may ignore SIGCHLD: then we do, and the system forgets their exit statuses."""
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _print_what_the_terminal_cannot_show() -> None:
