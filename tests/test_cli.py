@@ -622,6 +622,19 @@ def test_without_a_stdin_nobody_answers(store: kvsync.Store, path: Path) -> None
     assert store.queue("jobs").stats().depth == 1
 
 
+def test_where_nobody_reads_the_error_the_status_tells(path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:
+        done = subprocess.run(
+            [KVSYNC, "--store", str(path), "get", "d", "k"],
+            stderr=nobody,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 2
+
+
 def test_an_interrupt_is_quiet(path: Path) -> None:
     with subprocess.Popen(
         [KVSYNC, "set", "d", "k", "-"],

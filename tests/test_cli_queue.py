@@ -492,6 +492,44 @@ def test_a_signal_lets_the_command_come_to_its_end(
     assert jobs.stats().in_flight == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_does_the_same_where_nobody_reads_what_we_say(
+    store: kvsync.Store, gate: Path, number: int
+) -> None:
+    """As when the terminal has gone, or the collector of our logs."""
+    jobs = store.queue("jobs")
+    jobs.put_many([1, 2])
+    with worker(store.path, "--", "sh", "-c", WAIT) as child, open(gate, "r+b", 0) as go:
+        said(child)
+        assert child.stderr is not None
+        child.stderr.close()
+        os.killpg(child.pid, number)
+        go.write(b"go\n")
+        assert said(child) == "over"
+        assert child.wait(PATIENCE) == 128 + number
+    assert [(item.item, item.attempts) for item in jobs.peek(9)] == [(2, 0)]
+
+
+def test_a_command_that_is_gone_ends_the_worker_where_nobody_reads_what_we_say(
+    store: kvsync.Store, tmp_path: Path
+) -> None:
+    """With the same status; its item has cost no attempt."""
+    command = tmp_path / "command"
+    command.write_text("#!/bin/sh\ncat\n")
+    command.chmod(0o700)
+    jobs = store.queue("jobs", max_attempts=1)
+    jobs.put(1)
+    with worker(store.path, "--max-attempts", "1", "--", str(command)) as child:
+        assert said(child) == "1"
+        eventually(lambda: jobs.stats().getters == 1)
+        command.unlink()
+        assert child.stderr is not None
+        child.stderr.close()
+        jobs.put(2)
+        assert child.wait(PATIENCE) == 1
+    assert [(item.item, item.attempts) for item in jobs.peek(9)] == [(2, 0)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_the_command_and_gives_its_item_back(
     store: kvsync.Store, gate: Path, number: int

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -12,7 +12,7 @@ import kvsync
 from kvsync.cli import INTERRUPTED, contents, doctor, locks, release, stress, upkeep, values, why
 from kvsync.cli.demo import command as demo
 from kvsync.cli.options import Verbs, explained, with_json, with_store
-from kvsync.cli.output import reason
+from kvsync.cli.output import reason, remark
 from kvsync.cli.queue import command as queue
 from kvsync.errors import (
     EncodeError,
@@ -48,7 +48,7 @@ class App(Verbs):
             status = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _lead_nowhere(sys.stdout)
             return _NOBODY_READS
         except KeyboardInterrupt:  # before click, which would print an empty line
             return INTERRUPTED
@@ -106,10 +106,12 @@ def run(arguments: Sequence[str] | None) -> int:
         return _complain(_sentence_of(error), error.exit_code)
     except (KvsyncError, OSError) as error:
         return _complain(reason(error), 2 if isinstance(error, _UNUSABLE) else 1)
+    finally:
+        _forget_what_nobody_reads()
 
 
 def _complain(sentence: str, status: int) -> int:
-    click.echo(f"kvsync: {printable(sentence)}", err=True)
+    remark(f"kvsync: {printable(sentence)}")
     return status
 
 
@@ -133,6 +135,19 @@ def _give_closed_streams_a_place() -> None:
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", closefd=False))
+
+
+def _forget_what_nobody_reads() -> None:
+    """Of what we said on stderr; else Python tries again at its end, and has a status for that."""
+    if sys.stderr is not None:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            _lead_nowhere(sys.stderr)
+
+
+def _lead_nowhere(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _learn_how_processes_end() -> None:

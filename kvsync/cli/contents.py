@@ -10,7 +10,7 @@ import click
 import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, at_most_or_none, pass_asked, with_json, with_store
-from kvsync.cli.output import dump, jsonable, loaded
+from kvsync.cli.output import dump, jsonable, loaded, remark
 from kvsync.cli.parties import States
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import lines
@@ -211,7 +211,7 @@ def _show_items(store: kvsync.Store, thing: Thing, choice: Choice) -> None:
     key = "label" if thing.kind == "counters" else "key"
     tables.show(tables.table(key, thing.name, cut=[key, thing.name]), rows)
     if choice.limit is None and len(rows) == limit < thing.number:
-        click.echo(f"the first {limit:,} of {_holding(thing)}: see --limit, --json", err=True)
+        remark(f"the first {limit:,} of {_holding(thing)}: see --limit, --json")
 
 
 def _holding(thing: Thing) -> str:

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from kvsync.cli.output import remark
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NEGATIVE_NUMBER = re.compile(r"-\.?\d")
@@ -65,7 +67,7 @@ def explained(ctx: click.Context) -> int:
     """What a group itself returns: without a verb, it explains itself."""
     if ctx.invoked_subcommand is not None:
         return 0
-    click.echo(ctx.get_help(), err=True)
+    remark(ctx.get_help())
     return 2
 
 

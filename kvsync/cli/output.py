@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,6 +14,12 @@ from kvsync.codec import JSON, Stored
 def say(text: str) -> None:
     """One line for people."""
     click.echo(text)
+
+
+def remark(text: str) -> None:
+    """One line on stderr. It changes nothing that nobody can read it."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 def emit(value: Any) -> None:

@@ -16,7 +16,7 @@ import click
 import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, at_most, not_negative, pass_asked, positive, with_store
-from kvsync.cli.output import jsonable, loaded, reason
+from kvsync.cli.output import jsonable, loaded, reason, remark
 from kvsync.cli.queue import named
 from kvsync.cli.queue.child import Child
 from kvsync.printable import printable
@@ -127,7 +127,7 @@ def _stop(sentence: str) -> NoReturn:
 
 
 def _say(sentence: str) -> None:
-    click.echo(f"kvsync: {printable(sentence)}", err=True)
+    remark(f"kvsync: {printable(sentence)}")
 
 
 def _as_json(stored: Any) -> bytes:
@@ -166,13 +166,13 @@ class _Answer:
         return self
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if not self._has_answered:
-            self._has_answered = True
-            _say(self._sentence)
+        has_answered, self._has_answered = self._has_answered, True
         if self._waiting is None:
             self._before[number](number, frame)
         else:
             self._waiting.append(number)
+        if not has_answered:  # last: whoever is to read it may hold us up
+            _say(self._sentence)
 
     def begin(self) -> None:
         """Pass on what has come, and from now on at once."""
