@@ -283,6 +283,45 @@ def test_a_child_that_the_handler_forks_can_be_terminated(store: kvsync.Store) -
     assert jobs.work(handle, timeout=0) == 1
 
 
+@pytest.mark.parametrize("left", [signal.SIG_DFL, signal.default_int_handler], ids=repr)
+def test_signals_are_heard_though_a_handler_let_go_of_them(
+    store: kvsync.Store, heard: list[int], left: Any
+) -> None:
+    """As `asyncio` does, with those for which its loop had a handler. From the next item on."""
+    jobs, seen = store.queue(NAME), list[Any]()
+    jobs.put_many("abc")
+    before = [signal.getsignal(number) for number in SIGNALS]
+
+    def handle(task: kvsync.Task) -> None:
+        seen.append(task.item)
+        if task.item == "a":
+            for number in SIGNALS:
+                signal.signal(number, left)
+        elif signal.getsignal(signal.SIGINT) != left:
+            signal.raise_signal(signal.SIGINT)
+
+    assert jobs.work(handle, timeout=0) == 2
+    assert seen == ["a", "b"]
+    assert heard == []
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_what_a_handler_ignores_from_now_on_stays_ignored(store: kvsync.Store) -> None:
+    """And is as it was before in the end."""
+    jobs, seen = store.queue(NAME), list[Any]()
+    jobs.put_many("ab")
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(task: kvsync.Task) -> None:
+        if task.item == "a":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        seen.append(signal.getsignal(signal.SIGINT))
+
+    assert jobs.work(handle, timeout=0) == 2
+    assert seen == [signal.SIG_IGN] * 2
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_what_the_program_ignores_stays_ignored(store: kvsync.Store) -> None:
     """As SIGINT is in a program that a shell has started in the background."""
     jobs, seen = store.queue(NAME), list[Any]()

@@ -38,9 +38,17 @@ class _Ear:
         if threading.current_thread() is not threading.main_thread():
             return
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-        self._before = {n: old for n, old in handlers.items() if old not in (signal.SIG_IGN, None)}
+        self._before = {number: old for number, old in handlers.items() if _can_be_changed(old)}
+        self._hear_again()
+
+    def _hear_again(self) -> None:
+        """A task's handler may have let go of signals: asyncio sets to their defaults those that
+        its loop has handled.
+        """
         for number in self._before:
-            signal.signal(number, self._hear)
+            now = signal.getsignal(number)
+            if now != self._hear and _can_be_changed(now):
+                signal.signal(number, self._hear)
 
     def restore(self) -> None:
         for number, handler in self._before.items():
@@ -48,6 +56,7 @@ class _Ear:
 
     def goes_on(self) -> bool:
         """Whether nobody has asked to stop; who asks from now on interrupts."""
+        self._hear_again()
         self.is_busy = False
         return not self.wants_end
 
@@ -66,6 +75,11 @@ class _Ear:
         else:
             signal.signal(number, handler)
             signal.raise_signal(number)
+
+
+def _can_be_changed(handler: Any) -> bool:
+    """It does not ignore the signal, and Python has set it, so that it can be set again."""
+    return handler not in (signal.SIG_IGN, None)
 
 
 def work(
