@@ -74,6 +74,7 @@ from kvsync.primitives.rate import RateLimiter
 from kvsync.primitives.rwlock import RWLock
 from kvsync.primitives.semaphore import Semaphore
 from kvsync.primitives.task import Task
+from kvsync.primitives.work import Worked
 from kvsync.store import Store, open, temporary
 
 __all__ = [
@@ -138,6 +139,7 @@ __all__ = [
     "UnsupportedSQLiteError",
     "Waiter",
     "Waiting",
+    "Worked",
     "open",
     "temporary",
 ]

@@ -49,6 +49,7 @@ NO_STORE = {
     "QueueStats": RECORDS,
     "Waiter": RECORDS,
     "Waiting": RECORDS,
+    "Worked": RECORDS,
 }
 """Public classes without such methods."""
 

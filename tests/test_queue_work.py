@@ -213,6 +213,65 @@ def heard() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
+def test_the_programs_own_handler_hears_of_a_signal_once_the_work_is_done(
+    store: kvsync.Store, number: signal.Signals
+) -> None:
+    """And may raise what it likes."""
+    jobs = store.queue(NAME)
+    jobs.put_many("ab")
+    left: list[int] = []
+
+    def end(number: int, _: Any) -> None:
+        left.append(jobs.unfinished_tasks)
+        raise SystemExit(number)
+
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            jobs.work(lambda _: signal.raise_signal(number))
+        assert signal.getsignal(number) is end
+    finally:
+        signal.signal(number, before)
+    assert ended.value.code == number
+    assert left == [1]
+
+
+def test_a_program_without_a_handler_is_told_which_signal_has_ended_the_work(
+    store: kvsync.Store,
+) -> None:
+    """Else what calls `work` again and again could not be stopped."""
+    jobs = store.queue(NAME)
+    jobs.put_many("abc")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    done = jobs.work(lambda _: signal.raise_signal(signal.SIGINT))
+    assert (done, done.ended_by) == (1, signal.SIGINT)
+    done = jobs.work(lambda _: [signal.raise_signal(number) for number in SIGNALS])
+    assert (done, done.ended_by) == (0, signal.SIGTERM)
+    done = jobs.work(lambda _: None, timeout=0)
+    assert (done, done.ended_by) == (2, None)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_work_within_the_handler_of_another_ends_both(store: kvsync.Store, count: int) -> None:
+    """A signal lets the outer handler come to its end too; a second one interrupts both."""
+    outer, inner = store.queue(NAME), store.queue("inner")
+    outer.put_many("ab")
+    inner.put_many("ab")
+    ends: list[object] = []
+
+    def hear(_: kvsync.Task) -> None:
+        for number in [signal.SIGINT] * count:
+            signal.raise_signal(number)
+
+    done = outer.work(lambda _: ends.append(inner.work(hear)), timeout=0)
+    assert done.ended_by == signal.SIGINT
+    assert (done, ends) == ((1, [1]) if count == 1 else (0, []))
+    left = ["b"] if count == 1 else ["a", "b"]
+    for jobs in (inner, outer):
+        assert [(each.item, each.attempts) for each in jobs.peek(9)] == [(item, 0) for item in left]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_a_signal_that_comes_while_handlers_change_is_heard_once(
     store: kvsync.Store,
@@ -221,7 +280,7 @@ def test_a_signal_that_comes_while_handlers_change_is_heard_once(
     number: signal.Signals,
     call: int,
 ) -> None:
-    """By the work, which ends, or by the program; whose handlers are there again in any case."""
+    """By the program, and by the work, which ends, if it comes while that listens."""
     jobs, calls = store.queue(NAME), itertools.count(1)
     before = [signal.getsignal(each) for each in SIGNALS]
 
@@ -240,7 +299,8 @@ def test_a_signal_that_comes_while_handlers_change_is_heard_once(
     assert next(calls) == 5
     is_for_the_work = call == 2 or (call, number) == (1, signal.SIGTERM)
     assert done == (0 if is_for_the_work else 1)
-    assert heard == ([] if is_for_the_work else [number])
+    assert heard == [number]
+    assert done.ended_by == (number if is_for_the_work else None)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -302,7 +362,7 @@ def test_signals_are_heard_though_a_handler_let_go_of_them(
 
     assert jobs.work(handle, timeout=0) == 2
     assert seen == ["a", "b"]
-    assert heard == []
+    assert heard == [signal.SIGINT]
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
@@ -337,7 +397,7 @@ def test_what_the_program_ignores_stays_ignored(store: kvsync.Store) -> None:
 def test_a_third_signal_is_the_programs(
     store: kvsync.Store, heard: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes while the item is being given back, and that is done all the same."""
+    """At once: it comes while the item is being given back, and that is done all the same."""
     jobs = store.queue(NAME)
     jobs.put("a")
 
@@ -349,7 +409,7 @@ def test_a_third_signal_is_the_programs(
     monkeypatch.setattr(jobs._taking, "undo", undo)
     twice = [signal.SIGINT, signal.SIGTERM]
     assert jobs.work(lambda _: [signal.raise_signal(number) for number in twice]) == 0
-    assert heard == [signal.SIGTERM]
+    assert heard == [signal.SIGTERM, *twice]
     assert [(each.item, each.attempts) for each in jobs.peek(9)] == [("a", 0)]
 
 

@@ -44,7 +44,7 @@ from kvsync.primitives.putting import Putting
 from kvsync.primitives.taking import Attempt, Getting, Reserving, Taking
 from kvsync.primitives.task import Task
 from kvsync.primitives.tickets import Tickets
-from kvsync.primitives.work import Handler, work
+from kvsync.primitives.work import Handler, Worked, work
 from kvsync.session import Patience
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
@@ -396,7 +396,7 @@ class Queue(Primitive):
         timeout: Seconds | None = None,
         *,
         visibility: Seconds | Unset | None = UNSET,
-    ) -> int:
+    ) -> Worked:
         """Call `handler(task)` for one item after the other; returns how many were acknowledged.
 
         It goes on until none comes for `timeout` seconds, until the queue is shut down and empty,
@@ -408,7 +408,13 @@ class Queue(Primitive):
 
         Signals are heard where Python hears them, in the main thread of the program, and only those
         that the program does not ignore. A child that the handler forks hears them as if there were
-        no `work`.
+        no `work`. If the program has a handler of its own for such a signal, that is called once no
+        item is in hand any more. If not, `work` just returns. The number that it returns has the
+        signal as `ended_by`, else None: by that a loop around `work` knows when to end.
+
+        Example:
+            >>> if jobs.work(handle, timeout=60).ended_by:
+            ...     raise SystemExit
 
         Raises: TypeError, before it takes anything, for a handler that cannot be called.
         """

@@ -19,8 +19,15 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("kvsync")
 
 
+class Worked(int):
+    """How many items `Queue.work` has acknowledged."""
+
+    ended_by: signal.Signals | None = None
+    """The signal that asked to stop, the first if there were several."""
+
+
 class _Ear:
-    """Hears the signals. The first one waits for the task in hand; `wants_end` tells of it.
+    """Hears the signals, and notes them in `heard`. The first one waits for the task in hand.
 
     What the program ignores stays ignored. From the moment when `is_over` is set signals are the
     program's again, whether they still come here first or not; and so they are in a child that the
@@ -29,7 +36,7 @@ class _Ear:
 
     def __init__(self) -> None:
         self._process = generation()
-        self.wants_end = False
+        self.heard: list[int] = []
         self.is_busy = True
         self.is_over = False
         self._before: dict[int, Any] = {}
@@ -54,18 +61,30 @@ class _Ear:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def tell(self) -> None:
+        """The program's own handlers hear what was heard here, now that all is settled.
+
+        Python's, and the system's, would cut short a program that goes on after its work.
+        """
+        if generation() != self._process:
+            return
+        for number in self.heard:
+            handler = self._before[number]
+            if callable(handler) and handler is not signal.default_int_handler:
+                handler(number, None)
+
     def goes_on(self) -> bool:
         """Whether nobody has asked to stop; who asks from now on interrupts."""
         self._hear_again()
         self.is_busy = False
-        return not self.wants_end
+        return not self.heard
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.is_over or generation() != self._process:
             self._pass_on(number, frame)
             return
-        again, self.wants_end = self.wants_end, True
-        if again or not self.is_busy:
+        self.heard.append(number)
+        if len(self.heard) > 1 or not self.is_busy:
             raise Stop
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
@@ -88,7 +107,7 @@ def work(
     begin: Callable[[], Attempt],
     reserve: Callable[[Attempt], Task],
     undo: Callable[[Attempt], None],
-) -> int:
+) -> Worked:
     """See `Queue.work`. `undo` puts back what an attempt has got, if it still has it."""
     ear, done = _Ear(), 0
     attempt = task = None
@@ -120,7 +139,11 @@ def work(
     finally:
         ear.is_over = True
         ear.restore()
-    return done
+        ear.tell()
+    worked = Worked(done)
+    if ear.heard:
+        worked.ended_by = signal.Signals(ear.heard[0])
+    return worked
 
 
 def _settle(task: Task, ear: _Ear, handler: Handler, name: str) -> None:
