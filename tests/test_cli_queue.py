@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import kvsync
+from kvsync.cli.queue import put
 from tests.lines import calling
 from tests.processes import PATIENCE, eventually, expect, running
 from tests.test_cli import KVSYNC, Run, refused, run, succeeded
@@ -223,6 +224,33 @@ def test_put_lines_puts_each_line_as_it_comes(store: kvsync.Store) -> None:
         child.communicate(timeout=PATIENCE)
     assert child.returncode == 0
     assert store.queue("jobs").get_nowait() == "unended"
+
+
+def test_put_lines_copies_a_long_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not anew with each piece of it that comes."""
+
+    class Piece(bytes):
+        def __radd__(self, begun: bytes) -> bytes:
+            raise AssertionError(f"{len(begun)} bytes are copied again")
+
+    pieces = [Piece(piece) for piece in (b"a", b"b", b"c\n\nd\ne", b"f", b"\n", b"g", b"")]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "read", lambda *_: pieces.pop(0))
+        lines = list(put._lines())
+    assert [line for some in lines for line in some] == [b"abc", b"", b"d", b"ef", b"g"]
+
+
+def test_put_tells_of_what_it_has_put_though_the_rest_fails(run: Run, store: kvsync.Store) -> None:
+    """Their ids, as JSON too: whoever puts the rest later has to know."""
+    jobs = store.queue("jobs", 3)
+    jobs.put("first")
+    for options, shown in (["--json"], "[2, 3]\n"), ([], "4\n"):
+        done = run("queue", "put", "jobs", "a", "b", "c", "--timeout", "0", *options)
+        assert (done.returncode, done.stdout) == (1, shown)
+        assert "'jobs' holds 3 items" in done.stderr
+        jobs.get()
+    done = run("queue", "put", "jobs", "1e999", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_put_has_priorities_delays_and_keys(run: Run, store: kvsync.Store) -> None:

@@ -72,11 +72,16 @@ def put(asked: Asked, /, name: str, values: tuple[str, ...], lines: bool, **opti
     texts = [read_stdin() if value == "-" else value for value in values]
     items = _items_of(_lines()) if lines else iter([[parsed(text) for text in texts]])
     ids: list[int] = []
-    with stores.made(asked) as store:
-        for some in _put_all(store, name, items, how):
-            ids += some if asked.json else []
-            if not asked.json:
-                say("\n".join(map(str, some)))
+    try:
+        with stores.made(asked) as store:
+            for some in _put_all(store, name, items, how):
+                ids += some if asked.json else []
+                if not asked.json:
+                    say("\n".join(map(str, some)))
+    except BaseException:
+        if ids:
+            emit(ids)  # they are in, whatever has become of the others
+        raise
     if asked.json:
         emit(ids)
 
@@ -93,11 +98,14 @@ def _check(values: tuple[str, ...], lines: bool, how: How) -> None:
 def _lines() -> Iterator[list[bytes]]:
     """The lines of stdin, as many at a time as have come. Raises: UsageError if it is closed."""
     require_stdin()
-    begun = b""
+    begun: list[bytes] = []  # the pieces of a line that has not ended
     while chunk := os.read(0, 1 << 16):
-        *whole, begun = (begun + chunk).split(b"\n")
-        yield whole
-    yield [begun]
+        first, *more = chunk.split(b"\n")
+        begun.append(first)
+        if more:
+            yield [b"".join(begun), *more[:-1]]
+            begun = more[-1:]
+    yield [b"".join(begun)]
 
 
 def _items_of(chunks: Iterable[list[bytes]]) -> Iterator[list[Any]]:
