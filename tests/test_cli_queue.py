@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 import kvsync
-from kvsync.cli.queue import put
+from kvsync.cli.queue import put, work
 from tests.lines import calling
 from tests.processes import PATIENCE, eventually, expect, running
 from tests.test_cli import KVSYNC, Run, refused, run, succeeded
@@ -436,6 +437,55 @@ def test_a_command_has_failed_whatever_signals_our_parent_ignores(store: kvsync.
             signal.signal(signal.SIGCHLD, before)
         assert ended(child)[0] == 0
     assert [letter.error for letter in jobs.dead] == ["exit status 7"]
+
+
+def test_a_command_that_cannot_be_listened_to_is_ended(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For lack of a thread: its item goes back as if never handed out, and is not run twice."""
+    jobs = store.queue("jobs", max_attempts=1)
+    jobs.put("a")
+    started: list[Any] = []
+
+    def refuse(listener: Any) -> None:
+        started.append(listener._target.__self__._process)
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(SystemExit):
+            jobs.work(work._Runner(("sleep", "600"), 1), timeout=0)
+    (process,) = started
+    assert process.returncode == -signal.SIGTERM
+    assert process.stderr.closed
+    assert [(item.item, item.attempts) for item in jobs.peek()] == [("a", 0)]
+
+
+def test_an_item_that_is_no_utf8_reaches_its_command(run: Run, store: kvsync.Store) -> None:
+    """A lone surrogate is an escape, as it was."""
+    store.queue("jobs", codec="raw").put(r'"gr\u00fcn \ud800"')
+    words = ["--drain", "--max-attempts", "1", "--", "cat"]
+    assert succeeded(run("queue", "work", "jobs", *words)) == '"grün \\ud800"\n'
+
+
+@pytest.mark.parametrize("error", [OSError(2, "no"), ValueError("no")], ids=repr)
+def test_a_signal_counts_that_comes_while_a_command_cannot_be_started(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The second one too."""
+    jobs = store.queue("jobs", max_attempts=1)
+    jobs.put("a")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def fail(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        raise error
+
+    monkeypatch.setattr(work, "Child", fail)
+    assert jobs.work(work._Runner(("cat",), 1)).ended_by == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [(item.item, item.attempts) for item in jobs.peek()] == [("a", 0)]
 
 
 def test_a_command_need_not_read_its_stdin_nor_take_its_children_along(

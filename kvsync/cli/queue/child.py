@@ -35,7 +35,7 @@ _LAST_WORDS = 1.0
 class Child:
     """A command that runs. Leaving the `with` block ends it, if something cuts it short.
 
-    Raises: OSError if it cannot be started.
+    Raises: OSError if it cannot be started; RuntimeError if nobody can listen to it.
     """
 
     def __init__(self, command: Sequence[str], item: bytes, environment: Mapping[str, str]) -> None:
@@ -51,7 +51,13 @@ class Child:
             )
         self._tail = b""
         self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        try:
+            self._listener.start()
+        except BaseException:
+            self._end()
+            if not self._listener.is_alive() and self._process.stderr is not None:
+                self._process.stderr.close()
+            raise
 
     def _listen(self) -> None:
         assert self._process.stderr is not None

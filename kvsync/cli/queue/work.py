@@ -102,9 +102,10 @@ class _Runner:
 
     def _start(self, task: kvsync.Task) -> Child:
         names = {"KVSYNC_ITEM_ID": str(task.id), "KVSYNC_ATTEMPT": str(task.attempts)}
+        item = _as_json(task.item)
         try:
-            return Child(self._command, _as_json(task.item), names)
-        except OSError as error:
+            return Child(self._command, item, names)
+        except (OSError, RuntimeError) as error:
             _stop(f"{self._command[0]} cannot be started: {reason(error)}")
 
     def _retry(self, task: kvsync.Task, how: str, error: str) -> None:
@@ -131,7 +132,8 @@ def _say(sentence: str) -> None:
 
 
 def _as_json(stored: Any) -> bytes:
-    return json.dumps(jsonable(loaded(stored)), ensure_ascii=False).encode() + b"\n"
+    text = json.dumps(jsonable(loaded(stored)), ensure_ascii=False)
+    return text.encode(errors="backslashreplace") + b"\n"  # a lone surrogate, as JSON writes it
 
 
 @contextmanager
@@ -150,7 +152,8 @@ def _told_of_the_late() -> Iterator[None]:
 class _Answer:
     """Says so when a signal asks to stop and has to wait for the command; the second does not.
 
-    Until `begin` all of them wait: a command that is just being started could not be ended.
+    Until `begin` all of them wait: a command that is just being started could not be ended. If it
+    is not started at all they are passed on in the end.
     """
 
     def __init__(self, task: kvsync.Task) -> None:
@@ -183,6 +186,7 @@ class _Answer:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        self.begin()
 
 
 @contextmanager
