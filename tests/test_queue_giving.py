@@ -137,7 +137,9 @@ class Moment:
         return [self._engine.read(f"select * from {each} order by 1, 2, 3, 4") for each in tables]
 
 
-@settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(draft=_DRAFTS, queue=_QUEUES, items=_ITEMS, line=_LINE)
 def test_putting_in_one_statement_is_what_putting_and_giving_come_to(
     store: kvsync.Store,
