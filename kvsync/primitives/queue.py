@@ -289,8 +289,11 @@ class Queue(Primitive):
         return self._get(check_whole("n", n), patience)
 
     def _get(self, n: int, patience: Patience) -> list[Any]:
-        attempt = Getting(self._session, self._items, n, self._codec, patience)
+        attempt = self._getting(n, patience)
         return self._unless_cut(attempt, partial(self._values, attempt))
+
+    def _getting(self, n: int, patience: Patience) -> Getting:
+        return Getting(self._session, self._items, n, self._codec, patience)
 
     def _values(self, attempt: Attempt) -> list[Any]:
         return list(map(itemgetter(1), self._take(attempt)))
