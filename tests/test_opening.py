@@ -1,8 +1,10 @@
 """Opening: what may be a store, what may not, and what happens to the file when it may not."""
 
 import errno
+import grp
 import itertools
 import os
+import pwd
 import shutil
 import sqlite3
 import stat
@@ -258,11 +260,12 @@ def test_who_may_not_read_a_store_hears_that_this_is_why(open_folder: Path) -> N
     path = open_folder / "store.db"
     with kvsync.open(path) as store:
         store.counter("hits").add()
+    root = f"{pwd.getpwuid(0)[0]}:{grp.getgrgid(path.stat().st_gid)[0]}"
     (message, found) = run_all(_as_nobody, [(_may_not_read, path), (_examined, path)], "fork")
     assert message == f"cannot open {path}: this user may not read and write {path}"
     assert found["permissions"] == (
         "problem",
-        "The file is root:root, 600: this user may not read and write it.",
+        f"The file is {root}, 600: this user may not read and write it.",
     )
 
 
