@@ -756,7 +756,7 @@ WAITS: dict[str, Callable[[kvsync.Store], Callable[[], Any]]] = {
 def test_a_signal_that_follows_an_error_leaves_no_place_in_the_line(
     store: kvsync.Store, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever it keeps from running, as the error of a wait is being handled."""
+    """Whatever it keeps from running, as the error of a wait is being handled. Nor a handler."""
 
     def fail(_: waiting.Wait) -> str:
         raise kvsync.DeadlockError("as any wait may end")
@@ -771,8 +771,11 @@ def test_a_signal_that_follows_an_error_leaves_no_place_in_the_line(
         with suppress(kvsync.DeadlockError):
             call()
 
+    def heard() -> list[Any]:
+        return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
     monkeypatch.setattr(waiting.Wait, "until_served", fail)
-    call = WAITS[kind](store)
+    call, before = WAITS[kind](store), heard()
     store.queue(NAME, 1).put("a")
     if kind == "condition":
         store.condition("change").acquire()
@@ -781,6 +784,7 @@ def test_a_signal_that_follows_an_error_leaves_no_place_in_the_line(
         wait()
         for place in after_each_call(wait):
             assert left() == [], place
+            assert heard() == before, place
 
 
 @pytest.mark.usefixtures("swallowed_interrupts")

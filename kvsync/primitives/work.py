@@ -138,7 +138,10 @@ def work(
         raise
     finally:
         ear.is_over = True
-        ear.restore()
+        try:
+            ear.restore()
+        finally:
+            ear.restore()  # an exception of another signal can skip one call as a whole
         ear.tell()
     worked = Worked(done)
     if ear.heard:
