@@ -639,19 +639,6 @@ def test_a_session_that_could_not_begin_leaves_no_doorbell(
     assert impatient.engine.doorbells.count() == doorbells
 
 
-@pytest.fixture
-def patiences(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
-    """Of each call that finds the store busy. It is told so at once."""
-    found: list[float | None] = []
-
-    def give_up(*_: object, patience: float | None = None, **__: object) -> None:
-        found.append(patience)
-        raise kvsync.BusyError("it is")
-
-    monkeypatch.setattr(SqliteEngine, "wait", give_up)
-    return found
-
-
 CLAIMS: dict[str, Callable[[kvsync.Queue], Any]] = {
     "get": lambda jobs: jobs.get(timeout=PATIENCE),
     "get_many": lambda jobs: jobs.get_many(2, timeout=PATIENCE),
@@ -664,15 +651,20 @@ CLAIMS: dict[str, Callable[[kvsync.Queue], Any]] = {
 def test_who_was_given_an_item_waits_for_the_store_no_longer_than_its_time(
     impatient: kvsync.Store,
     hog: Hog,
-    patiences: list[float | None],
     monkeypatch: pytest.MonkeyPatch,
     take: Callable[[kvsync.Queue], Any],
 ) -> None:
     """And the item goes back as soon as the store is free."""
+    patiences: list[float | None] = []
+
+    def give_up(*_: object, patience: float | None = None, **__: object) -> None:
+        patiences.append(patience)
+        raise kvsync.BusyError("it is")
 
     def until_given(wait: Wait) -> str:
         state = until_served(wait)
         hog.begin()
+        monkeypatch.setattr(SqliteEngine, "wait", give_up)  # the put may have had to wait
         return state
 
     jobs = impatient.queue(NAME)
