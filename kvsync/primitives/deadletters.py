@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from kvsync.codec import Codec, decode
@@ -52,7 +53,7 @@ class DeadLetters:
         self._codec = codec
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _of, (self._queue,)
+        return attrgetter("dead"), (self._queue,)
 
     def __repr__(self) -> str:
         return f"<kvsync.DeadLetters of {self._queue!r}>"
@@ -156,8 +157,3 @@ def _remove(items: Items, transaction: Transaction, kept: Kept) -> bool:
             {"queue": items.queue, "place": kept.place, "id": kept.id},
         )
     )
-
-
-def _of(queue: Any) -> DeadLetters:
-    dead: DeadLetters = queue.dead
-    return dead
