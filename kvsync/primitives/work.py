@@ -59,7 +59,8 @@ class _Ear:
 
     def restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) != handler:
+                signal.signal(number, handler)
 
     def tell(self) -> None:
         """The program's own handlers hear what was heard here, now that all is settled.
