@@ -1,6 +1,7 @@
 """The two clocks that kvsync reads; tests put others in their place."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -24,3 +25,8 @@ class SystemClock:
 
     wall = staticmethod(time.time)
     boot = staticmethod(partial(time.clock_gettime, _BOOT_CLOCK))
+
+
+def end_of(seconds: float | None, clock: Callable[[], float]) -> float | None:
+    """When what begins now and lasts so long is over; None: never."""
+    return None if seconds is None else clock() + seconds

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 Row = tuple[Any, ...]
 Params = Mapping[str, object]
+LateParams = Params | Callable[[], Params]
+"""Or a call that finds them out when their turn has come."""
 
 
 class Transaction(Protocol):
@@ -80,7 +82,7 @@ class Engine(Protocol):
     def write(
         self,
         sql: str,
-        params: Params = ...,
+        params: LateParams = ...,
         *,
         patience: float | None = None,
         sure: bool = False,
@@ -93,10 +95,11 @@ class Engine(Protocol):
         its one row is in the list `into` if and only if it was. So nothing is done, and nothing
         returned, inside an open transaction, which commits later.
 
-        `params` are read when the turn to write has come, and anew at each attempt. BusyError comes
-        after `patience` seconds, if that is less than the `busy_timeout`. `sure` looks right before
-        whether the database is still the one that was opened; without, that was seen a moment ago.
-        `urgent` is as in `transact`.
+        `params` that are a call are found out when the turn to write has come, and anew at each
+        attempt: what was found out before is as old as the wait for the turn was long, and a lease
+        that began then could be over. BusyError comes after `patience` seconds, if that is less
+        than the `busy_timeout`. `sure` looks right before whether the database is still the one
+        that was opened; without, that was seen a moment ago. `urgent` is as in `transact`.
         """
 
     def transact(

@@ -15,7 +15,7 @@ from types import CodeType
 from typing import TypeVar
 
 from kvsync.clock import Clock, SystemClock
-from kvsync.engine import Engine, Params, Row, Transaction, schema, setup
+from kvsync.engine import Engine, LateParams, Params, Row, Transaction, schema, setup
 from kvsync.engine.doorbell import Doorbells
 from kvsync.engine.failures import FAILURES, translated
 from kvsync.engine.flock import TRY, UNLOCK, flock, owned, unlock
@@ -155,7 +155,7 @@ class SqliteEngine:
     def write(
         self,
         sql: str,
-        params: Params = {},
+        params: LateParams = {},
         *,
         patience: float | None = None,
         sure: bool = False,
@@ -166,7 +166,9 @@ class SqliteEngine:
             self.place_for_writing()
         place = self._pool.place()
         if place.transaction is not None and (joined := self.open_transaction(place)):
-            return joined.join().execute(sql, params) if into is None else []
+            if into is not None:
+                return []
+            return joined.join().execute(sql, params() if callable(params) else params)
         try:
             return self._write_once(place, sql, params, polite=not urgent, sure=sure, into=into)
         except Obstructed as obstacle:
@@ -182,7 +184,7 @@ class SqliteEngine:
         self,
         place: Place,
         sql: str,
-        params: Params,
+        params: LateParams,
         *,
         polite: bool,
         sure: bool,
@@ -197,12 +199,13 @@ class SqliteEngine:
             flock(link.gate, TRY)
             if link.looks_first:
                 link.make_room()
+            row = params() if callable(params) else params
             if into is None:
-                rows = link.cursor.execute(sql, params).fetchall()
+                rows = link.cursor.execute(sql, row).fetchall()
             else:
                 # One call into C, in which SQLite commits before it lets go of the only row: no
                 # exception of a signal can come in between.
-                into.extend(chain.from_iterable(map(link.cursor.execute, (sql,), (params,))))
+                into.extend(chain.from_iterable(map(link.cursor.execute, (sql,), (row,))))
                 rows = into
             require_shapes(link.cursor, sql, rows, self.path)
             link.writes += 1

@@ -39,17 +39,16 @@ Invariants, each true after every commit:
   whoever looks sees to: the heads of the lines, and who takes an item, now and then.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from kvsync.clock import end_of
 from kvsync.codec import Stored
 from kvsync.engine import Engine, Params, Row, Transaction
 from kvsync.engine.doorbell import SERVED as WAS_SERVED
 from kvsync.engine.process import this_process
 from kvsync.errors import LimitError, ShutDown
 from kvsync.primitives.grants import CLAIM_TIME
-from kvsync.primitives.moments import AtTurn, lasting
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND
 from kvsync.waiting import HOLDERS, ring, ring_served
@@ -437,10 +436,18 @@ class Items:
         """A commit of its own: its id, or nothing if there is more to it than that."""
         if draft.due is not None or draft.key is not None:
             return []
-        boot = self.engine.boot
-        row = self._first(boot=boot, claim_by=lambda: boot() + CLAIM_TIME)
-        row |= {"maxsize": maxsize, "priority": draft.priority, "value": draft.value}
-        rows = self.engine.write(_PUT_ONE, row, patience=patience)
+        rows = self.engine.write(
+            _PUT_ONE,
+            lambda: {
+                **self._first(),
+                "maxsize": maxsize,
+                "priority": draft.priority,
+                "value": draft.value,
+                "boot": (boot := self.engine.boot()),
+                "claim_by": boot + CLAIM_TIME,
+            },
+            patience=patience,
+        )
         for _, next, behind in rows:
             ring_served(self.engine, next, behind)
         return [row[0] for row in rows]
@@ -535,8 +542,7 @@ class Items:
 
         It is in `row` if and only if that is committed, whatever interrupts this.
         """
-        here = self._first()
-        rows = self.engine.write(_GET_ONE, here, patience=patience, into=row)
+        rows = self.engine.write(_GET_ONE, self._first, patience=patience, into=row)
         return list(map(Kept._make, rows))
 
     def hand_out(self, transaction: Transaction, count: int, hand: Hand) -> list[Kept]:
@@ -558,8 +564,9 @@ class Items:
 
     def hand_out_one(self, hand: Hand, patience: float | None) -> list[Kept]:
         """A commit of its own: the first ready item; nothing if there is more to it than that."""
-        row = self._handed(self._first(), hand)
-        rows = self.engine.write(_HAND_OUT_ONE, row, patience=patience, sure=True)
+        rows = self.engine.write(
+            _HAND_OUT_ONE, lambda: self._handed(self._first(), hand), patience=patience, sure=True
+        )
         return list(map(Kept._make, rows))
 
     def _first_ready(self, transaction: Transaction, count: int) -> list[Row]:
@@ -569,10 +576,8 @@ class Items:
             self._serve_lines(transaction)
         return transaction.execute(_FIRST, {"queue": self.queue, "count": count})
 
-    def _first(self, **moments: Callable[[], object]) -> dict[str, object]:
-        """For one statement: what is due is seen to be when its turn has come."""
-        here = {"queue": self.queue, "mark_every": _MARK_EVERY}
-        return AtTurn(here, now=self.engine.now, **moments)
+    def _first(self) -> Params:
+        return {"queue": self.queue, "mark_every": _MARK_EVERY, "now": self.engine.now()}
 
     def _hand_out(self, transaction: Transaction, last: Kept, shift: int, hand: Hand) -> None:
         row = {
@@ -584,10 +589,9 @@ class Items:
         }
         transaction.execute(_HAND_OUT, self._handed(row, hand))
 
-    def _handed(self, row: dict[str, object], hand: Hand) -> dict[str, object]:
-        """The same, and to whom, and until when: that begins when it is made."""
-        row |= hand._asdict()
-        return lasting(row, "until", hand.visibility, self.engine.boot)
+    def _handed(self, row: Params, hand: Hand) -> Params:
+        """The same, and to whom, and until when: that begins now."""
+        return {**row, **hand._asdict(), "until": end_of(hand.visibility, self.engine.boot)}
 
     def _count_off(self, transaction: Transaction, sql: str, counted: dict[str, int]) -> Row:
         rows = transaction.execute(sql, {"queue": self.queue, **counted})
@@ -617,8 +621,13 @@ class Items:
 
     def claim_one(self, ticket: int, hand: Hand, patience: float | None) -> list[Kept]:
         """A commit of its own: what was given to that ticket, if it has not passed on."""
-        row = self._handed(self._given(ticket), hand)
-        rows = self.engine.write(_CLAIM, row, patience=patience, sure=True, urgent=True)
+        rows = self.engine.write(
+            _CLAIM,
+            lambda: self._handed(self._given(ticket), hand),
+            patience=patience,
+            sure=True,
+            urgent=True,
+        )
         return list(map(Kept._make, rows))
 
     def claim_one_for_good(self, row: list[Row], ticket: int, patience: float | None) -> list[Kept]:
@@ -656,15 +665,18 @@ class Items:
 
     def extend(self, number: int, receipt: int, seconds: float) -> bool:
         """It is in hand for so long from now on; whether that hand-out was current. A commit."""
-        item: dict[str, object] = {"queue": self.queue, "id": number, "receipt": receipt}
-        here = lasting(item, "until", seconds, self.engine.boot)
-        return bool(self.engine.write(_PUT_OFF, here)) or self.engine.transact(
-            partial(self._extend, here)
+        item = {"queue": self.queue, "id": number, "receipt": receipt}
+
+        def extended() -> Params:
+            return {**item, "until": self.engine.boot() + seconds}
+
+        return bool(self.engine.write(_PUT_OFF, extended)) or self.engine.transact(
+            lambda transaction: self._extend(extended(), transaction)
         )
 
-    def _extend(self, here: Params, transaction: Transaction) -> bool:
+    def _extend(self, item: Params, transaction: Transaction) -> bool:
         """The same where it may be over sooner than those know who wait for it."""
-        rows = transaction.execute(_EXTEND, here)
+        rows = transaction.execute(_EXTEND, item)
         for space in (GET, JOIN) if rows else ():
             Tickets(self.engine, space, self.queue).ring_first(transaction)
         return bool(rows)

@@ -7,7 +7,8 @@ from functools import partial
 from itertools import takewhile
 from typing import Any
 
-from kvsync.engine import Row, Transaction
+from kvsync.clock import end_of
+from kvsync.engine import Params, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
 from kvsync.forks import generation
@@ -31,7 +32,6 @@ from kvsync.primitives.grants import (
     serve,
     waiters,
 )
-from kvsync.primitives.moments import AtTurn, lasting
 from kvsync.session import GATE_PATIENCE, Session, patience_of, patience_until
 from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, ring_served
 
@@ -89,7 +89,7 @@ class Units:
         handler too, nothing of the attempt stays.
         """
         self._engine.forbid_in_transaction("acquire")
-        deadline = None if timeout is None else self._engine.boot() + timeout
+        deadline = end_of(timeout, self._engine.boot)
         self.session.begin(patience_of(timeout))
         self.session.undo_leftovers(patience_until(deadline, self._engine.boot()))
         self.session.forget_now_and_then(self.space, self.name)
@@ -124,15 +124,14 @@ class Units:
 
     def _take(self, wish: Wish) -> Grant | None:
         """At once, or not at all."""
-        row = {
-            **vars(wish),
-            "session": self.session.id,
-            "thread": self.session.thread,
-            "since": self._engine.now(),
-        }
+        wanted = {**vars(wish), "session": self.session.id, "thread": self.session.thread}
         rows = self._engine.write(
             TAKE_ALL if wish.units == self.capacity else TAKE,
-            lasting(row, "expires", wish.lease, self._engine.boot),
+            lambda: {
+                **wanted,
+                "since": self._engine.now(),
+                "expires": end_of(wish.lease, self._engine.boot),
+            },
             patience=wish.patience(self._engine.boot()),
             sure=True,
         )
@@ -207,7 +206,7 @@ class Units:
         patience = wish.patience(self._engine.boot())
         if wish.units == self.capacity:
             rows = self._engine.write(
-                CLAIM, self._claiming(ticket), patience=patience, sure=True, urgent=True
+                CLAIM, partial(self._claiming, ticket), patience=patience, sure=True, urgent=True
             )
             if rows:
                 return rows[0][:2]
@@ -225,8 +224,8 @@ class Units:
             ring_next(self._engine, transaction, place, if_granted=True)
         return token, slot
 
-    def _claiming(self, ticket: int) -> dict[str, Any]:
-        return AtTurn({**self._here, "ticket": ticket}, boot=self._engine.boot)
+    def _claiming(self, ticket: int) -> Params:
+        return {**self._here, "ticket": ticket, "boot": self._engine.boot()}
 
     def _return(self, ticket: int, transaction: Transaction) -> None:
         """What was given is gone already (by force, or by its lease): back to the old place."""
@@ -389,8 +388,13 @@ class Units:
         return self._engine.write(FREE_IF_NOBODY_WAITS, mine, patience=patience)
 
     def _hand_over(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
-        row = AtTurn(mine, boot=self._engine.boot, since=self._engine.now)
-        rows = self._engine.write(HAND_OVER, row, patience=patience, sure=True, urgent=True)
+        rows = self._engine.write(
+            HAND_OVER,
+            lambda: {**mine, "boot": self._engine.boot(), "since": self._engine.now()},
+            patience=patience,
+            sure=True,
+            urgent=True,
+        )
         for next, behind in rows:
             ring_served(self._engine, next, behind)
         return [(None,) for _ in rows]
@@ -476,12 +480,12 @@ class Units:
 
     def extend(self, grant: Grant, seconds: float) -> None:
         """Let the lease end that many seconds from now. Raises: LeaseLostError."""
-        mine = {"token": grant.token, "session": grant.session, "seconds": seconds}
+        mine = {**self._here, "token": grant.token, "session": grant.session}
         rows = self._engine.write(
-            "update kvsync_unit set expires = :boot + :seconds where space = :space"
+            "update kvsync_unit set expires = :expires where space = :space"
             " and name = :name and token = :token and session = :session"
             " and (expires is null or expires > :boot) returning token",
-            AtTurn({**self._here, **mine}, boot=self._engine.boot),
+            lambda: {**mine, "boot": (boot := self._engine.boot()), "expires": boot + seconds},
         )
         if not rows:
             raise self.lost(grant)

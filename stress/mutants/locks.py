@@ -90,8 +90,7 @@ def lease_too_short() -> None:
 def lease_over_at_once() -> None:
     """A lease is over before its holder can do anything."""
     edit_text(grants, "CLAIM", ":boot + lease", ":boot + lease / 10000")
-    shorter = "wish.lease and wish.lease / 10000"
-    edit(Units._take, '"expires", wish.lease', f'"expires", {shorter}')
+    edit(Units._take, "end_of(wish.lease", "end_of(wish.lease and wish.lease / 10000")
 
 
 @caught_by("lease")

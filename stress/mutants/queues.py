@@ -15,7 +15,7 @@ _POP = f"""
             self.engine.write("{_DELETE}", {{**self._here, "id": each.id}})
             self.engine.write("update kvsync_queue set size = size - 1 where size > 0")
         return list(map(Kept._make, row))
-        here = self"""
+        rows = self"""
 _RESERVE = (
     "update kvsync_queue set last = last + 1, size = size + 1 where name = :queue"
     " and size < maxsize and not exists (select 1 from kvsync_item"
@@ -37,7 +37,7 @@ _PUT_LATER = f"""
 @caught_by("queue_get")
 def pop_in_two_steps() -> None:
     """`get` reads the first item, and then deletes it."""
-    edit(Items.take_one, "\n        here = self", _POP)
+    edit(Items.take_one, "\n        rows = self", _POP)
 
 
 @caught_by("queue_get", "queue")
