@@ -18,9 +18,9 @@ MAXSIZE = 500
 VISIBILITY = 0.1
 """Seconds."""
 
-SHORTLY = 0.05
-"""Seconds after which who waits looks whether to go on. On a busy machine that may be too short for
-its turn to write, too: then nothing was changed."""
+SHORTLY = 0.02
+"""Seconds after which who waits looks whether to go on, and where: less than half of a window's. On a
+busy machine that may be too short for its turn to write, too: then nothing was changed."""
 
 
 ROOM = 10

@@ -16,10 +16,13 @@ _UNKNOWN = "checked, outcome unknown"
 _UNDECIDED = "undecided histories"
 """Recorded, and given up: they are not among those that were checked."""
 
+_SEVERAL = 5
+"""Windows. One can go by unused while all who would work in it wait for something elsewhere."""
+
 
 def expect_legal(stage: Stage, *checks: Check) -> None:
     """All histories that were recorded are legal to all checks; the first that is not ends it. And
-    there are some, if a window came to its end in the time of the run: none is not enough.
+    there are some, if several windows came to their end in the time of the run: none is not enough.
 
     The figures say how many there were, with how many operations, of how many of them nobody knows
     what came of them, and how many histories more could not be decided on. A call that failed has
@@ -41,7 +44,7 @@ def expect_legal(stage: Stage, *checks: Check) -> None:
 def _expect_some(stage: Stage, figures: Counter[str]) -> None:
     due, undecided = stage.windows_due(), figures[_UNDECIDED]
     stage.expect(
-        figures["histories"] > 0 or not due,
+        figures["histories"] > 0 or due < _SEVERAL,
         f"no history was decided: of {due} windows {undecided} were recorded and given up",
     )
 

@@ -73,11 +73,12 @@ def show(text: str) -> None:
 
 
 def summary(results: Sequence[ScenarioResult], left_out: Sequence[str] = ()) -> str:
-    """What is printed at the end; and which scenarios nobody should take to have run."""
-    return f"{table(results)}\n{sums(results)}\n{_omissions(left_out)}{remarks(results)}"
+    """What is printed at the end, the verdict last, for who sees but one screen of it."""
+    return f"{table(results)}\n{remarks(results)}{_omissions(left_out)}{sums(results)}"
 
 
 def _omissions(left_out: Sequence[str]) -> str:
+    """Which scenarios nobody should take to have run."""
     if not left_out:
         return ""
     how = " ".join(f"--scenario {name}" for name in left_out)
@@ -94,13 +95,18 @@ def table(results: Iterable[ScenarioResult]) -> str:
 def remarks(results: Iterable[ScenarioResult]) -> str:
     """What the scenarios say beside their figures."""
     lines = [(result.name, remark) for result in results for remark in result.remarks]
-    return "".join(f"\n{name}: {remark}" for name, remark in lines) + "\n" * bool(lines)
+    return "".join(f"\n{name}: {remark}" for name, remark in lines) + "\n\n" * bool(lines)
 
 
-def sums(results: Iterable[ScenarioResult]) -> str:
-    """How many scenarios came to what; what was skipped proves nothing, and is counted too."""
+def sums(results: Sequence[ScenarioResult]) -> str:
+    """How many scenarios came to what; what was skipped proves nothing, and is counted too.
+
+    And each that did not hold, and how to see that again.
+    """
     counts = Counter(result.verdict for result in results)
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("ok", "VIOLATED", "SKIPPED"))
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("ok", "VIOLATED", "SKIPPED"))
+    violated = (result for result in results if result.violations)
+    return told + "".join(f"\n{each.name} VIOLATED: {each.repeat}" for each in violated)
 
 
 def violations(seed: int, result: ScenarioResult, written: str | None) -> str:

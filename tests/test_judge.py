@@ -14,13 +14,15 @@ from stress.windows import LENGTH
 pytestmark = pytest.mark.suite
 
 BEGAN = 1_000
+PERIOD = 1_000_000_000
+OVER = BEGAN + 4 * PERIOD + LENGTH
 
 
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """It has begun, with two windows, and is over when the first one is."""
-    stage = Stage(lock, Terms(seed=1, seconds=10, histories=2), str(tmp_path), lambda _: None)
-    for moment in (BEGAN, BEGAN + LENGTH):
+    """It has begun, and is over when the fifth of its windows is."""
+    stage = Stage(lock, Terms(seed=1, seconds=10, histories=10), str(tmp_path), lambda _: None)
+    for moment in (BEGAN, OVER):
         monkeypatch.setattr("stress.windows.now", lambda at=moment: at)
         monkeypatch.setattr("stress.stage.now", lambda at=moment: at)
         stage.enough(0) if moment > BEGAN else stage.begin()
@@ -37,13 +39,13 @@ def given_up(_: History) -> None:
 
 def test_a_run_that_recorded_nothing_is_not_well(stage: Stage) -> None:
     judge.expect_legal(stage, lambda _: None)
-    assert stage.violations == ["no history was decided: of 1 windows 0 were recorded and given up"]
+    assert stage.violations == ["no history was decided: of 5 windows 0 were recorded and given up"]
 
 
 def test_a_run_whose_histories_were_all_given_up_is_not_well(stage: Stage) -> None:
     record(stage)
     judge.expect_legal(stage, given_up)
-    assert stage.violations == ["no history was decided: of 1 windows 1 were recorded and given up"]
+    assert stage.violations == ["no history was decided: of 5 windows 1 were recorded and given up"]
 
 
 def test_a_run_with_a_decided_history_is_well(stage: Stage) -> None:
@@ -52,8 +54,8 @@ def test_a_run_with_a_decided_history_is_well(stage: Stage) -> None:
     assert stage.violations == []
 
 
-def test_a_run_that_was_over_before_a_window_was_is_well(stage: Stage) -> None:
-    stage._asked = BEGAN + LENGTH - 1
+def test_a_run_that_was_over_before_several_windows_were_is_well(stage: Stage) -> None:
+    stage._asked = OVER - 1
     judge.expect_legal(stage, lambda _: None)
     assert stage.violations == []
 
@@ -86,7 +88,7 @@ def test_a_run_in_which_every_call_failed_is_not_well(stage: Stage) -> None:
     with pytest.raises(LookupError):
         Recorder(stage.windows.place(0), 1).call("it", "acquire", None, refuse, LookupError)
     judge.expect_legal(stage, lambda _: None)
-    assert stage.violations == ["no history was decided: of 1 windows 0 were recorded and given up"]
+    assert stage.violations == ["no history was decided: of 5 windows 0 were recorded and given up"]
 
 
 def test_histories_that_were_given_up_are_told_beside_those_that_were_checked(

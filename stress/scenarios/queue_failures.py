@@ -14,7 +14,7 @@ from contextlib import suppress
 from queue import Empty, Full
 
 import kvsync
-from stress.backlog import SHORTLY, numbers
+from stress.backlog import numbers
 from stress.crew import PATIENCE, Crew, Job, Worker
 from stress.journal import acknowledged
 from stress.record import Books
@@ -26,6 +26,9 @@ PRIMITIVES = ("queue",)
 
 _MOST = 3
 """Attempts."""
+
+_SHORTLY = 0.05
+"""Seconds after which who waits looks whether to go on."""
 
 _MAXSIZE = 200
 _POISON = 3
@@ -75,7 +78,7 @@ def _produce(worker: Worker) -> None:
     failing, late = _failing(worker.store), worker.store.queue("late")
     for number in numbers(worker):
         with suppress(Full, kvsync.BusyError):
-            failing.put(number, timeout=SHORTLY)
+            failing.put(number, timeout=_SHORTLY)
             worker.journal.note("put", number)
             worker.ready()
         if worker.chance.random() < _KEYED:
@@ -90,8 +93,8 @@ def _produce(worker: Worker) -> None:
 
 def _come_when_they_fall_due(worker: Worker, number: int) -> None:
     """Take one as soon as that can be, and look how that leaves those who wait."""
-    soon, end = worker.store.queue("soon"), time.monotonic() + SHORTLY
-    soon.put_many([number] * _FEW, delay=SHORTLY / 5)
+    soon, end = worker.store.queue("soon"), time.monotonic() + _SHORTLY
+    soon.put_many([number] * _FEW, delay=_SHORTLY / 5)
     while time.monotonic() < end:
         with suppress(Empty):
             soon.get_nowait()
@@ -106,7 +109,7 @@ def _await(worker: Worker) -> None:
     soon = worker.store.queue("soon")
     while worker.going_on():
         with suppress(Empty, kvsync.BusyError):
-            soon.get(timeout=SHORTLY)
+            soon.get(timeout=_SHORTLY)
         worker.ready()
 
 
@@ -114,7 +117,7 @@ def _consume(worker: Worker) -> None:
     failing = _failing(worker.store)
     while worker.going_on():
         with suppress(Empty, kvsync.BusyError):
-            task = failing.reserve(SHORTLY)
+            task = failing.reserve(_SHORTLY)
             worker.journal.note("tried", task.item)
             early = task.attempts < _MOST and not worker.chance.randrange(_POISON)
             if early or _is_poison(task.item):
