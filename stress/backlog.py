@@ -19,8 +19,8 @@ VISIBILITY = 0.1
 """Seconds."""
 
 SHORTLY = 0.02
-"""Seconds after which who waits looks whether to go on, and where: less than half of a window's. On a
-busy machine that may be too short for its turn to write, too: then nothing was changed."""
+"""Seconds after which who waits looks whether to go on, and where: less than half of a window's.
+On a busy machine that may be too short for its turn to write, too: then nothing was changed."""
 
 
 ROOM = 10
