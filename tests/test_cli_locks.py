@@ -245,6 +245,7 @@ def test_the_dead_are_counted_nowhere(run: Run, store: kvsync.Store) -> None:
         assert (found["holders"], found["waiters"], found["sessions"]) == (1, 0, 4)
         (jobs,) = json.loads(succeeded(run("queue", "ls", "--json")))
         assert (jobs["getters"], jobs["putters"]) == (0, 0)
+        assert store.queue("jobs").stats().getters == 0
 
 
 def test_locks_says_that_there_are_none(run: Run, store: kvsync.Store) -> None:

@@ -3,6 +3,7 @@
 import logging
 import queue
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +31,11 @@ from kvsync.primitives.frames import Delivery
 from kvsync.primitives.items import (
     CLOSED,
     CLOSING,
+    GET,
     JOIN,
     LATELY,
     OPEN,
+    PUT,
     SERVED,
     Draft,
     Items,
@@ -89,10 +92,14 @@ _STATS = """
             union all select (
                 select since from kvsync_item
                 where queue = :queue and state = 0 and kvsync_item.place = priorities.place
-                order by id limit 1) as since from priorities) as oldest) as since,
-        (select count(*) from kvsync_ticket where space = 'queue' and name = :queue) as getters,
-        (select count(*) from kvsync_ticket where space = 'queue-put' and name = :queue) as putters
+                order by id limit 1) as since from priorities) as oldest) as since
     from (select 1) as always left join kvsync_queue on name = :queue
+"""
+
+_WHO_WAITS = """
+    select space, session, count(*) from kvsync_ticket
+    where space in ('queue', 'queue-put') and name = :queue
+    group by space, session
 """
 
 _log = logging.getLogger("kvsync")
@@ -135,7 +142,7 @@ class QueueStats:
     put_rate: float
     done_rate: float
     getters: int
-    """Calls that wait for an item; `putters` wait for room."""
+    """Calls of the living that wait for an item; `putters` wait for room."""
     putters: int
 
 
@@ -602,10 +609,9 @@ class Queue(Primitive):
                 taken,
                 dead,
                 oldest,
-                getters,
-                putters,
             ),
         ) = self._engine.read(_STATS, here)
+        waiting = self._who_waits()
         seconds = max(now - older, 1.0)
         return QueueStats(
             name=self._name,
@@ -618,9 +624,17 @@ class Queue(Primitive):
             oldest_age=None if oldest is None else max(0.0, now - oldest),
             put_rate=put / seconds,
             done_rate=max(0, done - taken) / seconds,
-            getters=getters,
-            putters=putters,
+            getters=waiting[GET],
+            putters=waiting[PUT],
         )
+
+    def _who_waits(self) -> Counter[str]:
+        """How many calls of the living are in each of its lines."""
+        waiting = Counter[str]()
+        for space, session, calls in self._engine.read(_WHO_WAITS, {"queue": self._name}):
+            if not self._session.is_dead(session):
+                waiting[space] += calls
+        return waiting
 
 
 def _check_maxsize(maxsize: int) -> int:

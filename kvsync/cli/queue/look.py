@@ -1,9 +1,8 @@
 """ls, peek, dead: what is in queues, and what became of it. They take nothing out."""
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,10 +11,8 @@ import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, at_most, pass_asked, with_json, with_store
 from kvsync.cli.output import dump, emit, jsonable, loaded, say, shortened
-from kvsync.cli.parties import States, duration
+from kvsync.cli.parties import duration
 from kvsync.cli.queue import named
-from kvsync.primitives.items import GET, PUT
-from kvsync.primitives.overview import lines
 from kvsync.printable import printable
 
 _TABLE_LIMIT = 1000
@@ -38,8 +35,7 @@ def ls(asked: Asked) -> None:
     by the last minute or two. Who waits, waits to get an item or, of a full queue, to put one.
     """
     with stores.existing(asked) as store:
-        waiting = _who_waits(store)
-        found = [_stats(store.queue(name), waiting) for name in store.names("queue")]
+        found = [store.queue(name).stats() for name in store.names("queue")]
     if asked.json:
         emit([asdict(each) for each in found])
     elif found:
@@ -51,18 +47,6 @@ def ls(asked: Asked) -> None:
         )
     else:
         say("there are no queues")
-
-
-def _who_waits(store: kvsync.Store) -> Counter[tuple[str, str]]:
-    """How many that live wait in each line of each queue."""
-    states = States(store)
-    counts = {(line.space, line.name): states.living(line.waiters) for line in lines(store.engine)}
-    return Counter(counts)
-
-
-def _stats(jobs: kvsync.Queue, waiting: Counter[tuple[str, str]]) -> kvsync.QueueStats:
-    getters, putters = waiting[GET, jobs.name], waiting[PUT, jobs.name]
-    return replace(jobs.stats(), getters=getters, putters=putters)
 
 
 def _queue(stats: kvsync.QueueStats) -> list[str]:
