@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from queue import Empty, Full
 from typing import Any
@@ -26,7 +26,7 @@ from kvsync.session import GATE_PATIENCE, Session
 from kvsync.testing import ManualClock
 from kvsync.waiting import Wait
 from tests.lines import calling, queued
-from tests.processes import PATIENCE, eventually
+from tests.processes import PATIENCE, eventually, in_thread
 from tests.queues import taken, waiting
 
 NAME = "line"
@@ -748,6 +748,41 @@ def test_all_steps_of_a_call_have_one_time_together(
     with pytest.raises((kvsync.BusyError, Full, Empty)):
         call(jobs)
     assert clock.boot() - began <= max(timeout, GATE_PATIENCE) + GATE_PATIENCE
+
+
+HELD: dict[str, tuple[float, Callable[[kvsync.Store], bool]]] = {
+    "lock": (3, lambda store: store.lock(NAME).acquire(timeout=3)),
+    "lock at once": (0, lambda store: store.lock(NAME).acquire(blocking=False)),
+    "permits": (3, lambda store: store.semaphore(NAME, 3).acquire(timeout=3, n=2)),
+    "permits at once": (0, lambda store: store.semaphore(NAME, 3).acquire(timeout=0, n=2)),
+    "to read": (3, lambda store: store.rwlock("book").read().acquire(timeout=3)),
+    "to write at once": (0, lambda store: store.rwlock("book").write().acquire(timeout=0)),
+}
+
+
+@pytest.mark.parametrize("seconds", [0.4, 0.9, 2.7])
+@pytest.mark.parametrize(("timeout", "call"), HELD.values(), ids=HELD)
+def test_all_steps_of_a_try_have_one_time_together(
+    timed_store: kvsync.Store,
+    clock: ManualClock,
+    slow: Callable[[float], None],
+    timeout: float,
+    call: Callable[[kvsync.Store], bool],
+    seconds: float,
+) -> None:
+    """Of what another thread has. Who has stood in its line has a second more to leave it."""
+    for way in (
+        timed_store.lock(NAME),
+        timed_store.semaphore(NAME, 3),
+        timed_store.semaphore(NAME, 3),
+        timed_store.rwlock("book").write(),
+    ):
+        assert in_thread(way.acquire)
+    began = clock.boot()
+    slow(seconds)
+    with suppress(kvsync.BusyError):
+        assert not call(timed_store)
+    assert clock.boot() - began <= timeout + GATE_PATIENCE
 
 
 def test_what_cannot_be_read_is_buried_within_the_time_of_the_call(

@@ -72,7 +72,6 @@ def stress(
     )
 
 
-@pytest.mark.timeout(8 * PATIENCE)
 def wrong(done: subprocess.CompletedProcess[str]) -> str:
     """What a failing run printed, less what went well: of much, only the end may be seen."""
     well = re.compile(r"\w+ +ok |recovery: ")
@@ -80,6 +79,7 @@ def wrong(done: subprocess.CompletedProcess[str]) -> str:
     return "\n".join([*told, done.stderr])
 
 
+@pytest.mark.timeout(8 * PATIENCE)
 def test_a_short_run_of_all_scenarios_finds_no_violation(tmp_path: Path) -> None:
     """It says how to repeat it, what it found for each scenario, and leaves no file behind."""
     done = stress(tmp_path, "--seed", "7", *SHORT, patience=7 * PATIENCE)

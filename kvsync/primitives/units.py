@@ -32,7 +32,7 @@ from kvsync.primitives.grants import (
     serve,
     waiters,
 )
-from kvsync.session import GATE_PATIENCE, Session, patience_of, patience_until
+from kvsync.session import GATE_PATIENCE, Patience, Session
 from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, ring_served
 
 _MOMENT = 0.001
@@ -89,15 +89,15 @@ class Units:
         handler too, nothing of the attempt stays.
         """
         self._engine.forbid_in_transaction("acquire")
-        deadline = end_of(timeout, self._engine.boot)
-        self.session.begin(patience_of(timeout))
-        self.session.undo_leftovers(patience_until(deadline, self._engine.boot()))
+        patience = self.session.patience(timeout)
+        self.session.begin(patience.left())
+        self.session.undo_leftovers(patience.left())
         self.session.forget_now_and_then(self.space, self.name)
-        wish = self._wish(kind, deadline, units, lease)
-        return with_cleanup(partial(self._acquire, wish, timeout), self._undoing(wish))
+        wish = self._wish(kind, patience.deadline, units, lease)
+        return with_cleanup(partial(self._acquire, wish, patience), self._undoing(wish))
 
-    def _acquire(self, wish: Wish, timeout: float | None) -> Grant | None:
-        grant = self._take(wish) or self._after_a_look(wish, timeout)
+    def _acquire(self, wish: Wish, patience: Patience) -> Grant | None:
+        grant = self._take(wish, patience) or self._after_a_look(wish, patience)
         if grant is not None:
             self._note(grant)
         return grant
@@ -122,7 +122,7 @@ class Units:
             self.space, self.name, kind, attempt, deadline, units, capacity, lease, claims=True
         )
 
-    def _take(self, wish: Wish) -> Grant | None:
+    def _take(self, wish: Wish, patience: Patience) -> Grant | None:
         """At once, or not at all."""
         wanted = {**vars(wish), "session": self.session.id, "thread": self.session.thread}
         rows = self._engine.write(
@@ -132,50 +132,47 @@ class Units:
                 "since": self._engine.now(),
                 "expires": end_of(wish.lease, self._engine.boot),
             },
-            patience=wish.patience(self._engine.boot()),
+            patience=patience.left(),
             sure=True,
         )
         return self._grant(rows[0], wish) if rows else None
 
-    def _after_a_look(self, wish: Wish, timeout: float | None) -> Grant | None:
+    def _after_a_look(self, wish: Wish, patience: Patience) -> Grant | None:
         """See to the dead; then try again, or wait."""
-        patience = wish.patience(self._engine.boot())
-        self.session.reap(self._sessions(_HOLDING_OR_FIRST), patience)
+        self.session.reap(self._sessions(_HOLDING_OR_FIRST), patience.left())
+        way = self._try_once if patience.timeout == 0 else self._queue
         while True:
             try:
-                return self._try_once(wish) if timeout == 0 else self._queue(wish)
+                return way(wish, patience)
             except LimitError:
-                if not self._reap_up_to_the_living(_OTHER_LIMIT, wish):
+                if not self._reap_up_to_the_living(_OTHER_LIMIT, patience):
                     raise
 
-    def _try_once(self, wish: Wish) -> Grant | None:
-        once = replace(wish, deadline=None)
+    def _try_once(self, wish: Wish, patience: Patience) -> Grant | None:
+        once = partial(self._try, replace(wish, deadline=None))
         while True:
-            given = self._engine.transact(
-                partial(self._try, once), patience=wish.patience(self._engine.boot())
-            )
+            given = self._engine.transact(once, patience=patience.left())
             if given is not None:
                 return self._grant(given, wish)
-            if not self._reap_up_to_the_living(_WAITING, wish):
+            if not self._reap_up_to_the_living(_WAITING, patience):
                 return None
 
-    def _reap_up_to_the_living(self, query: str, wish: Wish) -> bool:
+    def _reap_up_to_the_living(self, query: str, patience: Patience) -> bool:
         """Of sessions any of which is an obstacle; whether there were dead ones."""
         sessions = dict.fromkeys(self._sessions(query))
         dead = list(takewhile(self.session.is_dead, sessions))
-        return bool(self.session.reap(dead, wish.patience(self._engine.boot())))
+        return bool(self.session.reap(dead, patience.left()))
 
     def _try(self, wish: Wish, transaction: Transaction) -> _Given | None:
         """Join the line and leave it again, in one moment."""
         ticket, given = self._enter(wish, None, transaction)
         return self._withdraw(ticket, transaction) if given is None else given
 
-    def _queue(self, wish: Wish) -> Grant | None:
+    def _queue(self, wish: Wish, patience: Patience) -> Grant | None:
         with self.session.doorbell() as doorbell:
             while True:
                 ticket, given = self._engine.transact(
-                    partial(self._enter, wish, doorbell),
-                    patience=wish.patience(self._engine.boot()),
+                    partial(self._enter, wish, doorbell), patience=patience.left()
                 )
                 if given is not None:
                     return self._grant(given, wish)

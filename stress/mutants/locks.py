@@ -117,9 +117,9 @@ def one_permit_more() -> None:
 @caught_by("semaphore")
 def try_always_fails() -> None:
     """Who would not wait at all gets no permit of a semaphore, whether any is free or not."""
-    take = "grant = self._take(wish) or"
-    tries = "timeout == 0 and self.space == 'semaphore'"
-    edit(Units._acquire, take, f"grant = None if {tries} else self._take(wish) or")
+    take = "self._take(wish, patience) or"
+    tries = "patience.timeout == 0 and self.space == 'semaphore'"
+    edit(Units._acquire, f"grant = {take}", f"grant = None if {tries} else {take}")
 
 
 @caught_by("semaphore")
