@@ -261,6 +261,21 @@ def test_who_was_given_an_item_is_told_so_and_who_comes_first_then_is_told_to_lo
             assert call.result() == item
 
 
+def test_a_put_wakes_no_crowd(store: kvsync.Store, rings: list[tuple[str, bytes]]) -> None:
+    """Only who is given the item, and who is first then, however many wait; and that one's next."""
+    jobs = store.queue(NAME)
+    jobs.put("first")
+    jobs.get()
+    with ExitStack() as stack:
+        calls = [stack.enter_context(waiting(jobs.get, store)) for _ in range(8)]
+        first_three = {*doorbells(store)[:3]}
+        rings.clear()
+        jobs.put("a")
+        assert {doorbell for doorbell, _ in rings} <= first_three
+        assert calls[0].result() == "a"
+        jobs.put_many(range(7))
+
+
 NEWCOMERS: dict[str, Callable[[kvsync.Queue], Any]] = {
     "get": kvsync.Queue.get_nowait,
     "get many": lambda jobs: jobs.get_many(5, block=False)[0],

@@ -3,8 +3,9 @@
 import os
 import queue
 import signal
+import sqlite3
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import psutil
@@ -94,6 +95,71 @@ def test_a_killed_worker_gives_its_item_to_who_comes_next(store: kvsync.Store) -
         expect(pipe)
         kill(child)
     assert jobs.reserve_many(2, 0)[0].item == "a"
+
+
+LOOKS: dict[str, Callable[[kvsync.Queue], bool]] = {
+    "qsize": lambda jobs: jobs.qsize() == 1,
+    "empty": lambda jobs: not jobs.empty(),
+    "full": lambda jobs: jobs.full(),
+    "peek": lambda jobs: [each.item for each in jobs.peek()] == ["a"],
+    "stats": lambda jobs: (jobs.stats().depth, jobs.stats().in_flight) == (1, 0),
+    "purge": lambda jobs: jobs.purge() == 1,
+}
+look_at_once = pytest.mark.parametrize("sees_it", LOOKS.values(), ids=LOOKS)
+
+
+@look_at_once
+def test_what_a_killed_worker_had_is_there_for_who_looks(
+    store: kvsync.Store, sees_it: Callable[[kvsync.Queue], bool]
+) -> None:
+    """Though nobody waits for it, or takes anything."""
+    jobs = store.queue(NAME, 1)
+    jobs.put("a")
+    with running(hold, jobs) as (child, pipe):
+        expect(pipe)
+        assert not sees_it(jobs)
+        kill(child)
+    assert sees_it(jobs)
+
+
+@look_at_once
+def test_what_is_overdue_is_there_for_who_looks(
+    timed_store: kvsync.Store, clock: ManualClock, sees_it: Callable[[kvsync.Queue], bool]
+) -> None:
+    """Though its worker lives."""
+    jobs = timed_store.queue(NAME, 1)
+    jobs.put("a")
+    jobs.reserve(visibility=10)
+    assert not sees_it(jobs)
+    clock.advance(11)
+    assert sees_it(jobs)
+
+
+def test_what_killed_its_worker_for_the_last_time_is_among_the_dead_for_who_looks(
+    store: kvsync.Store,
+) -> None:
+    jobs = store.queue(NAME, max_attempts=1)
+    jobs.put("a")
+    with running(hold, jobs) as (child, pipe):
+        expect(pipe)
+        assert not jobs.dead
+        kill(child)
+    assert [each.item for each in jobs.dead] == ["a"]
+    assert jobs.empty()
+
+
+def test_who_looks_at_a_busy_store_sees_what_is_there(store: kvsync.Store) -> None:
+    """What the dead have in hand goes back later."""
+    jobs = store.queue(NAME)
+    jobs.put_many("ab")
+    with running(hold, jobs) as (child, pipe):
+        expect(pipe)
+        kill(child)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as hog:
+        hog.execute("begin immediate")
+        assert jobs.qsize() == 1
+        hog.execute("rollback")
+    assert jobs.qsize() == 2
 
 
 def test_an_item_that_kills_its_workers_dies_at_last(store: kvsync.Store) -> None:

@@ -318,7 +318,9 @@ class Honker(Queuer):
 
     def version(self) -> str:
         installed("honker")
-        raise Unavailable("has no side here: no wheel of it could be had to write one with")
+        raise Unavailable(
+            "has no side here: no wheel for CPython 3.11 to 3.13 could be had to write it with"
+        )
 
 
 class RedisList(Redis, Queuer):

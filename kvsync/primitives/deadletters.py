@@ -106,7 +106,7 @@ class DeadLetters:
             self._items.serve(transaction)
             return done
 
-        return self._engine.transact(all_of_them) if chunk else 0
+        return self._engine.transact(all_of_them, bulk=True) if chunk else 0
 
     def _kept(self) -> Iterator[Kept]:
         """Those that are there now. What dies from now on, perhaps once more, comes after them."""

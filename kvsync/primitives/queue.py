@@ -496,7 +496,11 @@ class Queue(Primitive):
     # --- the whole ----------------------------------------------------------------------------
 
     def qsize(self) -> int:
-        """How many items could be got now; another process may change that at any time."""
+        """How many items could be got now; another process may change that at any time.
+
+        What the dead had in hand, or who is longer about it than `visibility`, is among them.
+        """
+        self._taking.look_after_others()
         rows = self._engine.read(
             "select size - (select count(*) from kvsync_item"
             " where queue = :queue and state = 1 and place > :now)"
@@ -511,6 +515,7 @@ class Queue(Primitive):
 
     def full(self) -> bool:
         """Whether it holds `maxsize` items, delayed ones included."""
+        self._taking.look_after_others()
         rows = self._engine.read(
             "select size from kvsync_queue where name = :queue", {"queue": self._name}
         )
@@ -555,6 +560,7 @@ class Queue(Primitive):
     @property
     def dead(self) -> DeadLetters:
         """The items that failed too often, or were buried."""
+        self._taking.look_after_others()
         return DeadLetters(self, self._items, self._codec)
 
     def peek(self, n: int = 1) -> list[Item]:
@@ -563,6 +569,7 @@ class Queue(Primitive):
         Raises: DecodeError, which names the item that the codec cannot read.
         """
         here = {"queue": self._name, "count": check_whole("n", n), "now": self._engine.now()}
+        self._taking.look_after_others()
         return [
             Item(number, self._readable(number, value), *rest)
             for number, value, *rest in self._engine.read(_PEEK, here)
@@ -581,6 +588,7 @@ class Queue(Primitive):
         the call stays.
         """
         removed = 0
+        self._taking.look_after_others()
         for (last,) in self._engine.read(
             "select last from kvsync_queue where name = :queue", {"queue": self._name}
         ):
@@ -594,7 +602,8 @@ class Queue(Primitive):
         return removed
 
     def stats(self) -> QueueStats:
-        """How it stands. Blocks no writer."""
+        """How it stands. Holds no writer up for longer than an item's return takes."""
+        self._taking.look_after_others()
         now = self._engine.now()
         here = {"queue": self._name, "maxsize": self._maxsize, "now": now, "lately": now - LATELY}
         (

@@ -7,6 +7,7 @@ what was taken for good only this process knows, and whether that was committed:
 import queue
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from kvsync.codec import Codec, decode
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.engine.process import this_process
-from kvsync.errors import ShutDown
+from kvsync.errors import KvsyncError, ShutDown
 from kvsync.forks import generation
 from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
 from kvsync.session import Patience, Session
@@ -291,6 +292,11 @@ class Taking:
     def undo(self, attempt: Attempt) -> None:
         """Put back what it has got; what cannot be done now is done as soon as it can be."""
         self._session.undo(attempt.undo)
+
+    def look_after_others(self) -> None:
+        """See to what the dead and the slow have in hand; while that cannot be, they have it."""
+        with suppress(KvsyncError):
+            self._look_after_others(self._session.patience(0))
 
     def _tend(self, patience: Patience) -> None:
         """Now and then, see to what the dead and the slow have in hand."""
