@@ -23,6 +23,10 @@ from stress.witness import BY_MANY, BY_ONE, alone, among, had
 UNIT = "kills"
 PROCESSES = 8
 NEMESES = ("kill", "stop")
+PRIMITIVES = tuple(
+    "counter dict transaction lock rlock semaphore rwlock event condition barrier election"
+    " rate_limiter once queue".split()
+)
 
 _SHORTLY = 0.05
 """Seconds that each wait takes at most: others may want to go on with something else."""
