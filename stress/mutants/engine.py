@@ -3,6 +3,7 @@
 from kvsync.engine import checkpoint, setup
 from kvsync.engine.checkpoint import Checkpoint
 from kvsync.engine.failures import translated
+from kvsync.engine.links import Link
 from kvsync.engine.sqlite import SqliteEngine
 from kvsync.engine.transaction import Block, SqliteTransaction
 from stress.mutants.breaking import edit, put, put_item
@@ -71,6 +72,24 @@ def full_disk_ignored() -> None:
         "if getattr(error, 'sqlite_errorcode', 0) & 0xFF != sqlite3.SQLITE_FULL:\n"
         "                raise translated(error, self._path) from error",
     )
+
+
+@caught_by("io")
+def failed_write_ignored() -> None:
+    """A write that the disk refused counts as done."""
+    refused = "(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)"
+    failed = f"if getattr(error, 'sqlite_errorcode', 0) & 0xFF not in {refused}:\n"
+    for step, told in (
+        (SqliteEngine._write_once, "raise translated(error, self.path) from error"),
+        (SqliteTransaction._commit_once, "raise translated(error, self._path) from error"),
+    ):
+        edit(step, told, f"{failed}                {told}\n            return []")
+
+
+@caught_by("leaks")
+def descriptors_kept() -> None:
+    """A connection that is closed keeps the descriptor of its gate."""
+    edit(Link._close_descriptors, "os.close(self._descriptors.pop())", "self._descriptors.pop()")
 
 
 @caught_by("disk_full", "hostile")

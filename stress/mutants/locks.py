@@ -2,6 +2,7 @@
 
 from kvsync import session, tokens
 from kvsync.primitives import grants
+from kvsync.primitives.lock import RLock
 from kvsync.primitives.units import Units
 from kvsync.store import Store
 from kvsync.waiting import Wait
@@ -72,6 +73,12 @@ def guard_not_asked() -> None:
 def lost_lease_extended() -> None:
     """Extending a lease succeeds, though the lock was lost before."""
     edit(Units.extend, "if not rows:\n            raise self.lost(grant)", "pass")
+
+
+@caught_by("rlock")
+def inner_release_frees() -> None:
+    """The first release of an rlock frees it, however often it was taken."""
+    edit(RLock.release, "if grant.depth > 1:", "if grant.depth < 1:")
 
 
 @caught_by("lease")
