@@ -449,8 +449,9 @@ def test_an_odd_name_is_a_name_like_any_other(store: kvsync.Store, kind: str, na
 @pytest.mark.parametrize("func", [None, 1, "name", b"", [], object()])
 def test_what_cannot_be_called_is_not_run(untouched: kvsync.Store, func: Any) -> None:
     """Told before anybody waits for it."""
-    with pytest.raises(TypeError):
-        untouched.once("name").run(func)
+    for made in (untouched.once("name"), untouched.election("name")):
+        with pytest.raises(TypeError, match="something to call"):
+            made.run(func)
 
 
 def test_options_are_keywords(untouched: kvsync.Store) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -56,26 +57,37 @@ def waiters(store: kvsync.Store) -> int:
     return int(count)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+IN_WORDS = {"lock": "lock", "1": "semaphore", "write": "the write side of rwlock"}
+
+
+@pytest.mark.parametrize("kinds", [["lock"] * 2, ["lock"] * 3, ["lock", "1", "write"]])
 def test_of_processes_in_a_circle_one_is_told_and_the_others_go_on(
-    store: kvsync.Store, size: int
+    store: kvsync.Store, kinds: list[str]
 ) -> None:
-    """The one who closed it; it is told who waits for what, held by whom."""
+    """The one who closed it; it is told who waits for what, held by whom, all the way round."""
+    things = [(kind, f"n{number}") for number, kind in enumerate(kinds)]
+    wanted = [*things[1:], things[0]]
     with ExitStack() as stack:
-        crew = [stack.enter_context(running(follow, store.path)) for _ in range(size)]
-        for number, (_, pipe) in enumerate(crew):
-            pipe.send(("lock", f"l{number}"))
+        crew = [stack.enter_context(running(follow, store.path)) for _ in kinds]
+        for (_, pipe), thing in zip(crew, things, strict=True):
+            pipe.send(thing)
             assert expect(pipe) == "has it"
         for number, (_, pipe) in enumerate(crew):
             if number:
                 eventually(lambda number=number: waiters(store) == number)
-            pipe.send(("lock", f"l{(number + 1) % size}"))
+            pipe.send(wanted[number])
         *others, (_, last) = crew
         error = expect(last)
-        for number in range(size):
-            assert f"waits for lock 'l{number}', held by" in error
-        assert all(f"process {child.pid} (" in error for child, _ in others)
-        assert error.count("this thread") == 2
+        whos = [
+            *(rf"process {child.pid} \(.+?\), thread \d+" for child, _ in others),
+            "this thread",
+        ]
+        whoms = [*whos[1:], whos[0]]
+        steps = [
+            f"{who} waits for {IN_WORDS[kind]} '{name}', held by {whom}"
+            for who, (kind, name), whom in zip(whos, wanted, whoms, strict=True)
+        ]
+        assert re.fullmatch("a deadlock: " + "; ".join([steps[-1], *steps[:-1]]), error)
         for _, pipe in reversed(others):
             assert expect(pipe) == "has it"
             pipe.send(None)

@@ -415,9 +415,20 @@ def test_all_that_lies_beside_the_file_has_its_permissions(path: Path) -> None:
         store.counter("hits").add()
         folder = path.with_name(path.name + "-kvsync")
         files = [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]
-        for file in [*files, folder / "gate", folder / "claim", folder / "setup.lock"]:
+        files += [*_doorbells(store), folder / "gate", folder / "claim", folder / "setup.lock"]
+        for file in files:
             assert stat.S_IMODE(file.stat().st_mode) == 0o660, file
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o770
+        for made in (folder, folder / "doorbells"):
+            assert stat.S_IMODE(made.stat().st_mode) == 0o770, made
+
+
+def _doorbells(store: kvsync.Store) -> list[Path]:
+    """Those of this process, which others open to ring, or to watch it."""
+    store.lock("job").acquire()
+    found = list(Path(f"{store.path}-kvsync/doorbells").iterdir())
+    assert found
+    assert all(stat.S_ISFIFO(doorbell.stat().st_mode) for doorbell in found)
+    return found
 
 
 @needs_root
@@ -435,6 +446,9 @@ def test_root_and_another_user_share_a_store_both_ways(open_folder: Path, mode: 
         for made in [path, *beside]:
             assert made.stat().st_uid == NOBODY, made
             assert stat.S_IMODE(made.stat().st_mode) == mode, made
+        for doorbell in _doorbells(store):
+            assert doorbell.stat().st_uid == NOBODY
+            assert stat.S_IMODE(doorbell.stat().st_mode) == mode
 
 
 def _make(path: Path, mode: int) -> None:

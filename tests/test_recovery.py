@@ -76,6 +76,18 @@ def take_when_woken(pipe: Any, path: str) -> None:
     take(pipe, path)
 
 
+def take_when_rung(pipe: Any, path: str) -> None:
+    """A ring alone tells that it was released: who did so lives on, and keeps its doorbell."""
+    no_net()
+    lock = kvsync.open(path).lock(NAME)
+    lock.acquire()
+    pipe.send(lock.token)
+    pipe.recv()
+    lock.release()
+    pipe.send("released")
+    pipe.recv()
+
+
 def take_when_near(pipe: Any, path: str) -> None:
     """With more than two ahead, nothing but a ring, or a watch, wakes who waits here."""
     waiting._NETS = (*waiting._NETS[:-1], 10 * PATIENCE)
@@ -280,15 +292,19 @@ def test_all_readers_get_in_though_the_writer_died_before_it_rang(line: Line) ->
 
 
 def test_a_stopped_waiter_holds_up_the_line_for_a_moment_only(line: Line) -> None:
-    """And has its turn when it wakes, in its old place."""
+    """And has its turn when it wakes, in its old place.
+
+    The moment is the time that it has to claim. There is no safety net behind it: the next one is
+    told that it is the head now, and sees to the line as that time is over.
+    """
     _, holder = line.hold()
     stopped, sleeper = line.add()
-    _, second = line.add()
+    _, second = line.add(take_when_woken)
     stop(stopped, line.store.path)
     finish(holder)
     expect(second)
     line._waiting = 1
-    _, third = line.add()
+    _, third = line.add(take_when_woken)
     os.kill(stopped.pid, signal.SIGCONT)
     eventually(lambda: not passed_over(line.store))
     finish(second)
@@ -693,19 +709,22 @@ def test_what_changes_hands_is_held_all_the_time(
         assert store.lock(NAME).locked()
 
 
-def hold_as_nobody(pipe: Any, path: str) -> None:
+def take_as_nobody(pipe: Any, path: str) -> None:
     os.setgid(65534)
     os.setuid(65534)
-    take(pipe, path)
+    take_when_rung(pipe, path)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
-@pytest.mark.parametrize("first", [hold_as_nobody, take])
+@pytest.mark.parametrize("first", [take_as_nobody, take_when_rung])
 def test_users_wait_for_each_other_and_wake_each_other(
     open_folder: Path, first: Callable[..., None]
 ) -> None:
-    """Root and an unprivileged user, both ways: hand-over, and recovery from a kill."""
-    second = take if first is hold_as_nobody else hold_as_nobody
+    """Root and an unprivileged user, both ways: hand-over, and recovery from a kill.
+
+    There is no safety net, and who hands over lives on, so it is the ring that wakes.
+    """
+    second = take_when_rung if first is take_as_nobody else take_as_nobody
     path = open_folder / "store.db"
     with kvsync.open(path, mode=0o666) as store, ExitStack() as stack:
         store.counter("made").add()

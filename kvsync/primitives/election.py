@@ -116,6 +116,8 @@ class Election(Lockable):
         Raises: what `func` raises; AcquireTimeout; LeaseLostError if the lead ended before `func`
         did, unless `func` has resigned what this `run` had won.
         """
+        if not callable(func):
+            raise TypeError(f"run takes something to call, not {func!r}")
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
         lead = self._lead()
         if lead is None or (self._inside.get(lead) and lead.thread != this_thread()):
