@@ -10,6 +10,7 @@ import kvsync
 from stress.crew import PATIENCE, Worker
 from stress.history import Recording, now
 from stress.stage import Stage
+from stress.windows import is_long
 
 NAME = "jobs"
 MAXSIZE = 500
@@ -34,7 +35,7 @@ _MASTER = 0
 
 def jobs_of(store: kvsync.Store, ending: str = "") -> kvsync.Queue:
     """Items whose workers are killed or late come back as often as that happens."""
-    size = ROOM if ending else MAXSIZE
+    size = ROOM if ending and not is_long(ending) else MAXSIZE
     return store.queue(NAME + ending, size, max_attempts=1_000_000, visibility=VISIBILITY)
 
 

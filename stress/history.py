@@ -10,6 +10,7 @@ it may have had its effect, or never have it, and a checker must allow for both.
 import itertools
 import json
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -156,9 +157,10 @@ def _moment(operation: Operation) -> tuple[int, int]:
 
 def _lines(path: Path) -> Iterator[list[Datum]]:
     """A line that a kill cut short is as good as none: its call never began, or is open."""
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    with path.open() as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
 
 
 def _operations(process: int, lines: Iterable[list[Datum]]) -> Iterator[tuple[str, Operation]]:
@@ -177,7 +179,7 @@ def _operation(
 ) -> tuple[str, Operation]:
     key, function, argument, invoked = invocation
     returned = None if outcome is Outcome.UNKNOWN else moment
-    told = function, _frozen(argument), outcome, _frozen(result)
+    told = sys.intern(function), _frozen(argument), outcome, _frozen(result)
     return key, Operation(process, *told, invoked, returned)
 
 

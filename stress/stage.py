@@ -12,6 +12,7 @@ from typing import Protocol
 
 import kvsync
 from stress import nemeses
+from stress.checkers import Check
 from stress.history import now
 from stress.journal import UNKNOWN, acknowledged
 from stress.measures import Latencies, Spans, Throughput
@@ -84,11 +85,14 @@ class Stage:
         self.books: Books | None = None
         self.latencies, self.spans = Latencies(self.seed), Spans()
         self._throughput = Throughput()
+        self.long_checks: tuple[Check, ...] = getattr(scenario, "LONG_CHECKS", ())
+        """What the long histories are put before; without any none are recorded."""
         self.windows = Windows(
             os.path.join(folder, "windows"),
             max(SHORTEST, int(terms.seconds * 1e9 / max(1, terms.histories))),
             terms.histories,
             self.processes,
+            bool(self.long_checks),
         )
         self._terms = terms
         self._show = show
@@ -152,6 +156,10 @@ class Stage:
     def windows_due(self) -> int:
         """How many windows came to their end before the run did."""
         return self.windows.due(self._asked)
+
+    def long_due(self) -> float:
+        """Seconds of long histories that came to their end before the run did."""
+        return self.windows.due_long(self._asked) / 1e9
 
     def _reached(self, done: int) -> bool:
         goals = (self._terms.goal, done), (self._terms.operations, self.operations)

@@ -558,6 +558,93 @@ def test_a_long_history_of_a_counter_is_legal() -> None:
     assert fetch_and_add.flaw(history)
 
 
+def _turns(count: int) -> History:
+    """Each of ten asks while the nine before it have their turns, and one of a hundred dies."""
+    history = []
+    for turn in range(count):
+        who, start = turn % 10 + turn // 100 * 10, 10 * turn
+        history.append(ok(who, (max(0, start - 90), start + 2), "acquire", None, turn))
+        is_last = turn % 100 == 99
+        freed = (who, start + 6, "release"), (who, (start + 6, start + 9), "release")
+        history.append(unknown(*freed[0]) if is_last else ok(*freed[1]))
+    return sorted(history, key=lambda operation: operation.invoked)
+
+
+def test_a_long_history_of_a_mutex_is_legal_until_its_end() -> None:
+    history = _turns(50_000)
+    assert len(history) == 100_000
+    assert fenced_mutex.flaw(history) is None
+    end = history[-1].invoked
+    for reason, wrong in {
+        "inside at once": ok(A, (end - 20, end - 15), "acquire", None, 49_998),
+        "granted twice": ok(A, (end + 20, end + 21), "acquire", None, 49_000),
+        "freed by one who did not": ok(A, (end + 20, end + 21), "release"),
+    }.items():
+        violation = fenced_mutex.flaw([*history, wrong])
+        assert violation is not None
+        assert reason in violation.reason
+        assert len(violation.operations) <= 4
+
+
+def _passed_on(count: int) -> History:
+    """Four put, four get, all at once; now and then one is refused that nothing was there for."""
+    history = []
+    for n in range(count):
+        history.append(ok(n % 4, (10 * n, 10 * n + 25), "put", n))
+        history.append(ok(10 + n % 4, (10 * n + 5, 10 * n + 35), "get", None, n))
+        if n % 10 == 0:
+            history.append(refused(20, (10 * n + 1, 10 * n + 30), "get"))
+    return sorted(history, key=lambda operation: operation.invoked)
+
+
+def test_a_long_history_of_a_queue_is_legal_until_its_end() -> None:
+    history = _passed_on(48_000)
+    assert len(history) > 100_000
+    assert total_queue.flaw(history) is None
+    assert refusals.flaw(history, 4) is None
+    end = history[-1].invoked + 100
+    for reason, wrong in {
+        "out twice": [ok(A, (end, end + 1), "get", None, 30_000)],
+        "nobody put that in": [ok(A, (end, end + 1), "get", None, "x")],
+        "1 items are lost": [ok(A, (end, end + 1), "put", "x")],
+    }.items():
+        violation = total_queue.flaw([*history, *wrong])
+        assert violation is not None
+        assert reason in violation.reason
+        assert len(violation.operations) <= 2
+
+
+def test_a_long_history_of_a_queue_in_which_items_change_places_is_illegal() -> None:
+    history = [
+        replace(each, result={30_000: 30_004, 30_004: 30_000}.get(each.result, each.result))
+        for each in _passed_on(48_000)
+    ]
+    violation = total_queue.flaw(history)
+    assert violation is not None
+    assert "changed places" in violation.reason or "before it was put" in violation.reason
+    assert len(violation.operations) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "maxsize", "wrong"),
+    [
+        ("items were there", 4, "get"),
+        ("no room", 4, "put"),
+    ],
+)
+def test_a_refusal_at_the_end_of_a_long_history_is_heard(
+    reason: str, maxsize: int, wrong: str
+) -> None:
+    history = _passed_on(48_000)
+    end = history[-1].invoked + 100
+    put = [ok(A, (end, end + 1), "put", "x")]
+    told = [*history, *put, refused(B, (end + 2, end + 3), wrong, "y" if wrong == "put" else None)]
+    violation = refusals.flaw(told, maxsize)
+    assert violation is not None
+    assert reason in violation.reason
+    assert len(violation.operations) <= 2
+
+
 @pytest.mark.parametrize(
     ("reason", "name"),
     [

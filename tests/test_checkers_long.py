@@ -159,7 +159,7 @@ def test_what_is_found_with_the_fewest_operations_is_told_first() -> None:
 def _stage(history: History) -> Any:
     ignore = SimpleNamespace(look=lambda *_: None)
     windows = SimpleNamespace(histories=lambda: [("turn", history)])
-    kept: dict[str, Any] = {"violations": [], "figures": {}}
+    kept: dict[str, Any] = {"violations": [], "figures": {}, "long_checks": ()}
     return SimpleNamespace(windows=windows, latencies=ignore, spans=ignore, **kept)
 
 

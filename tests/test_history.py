@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stress.history import History, Outcome, Recorder, Unrecorded, now, read
-from stress.windows import LENGTH, Scribe, Windows
+from stress.windows import LENGTH, LONGEST, SPAN, Scribe, Windows
 from tests.processes import expect, kill, running
 
 pytestmark = pytest.mark.suite
@@ -89,8 +89,13 @@ def test_what_is_not_recorded_is_called_all_the_same() -> None:
     assert Unrecorded().call("a", "add", 1, lambda: 7) == 7
 
 
-def _windows(folder: str, began: int, count: int = 3, clients: int = 4) -> Windows:
-    windows = Windows(folder, 4 * LENGTH, count, clients)
+PERIOD = 4 * LENGTH
+
+
+def _windows(
+    folder: str, began: int, count: int = 3, clients: int = 4, period: int = PERIOD
+) -> Windows:
+    windows = Windows(folder, period, count, clients, long=True)
     os.makedirs(folder, exist_ok=True)
     os.symlink(str(began), os.path.join(folder, "began"))
     return windows
@@ -138,12 +143,13 @@ def test_each_window_is_a_history_of_its_own(monkeypatch: pytest.MonkeyPatch, fo
     scribe = Scribe(windows, client=7)
     endings = []
     for period in range(4):
-        monkeypatch.setattr("stress.windows.now", lambda at=period: 4 * LENGTH * at)
+        monkeypatch.setattr("stress.windows.now", lambda at=period: PERIOD * at)
         for _ in range(2):
             ending, recording = scribe.window()
             endings.append(ending)
             recording.call(f"hits{ending}", "add", 1, lambda: 1)
     assert endings == ["-0-0", "-0-0", "-1-0", "-1-0", "-2-0", "-2-0", "", ""]
+    assert not list(windows.long_histories()), "nothing was done between the windows"
     histories: dict[str, History] = dict(windows.histories())
     assert {key: len(history) for key, history in histories.items()} == {
         "hits-0-0": 2,
@@ -156,3 +162,148 @@ def test_no_more_than_eight_share_an_object(folder: str) -> None:
     windows = _windows(folder, 0, clients=20)
     groups = [windows.group(client) for client in range(1, 21)]
     assert {groups.count(group) for group in groups} <= {6, 7, 8}
+
+
+@pytest.mark.parametrize(
+    ("since", "span"),
+    [
+        (0, 0),
+        (SPAN * PERIOD - 1, 0),
+        (SPAN * PERIOD, 1),
+        (50 * PERIOD - 1, 2),
+        (50 * PERIOD, None),
+    ],
+)
+def test_all_agree_by_the_clock_on_the_span_of_a_long_history(
+    monkeypatch: pytest.MonkeyPatch, folder: str, since: int, span: int | None
+) -> None:
+    """The last of them may be shorter."""
+    monkeypatch.setattr("stress.windows.now", lambda: 1_000 + since)
+    assert _windows(folder, 1_000, count=50).span() == span
+
+
+@pytest.mark.parametrize(
+    ("since", "span"), [(LONGEST - 1, 0), (LONGEST, None), (2 * LONGEST, 1), (3 * LONGEST, None)]
+)
+def test_a_long_history_has_its_end_however_long_its_span_is(
+    monkeypatch: pytest.MonkeyPatch, folder: str, since: int, span: int | None
+) -> None:
+    monkeypatch.setattr("stress.windows.now", lambda: 1_000 + since)
+    assert _windows(folder, 1_000, count=50, period=2 * LONGEST // SPAN).span() == span
+
+
+def test_there_is_no_long_history_before_the_run_begins(folder: str) -> None:
+    windows = Windows(folder, PERIOD, 50, 4, long=True)
+    assert (windows.span(), windows.due_long(now())) == (None, 0)
+
+
+def test_there_is_none_for_who_has_no_checkers_for_it(folder: str) -> None:
+    windows = Windows(folder, PERIOD, 50, 4)
+    windows.begin()
+    assert (windows.span(), windows.due_long(now() + 50 * PERIOD)) == (None, 0)
+
+
+def test_there_is_none_where_windows_leave_little_time_between_them(folder: str) -> None:
+    began = now()
+    spans = [_windows(f"{folder}{n}", began, 10**6, period=2 * LENGTH - n).span() for n in (0, 1)]
+    assert spans == [0, None]
+
+
+@pytest.mark.parametrize(
+    ("period", "since", "due"),
+    [
+        (PERIOD, SPAN * PERIOD - 1, 0),
+        (PERIOD, SPAN * PERIOD, SPAN * PERIOD),
+        (PERIOD, 99 * PERIOD, 2 * SPAN * PERIOD),
+        (2 * LONGEST // SPAN, 2 * LONGEST, LONGEST),
+        (2 * LENGTH - 1, 50 * PERIOD, 0),
+    ],
+)
+def test_a_long_history_is_due_when_its_span_is_over(
+    folder: str, period: int, since: int, due: int
+) -> None:
+    """And counts for as long as it was to be recorded; one cut off by the last window does not."""
+    assert _windows(folder, 1_000, count=50, period=period).due_long(1_000 + since) == due
+
+
+def _add(scribe: Scribe, monkeypatch: pytest.MonkeyPatch, moment: int, result: Any = 1) -> str:
+    """To the counter of that moment, which says or raises that; returns how its name ends."""
+    monkeypatch.setattr("stress.windows.now", lambda: moment)
+    ending, recording = scribe.window()
+    raises = isinstance(result, BaseException)
+    recording.call(f"hits{ending}", "add", 1, lambda: fail(result) if raises else result)
+    return ending
+
+
+def test_a_long_history_goes_on_after_each_window_with_no_call_lost_or_confused(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    windows = _windows(folder, 0, count=50)
+    scribe = Scribe(windows, client=7)
+    between, after = LENGTH, SPAN * PERIOD + LENGTH
+    moments = [0, between, between, PERIOD, PERIOD + between, SPAN * PERIOD, after, 99 * PERIOD]
+    endings = [_add(scribe, monkeypatch, at, number) for number, at in enumerate(moments)]
+    assert endings == ["-0-0", *["-long-0"] * 2, "-1-0", "-long-0", "-20-0", "-long-1", ""]
+    long = {key: [each.result for each in told] for key, told in windows.long_histories()}
+    assert long == {"hits-long-0": [1, 2, 4], "hits-long-1": [6]}
+    short = {key: [each.result for each in told] for key, told in windows.histories()}
+    assert short == {"hits-0-0": [0], "hits-1-0": [3], "hits-20-0": [5]}
+
+
+def test_a_call_of_a_long_history_that_was_cut_off_stays_unknown_after_a_window(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    windows = _windows(folder, 0)
+    scribe = Scribe(windows, client=7)
+    with pytest.raises(BrokenPipeError):
+        _add(scribe, monkeypatch, LENGTH, BrokenPipeError())
+    for moment in (PERIOD, PERIOD + LENGTH):
+        _add(scribe, monkeypatch, moment)
+    ((key, history),) = windows.long_histories()
+    assert [each.outcome for each in history] == [Outcome.UNKNOWN, Outcome.OK]
+    assert key == "hits-long-0"
+
+
+def _add_and_hang(pipe: Any, windows: Windows) -> None:
+    ending, recording = Scribe(windows, client=7).window()
+    recording.call(f"hits{ending}", "add", 1, lambda: (pipe.send("inside"), pipe.recv()))
+
+
+def test_who_comes_after_one_that_was_killed_does_not_end_its_call(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    windows = Windows(folder, 2_000_000 * LENGTH, 1, 4, long=True)
+    os.makedirs(folder)
+    os.symlink(str(now() - LENGTH), os.path.join(folder, "began"))
+    with running(_add_and_hang, windows) as (child, pipe):
+        assert expect(pipe) == "inside"
+        kill(child)
+    _add(Scribe(windows, client=8), monkeypatch, now())
+    ((_, history),) = windows.long_histories()
+    assert [(each.process, each.outcome) for each in history] == [
+        (7, Outcome.UNKNOWN),
+        (8, Outcome.OK),
+    ]
+
+
+def test_no_more_than_a_window_and_a_span_are_open_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    scribe, opened = Scribe(_windows(folder, 0, count=50), client=7), []
+    for moment in range(0, 52 * PERIOD, LENGTH):
+        _add(scribe, monkeypatch, moment)
+        links = (f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd"))
+        opened.append(sum(folder in os.readlink(each) for each in links if os.path.exists(each)))
+    assert (max(opened), opened[-1]) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("ending", "short", "long"), [("-1-0", 1, 0), ("-long-1", 0, 1), ("", 0, 0)]
+)
+def test_what_is_done_at_the_end_is_recorded_with_the_object_it_is_done_to(
+    folder: str, ending: str, short: int, long: int
+) -> None:
+    windows = _windows(folder, 0)
+    windows.recorder(ending, 0).call(f"jobs{ending}", "get", None, lambda: 1)
+    assert len(list(windows.histories())) == short
+    assert len(list(windows.long_histories())) == long

@@ -18,11 +18,12 @@ says whether that took effect, at any time after its invocation, or not. Operati
 changed nothing and are left out, but by `refusals`, which asks whether they had to fail.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stress.checkers.display import table
 from stress.checkers.models import State
-from stress.history import Operation
+from stress.history import History, Operation
 
 _LONGEST_STATE = 200
 
@@ -48,6 +49,10 @@ class Violation:
 
     def _left(self) -> str:
         return " or ".join(sorted(map(_cut, map(repr, self.states))))
+
+
+Check = Callable[[History], Violation | None]
+"""What is illegal about a history, if anything is."""
 
 
 def _cut(state: str) -> str:

@@ -10,7 +10,10 @@ In the same way there was room if all items that may have been there, and all th
 putting, are fewer than the queue may hold.
 """
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
 
 from stress.checkers import Violation
 from stress.checkers.models.queue import EMPTY
@@ -23,60 +26,94 @@ _ENDS = ("get", "ack")
 
 def flaw(history: History, maxsize: int) -> Violation | None:
     """What is illegal about it, if anything is: a refusal has failed, and has its time."""
-    for each in history:
-        if each.outcome is Outcome.FAIL and each.returned is not None:
-            if each.function in _TAKES and (there := _for_the_taking(history, each)):
-                return Violation("nothing was to be had, though items were there", (*there, each))
-            if each.function == "put" and _is_room(history, each, maxsize):
-                return Violation(f"there was no room, though it holds {maxsize}", (each,))
+    timed = (each for each in history if _is_refused(each) and each.returned is not None)
+    refused = sorted(timed, key=attrgetter("invoked"))
+    return _empty(history, refused) or _full(history, refused, maxsize)
+
+
+def _is_refused(operation: Operation) -> bool:
+    return operation.outcome is Outcome.FAIL
+
+
+class _Moments:
+    """When calls began, and when they were over, which some never are."""
+
+    def __init__(self, calls: Iterable[Operation]) -> None:
+        times = [(each.invoked, each.returned) for each in calls]
+        self._began = sorted(began for began, _ in times)
+        self._ended = sorted(ended for _, ended in times if ended is not None)
+
+    def begun(self, refused: Operation) -> int:
+        """How many had begun before it was over."""
+        return bisect_right(self._began, refused.returned or 0)
+
+    def over(self, refused: Operation) -> int:
+        """How many were over before it was asked for."""
+        return bisect_left(self._ended, refused.invoked)
+
+    def beside(self, refused: Operation) -> int:
+        """How many others, it being one of these, were in its time, or may still be."""
+        return self.begun(refused) - self.over(refused) - 1
+
+
+def _empty(history: History, refused: History) -> Violation | None:
+    """More items were there all along than others asked for any."""
+    taken = _taken(history)
+    puts = sorted(
+        (each for each in history if each.function == "put" and each.known), key=_returned
+    )
+    takes = [each for each in refused if each.function in _TAKES]
+    others = _Moments(each for each in history if each.function in _TAKES)
+    for each, count in zip(takes, _there(puts, taken, takes), strict=True):
+        if count > others.beside(each):
+            there = [put for put in puts if _is_there(put, taken, each)]
+            return Violation("nothing was to be had, though items were there", (*there, each))
     return None
 
 
-def _for_the_taking(history: History, refused: Operation) -> History:
-    """Items that were there all along, as they were put, if there were more than others."""
-    takes = [each for each in _meanwhile(history, refused) if each.function in _TAKES]
-    begun = [each for each in history if each.function in _TAKES and _is_begun(each, refused)]
-    had = {_item(each) for each in begun if each.known}
-    there = [
-        each
-        for each in history
-        if each.function == "put" and _is_over(each, refused) and each.argument not in had
-    ]
-    return there if len(there) > len(takes) else []
-
-
-def _is_room(history: History, refused: Operation, maxsize: int) -> bool:
-    puts = [
-        each
-        for each in history
-        if each.function == "put" and each.outcome is not Outcome.FAIL and _is_begun(each, refused)
-    ]
-    failing = [
-        each
-        for each in _meanwhile(history, refused)
-        if each.function == "put" and each.outcome is Outcome.FAIL
-    ]
-    gone = [each for each in history if each.function in _ENDS and _is_over(each, refused)]
-    gone = [each for each in gone if each.function == "ack" or each.result is not EMPTY]
-    return len(puts) + len(failing) - len(gone) < maxsize
-
-
-def _meanwhile(history: History, refused: Operation) -> Iterator[Operation]:
-    """What others did in its time, or may still do."""
+def _taken(history: History) -> dict[Datum, int]:
+    """When each item was first asked for by one who was handed it."""
+    taken: dict[Datum, int] = {}
     for each in history:
-        is_over = each.returned is not None and each.returned < refused.invoked
-        if each is not refused and _is_begun(each, refused) and not is_over:
-            yield each
+        if each.function in _TAKES and each.known:
+            item = each.result[0] if each.function == "reserve" else each.result
+            taken[item] = min(each.invoked, taken.get(item, each.invoked))
+    return taken
 
 
-def _is_begun(operation: Operation, refused: Operation) -> bool:
-    return operation.invoked <= (refused.returned or 0)
+def _there(puts: History, taken: Mapping[Datum, int], takes: History) -> Iterator[int]:
+    """Of how many puts, as these returned, `_is_there` says so, for each of the takes."""
+    asked: list[float] = []
+    for each in takes:
+        while len(asked) < len(puts) and _returned(puts[len(asked)]) < each.invoked:
+            insort(asked, taken.get(puts[len(asked)].argument, math.inf))
+        yield len(asked) - bisect_right(asked, _returned(each))
 
 
-def _is_over(operation: Operation, refused: Operation) -> bool:
-    """Done before it was asked for."""
-    return operation.known and (operation.returned or 0) < refused.invoked
+def _is_there(put: Operation, taken: Mapping[Datum, int], refused: Operation) -> bool:
+    """It was over before, and who was handed its item asked later."""
+    is_over = _returned(put) < refused.invoked
+    return is_over and taken.get(put.argument, math.inf) > _returned(refused)
 
 
-def _item(take: Operation) -> Datum:
-    return take.result[0] if take.function == "reserve" else take.result
+def _returned(operation: Operation) -> int:
+    return operation.returned or 0
+
+
+def _full(history: History, refused: History, maxsize: int) -> Violation | None:
+    """All that may have been there, and all that others were just putting, are fewer."""
+    puts = [each for each in history if each.function == "put"]
+    refusals = _Moments(filter(_is_refused, puts))
+    put = _Moments(each for each in puts if not _is_refused(each))
+    gone = _Moments(filter(_is_gone, history))
+    for each in refused:
+        most = put.begun(each) + refusals.beside(each) - gone.over(each)
+        if each.function == "put" and most < maxsize:
+            return Violation(f"there was no room, though it holds {maxsize}", (each,))
+    return None
+
+
+def _is_gone(operation: Operation) -> bool:
+    """Whether it took away an item for good."""
+    ended = operation.known and operation.function in _ENDS
+    return ended and (operation.function == "ack" or operation.result is not EMPTY)

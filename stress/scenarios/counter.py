@@ -16,6 +16,7 @@ from stress.stage import SOUND, Stage
 UNIT = "kills"
 PROCESSES = 4
 PRIMITIVES = ("counter",)
+LONG_CHECKS = (fetch_and_add.flaw,)
 
 _READS = 0.1
 

@@ -22,6 +22,7 @@ from stress.witness import alone
 UNIT = "kills"
 PROCESSES = 6
 PRIMITIVES = ("lock",)
+LONG_CHECKS = (fenced_mutex.flaw,)
 
 _FORGETS = 0.2
 """The part of the turns before which the names that nobody holds are forgotten: it would be done

@@ -11,7 +11,7 @@ from queue import Empty
 
 import kvsync
 from stress import judge
-from stress.backlog import ROOM, SHORTLY, expect_unheard, get_all, got, left, produce
+from stress.backlog import MAXSIZE, ROOM, SHORTLY, expect_unheard, get_all, got, left, produce
 from stress.checkers import linearizability, refusals, total_queue
 from stress.checkers.models.queue import FifoQueue
 from stress.crew import Crew, Job, Worker
@@ -22,6 +22,7 @@ from stress.stage import SOUND, Stage
 UNIT = "kills"
 PROCESSES = 8
 PRIMITIVES = ("queue",)
+LONG_CHECKS = (total_queue.flaw, partial(refusals.flaw, maxsize=MAXSIZE))
 
 _GIVES_UP = 0.9
 
