@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 import kvsync
+from tests.cpython import own_tests
 
-mapping_tests = pytest.importorskip(
-    "test.mapping_tests", reason="SKIPPED: this Python came without its own tests"
-)
+mapping_tests = own_tests("test.mapping_tests")
 
 NOT_APPLICABLE: dict[str, str] = {}
 

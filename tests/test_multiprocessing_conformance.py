@@ -7,13 +7,10 @@ import tempfile
 import unittest
 from typing import Any, ClassVar
 
-import pytest
-
 import kvsync
+from tests.cpython import own_tests
 
-suites = pytest.importorskip(
-    "test._test_multiprocessing", reason="this Python has no `test` package"
-)
+suites = own_tests("test._test_multiprocessing")
 
 DIFFERS = {
     "Lock.test_lock": "who releases what it does not hold gets a RuntimeError, as in threading",

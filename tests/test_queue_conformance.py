@@ -11,9 +11,10 @@ import pytest
 
 import kvsync
 from kvsync import session
+from tests.cpython import own_tests
 from tests.processes import PATIENCE
 
-suite = pytest.importorskip("test.test_queue", reason="this Python has no `test` package")
+suite = own_tests("test.test_queue")
 
 DIFFERS = {
     "test_shrinking_queue": "the size is the same for all processes: it is told to `store.queue`",

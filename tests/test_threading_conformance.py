@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import kvsync
+from tests.cpython import own_tests
 
-lock_tests = pytest.importorskip("test.lock_tests", reason="this Python has no `test` package")
+lock_tests = own_tests("test.lock_tests")
 
 PRIVATE = "uses what is private to CPython's class"
 REPR = "a repr tells what an object is, without a look into the database"
