@@ -87,3 +87,47 @@ def test_each_side_of_the_queue_benchmark_works_off_items_or_says_why_not(tmp_pa
     for target in queue["targets"]:
         assert target["what"] in report["printed"]
         assert target["verdict"] in {"reached", "MISSED", "not measured"}
+
+
+def test_each_side_of_the_lock_benchmark_is_held_in_every_way_or_says_why_not(
+    tmp_path: Path,
+) -> None:
+    """Alone, among others, handed over, and after a kill where its holder's death frees it."""
+    report = _rehearse("lock", tmp_path)
+    (lock,) = report["benchmarks"]
+    measured, ways = set(lock["measured"]), ("alone", "crowd", "hand-off")
+    for name in ("kvsync", "filelock", "diskcache", "redis", "fasteners", "portalocker"):
+        recovers = ("recovery",) if name not in ("diskcache", "redis") else ()
+        missing = {f"{name}, {way}" for way in (*ways, *recovers)} - measured
+        assert not missing or lock["skipped"].get(name), missing
+    assert "floor, hand-off" in measured
+    assert {f"kvsync, {way}" for way in (*ways, "recovery")} <= measured
+    tables = _tables(report["printed"])
+    for title, way in LOCK_TABLES.items():
+        sides = {name for name, of in (each.rsplit(", ", 1) for each in measured) if of == way}
+        assert set(tables[title]) == sides
+    assert {"kvsync", "redis", "floor"} <= set(tables["Lock, the sides"])
+    assert len(lock["targets"]) == len(tables["Targets"]) == 6
+    for target in lock["targets"]:
+        assert target["what"] in tables["Targets"]
+        assert target["verdict"] in {"reached", "MISSED", "not measured"}
+        assert (target["found"] is None) == (target["verdict"] == "not measured")
+
+
+LOCK_TABLES = {
+    "Lock, uncontended": "alone",
+    "Lock, 2 processes, 1 ms held": "crowd",
+    "From `release` of a long holder to the next grant": "hand-off",
+    "From SIGKILL of the holder to the next grant": "recovery",
+}
+"""By their titles, what each table shows of its sides."""
+
+
+def _tables(text: str) -> dict[str, list[str]]:
+    """The first cell of each row, by the title of the table."""
+    found: dict[str, list[str]] = {}
+    for part in text.split("### ")[1:]:
+        title, *lines = part.splitlines()
+        rows = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
+        found[title] = rows[2:]  # below the headings and the rule
+    return found
