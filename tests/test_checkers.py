@@ -576,7 +576,7 @@ def test_a_long_history_of_a_mutex_is_legal_until_its_end() -> None:
     assert fenced_mutex.flaw(history) is None
     end = history[-1].invoked
     for reason, wrong in {
-        "inside at once": ok(A, (end - 20, end - 15), "acquire", None, 49_998),
+        "inside at once": ok(A, (end - 20, end - 12), "acquire", None, 49_998),
         "granted twice": ok(A, (end + 20, end + 21), "acquire", None, 49_000),
         "freed by one who did not": ok(A, (end + 20, end + 21), "release"),
     }.items():
