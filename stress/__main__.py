@@ -187,6 +187,7 @@ def _results(asked: argparse.Namespace) -> Generator[ScenarioResult]:
     for number, name in enumerate(asked.scenario, 1):
         with _folder(asked.store) as folder:
             result = _run(name, number, asked, folder)
+            report.finished(number, len(asked.scenario), result)
             yield result  # before its folder is removed, which may fail
         if result.skipped == report.INTERRUPTED:
             raise KeyboardInterrupt

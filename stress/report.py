@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -70,6 +71,14 @@ def show(text: str) -> None:
     """The one line that says how far we are; only a terminal sees it."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def finished(number: int, total: int, result: ScenarioResult) -> None:
+    """A line for each scenario, to be followed in a file; a terminal has seen its progress."""
+    if not sys.stderr.isatty():
+        told = f"{number}/{total} {result.name} {result.verdict} {result.seconds:.1f} s"
+        with suppress(OSError):  # nobody reads it any more, which changes no verdict
+            print(told, file=sys.stderr, flush=True)
 
 
 def summary(results: Sequence[ScenarioResult], left_out: Sequence[str] = ()) -> str:

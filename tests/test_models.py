@@ -48,6 +48,7 @@ def test_an_exploration_that_does_not_end_in_time_is_a_wrong_verdict() -> None:
     done = models("--model", "lease", "--minutes", "0.00001")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "UNFINISHED" in done.stdout
+    assert re.match(r"Spin Version \d.*\n.*gcc.* \d", done.stdout, re.IGNORECASE), "what said so"
 
 
 def test_where_spin_is_missing_the_program_says_skipped(tmp_path: Path) -> None:

@@ -357,7 +357,7 @@ def test_stale_holders_are_told_of_one_by_one(tmp_path: Path) -> None:
 
 
 def test_a_terminal_is_told_how_far_the_run_is(tmp_path: Path) -> None:
-    """One line, written over again; a pipe gets none of it."""
+    """One line, written over again."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "stress", "--scenario=bank", "--scenario=counter"]
     with open(ours, "rb", buffering=0) as screen:
@@ -375,6 +375,15 @@ def test_a_terminal_is_told_how_far_the_run_is(tmp_path: Path) -> None:
     for number, name in enumerate(("bank", "counter"), 1):
         assert re.search(line.format(number, name), shown), shown
     assert "\n" not in shown
+
+
+def test_a_file_is_told_of_each_scenario_that_is_finished(tmp_path: Path) -> None:
+    """In a line of its own; what is printed at the end is the same."""
+    chosen = ["--scenario=bank", "--scenario=counter"]
+    done = stress(tmp_path, *chosen, "--seconds=1", "--processes=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(r"1/2 bank ok [\d.]+ s\n2/2 counter ok [\d.]+ s\n", done.stderr)
+    assert "1/2" not in done.stdout
 
 
 @pytest.mark.parametrize(

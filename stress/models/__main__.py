@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from stress.models.catalogue import MODELS, Model
-from stress.models.spin import MEGABYTES, REFUTED, SOUND, Run, explore, missing
+from stress.models.spin import MEGABYTES, REFUTED, SOUND, Run, explore, missing, versions
 
 _HEADER = ("model", "variant", "states", "depth", "expected", "found", "seconds")
 _LAYOUT = "{:13} {:27} {:>12} {:>6}  {:9} {:11} {:>7}"
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"SKIPPED: the models need {' and '.join(absent)}, which is not installed")
         return 2
     size = "small sizes" if options.quick else "full sizes"
+    print("\n".join(versions()))
     print(f"{size}; every interleaving, COLLAPSE compression, at most {MEGABYTES} MB each\n")
     print(_LAYOUT.format(*_HEADER), flush=True)
     try:

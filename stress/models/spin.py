@@ -42,6 +42,13 @@ def missing() -> list[str]:
     return [name for name in NEEDED if shutil.which(name) is None]
 
 
+def versions() -> list[str]:
+    """What the programs that are needed say of themselves, in a line each."""
+    asked = [("spin", "-V"), ("gcc", "--version")]
+    said = [subprocess.run(each, check=True, capture_output=True, text=True) for each in asked]
+    return [each.stdout.splitlines()[0] for each in said]
+
+
 def explore(
     name: str, sizes: Sizes, variant: str | None, seconds: float, optimize: str = "-O2"
 ) -> Run:
