@@ -1050,6 +1050,15 @@ def test_of_two_hand_outs_at_one_time_either_may_have_been_the_first() -> None:
     assert [(each.invoked, each.returned) for each in gets] == [(4, 3_000)]
 
 
+def test_what_was_given_to_one_who_was_stopped_may_come_back() -> None:
+    """It took a second, in which it was to claim it, and so is told of none, or of another."""
+    puts = [ok(A, (0, 1), "put", "x"), ok(A, (2, 3), "put", "y")]
+    gets = [ok(B, (10, 11), "get", None, "y"), ok(B, (12, 13), "get", None, "x")]
+    for lasts, is_legal in ((1_000_000_000, True), (900_000_000, False)):
+        stopped = refused(C, (4, 4 + lasts), "get")
+        assert (total_queue.flaw([*puts, stopped, *gets]) is None) == is_legal
+
+
 def test_a_queue_whose_items_are_not_different_cannot_be_checked() -> None:
     with pytest.raises(ValueError, match="twice"):
         total_queue.flaw([*PUT_XY, ok(B, (4, 5), "put", "x")])

@@ -2,14 +2,16 @@
 
 What came out was put in, and not later; nothing came out twice, unless at-least-once was promised;
 what was put in came out, but for as many as there are `get` of unknown outcome; and the items of
-one producer came out in the order in which it put them in, but for as many again, which were given
-to one who died before it took them, and came back. (After the checker of that name in Jepsen, which
-has no order; the full order of a FIFO queue is for the search.)
+one producer came out in the order in which it put them in, but for as many again, and as there are
+`get` that took as long as one may take to claim what it was given: who was given that died, or was
+stopped, before it took it, and it came back. (After the checker of that name in Jepsen, which has
+no order; the full order of a FIFO queue is for the search.)
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 
+from kvsync.primitives.grants import CLAIM_TIME
 from stress.checkers import Violation
 from stress.checkers.models.queue import EMPTY
 from stress.checkers.order import disorder, overtaken
@@ -84,9 +86,15 @@ def _out_of_order(puts: Items, first: Items, history: History) -> Violation | No
         for producer in _by_producer(puts)
         for pair in overtaken([first[put.argument] for put in producer if put.argument in first])
     ]
-    if len(late) <= len(_unknown_gets(history)):
+    if len(late) <= len(_unknown_gets(history)) + sum(map(_is_passed_over, history)):
         return None
     return Violation("items of one producer changed places", late[-1])
+
+
+def _is_passed_over(operation: Operation) -> bool:
+    """Whether what it was given may have gone back, for it was stopped."""
+    lasted = (operation.returned or operation.invoked) - operation.invoked
+    return operation.function == "get" and lasted >= CLAIM_TIME * 1e9
 
 
 def _by_producer(puts: Items) -> Iterator[History]:
