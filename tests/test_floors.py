@@ -10,11 +10,13 @@ import pytest
 
 import kvsync
 from stress.backlog import SHORTLY
-from stress.scenarios import ALL, bank, everything, power, recovery
+from stress.scenarios import ALL, bank, everything, power, queue_failures, recovery
 from stress.stage import Skipped, Stage, Terms
 from tests.in_turn import staged
 
 pytestmark = pytest.mark.suite
+
+_SHORTLY = {SHORTLY, queue_failures._SHORTLY}
 
 QUEUES = ["queue", "queue_get", "queue_order", "queue_failures", "queue_transactions"]
 
@@ -23,7 +25,7 @@ def refusing(call: Callable[..., Any], error: type[Exception]) -> Callable[..., 
     """As `call`, but it refuses who waits for a moment, as workers do."""
 
     def refuse(*arguments: Any, **more: Any) -> Any:
-        if SHORTLY in (*arguments, *more.values()):
+        if _SHORTLY.intersection((*arguments, *more.values())):
             raise error
         return call(*arguments, **more)
 
