@@ -85,6 +85,12 @@ def check_whole(what: str, value: int) -> int:
     return value
 
 
+def check_callable(func: object) -> None:
+    """Of a `run`. Raises: TypeError."""
+    if not callable(func):
+        raise TypeError(f"run takes something to call, not {func!r}")
+
+
 def shown(value: object) -> str:
     """Its repr; of an int with so many digits that nobody would read them, its size."""
     if isinstance(value, int) and value.bit_length() > 64:

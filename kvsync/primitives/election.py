@@ -7,7 +7,14 @@ from typing import Any, TypeVar
 
 from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError, NotOwnedError
 from kvsync.forks import generation
-from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, check_wait
+from kvsync.primitives.arguments import (
+    UNSET,
+    Seconds,
+    Unset,
+    check_blocking,
+    check_callable,
+    check_wait,
+)
 from kvsync.primitives.grants import Grant, Holder
 from kvsync.primitives.lock import Lockable
 from kvsync.primitives.primitive import Home
@@ -116,8 +123,7 @@ class Election(Lockable):
         Raises: what `func` raises; AcquireTimeout; LeaseLostError if the lead ended before `func`
         did, unless `func` has resigned what this `run` had won.
         """
-        if not callable(func):
-            raise TypeError(f"run takes something to call, not {func!r}")
+        check_callable(func)
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
         lead = self._lead()
         if lead is None or (self._inside.get(lead) and lead.thread != this_thread()):

@@ -24,7 +24,7 @@ from kvsync.errors import (
     NotOwnedError,
 )
 from kvsync.forks import generation
-from kvsync.primitives.arguments import Seconds, check_positive, check_wait
+from kvsync.primitives.arguments import Seconds, check_callable, check_positive, check_wait
 from kvsync.primitives.grants import Grant, Holder, Waiter
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.primitives.units import Units
@@ -104,8 +104,7 @@ class Once(Primitive):
         LeaseLostError if the turn was taken away by force during the run, which then does not
         count; TransactionError inside a transaction.
         """
-        if not callable(func):
-            raise TypeError(f"run takes something to call, not {func!r}")
+        check_callable(func)
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("run")
         before = self._last()
