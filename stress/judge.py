@@ -17,7 +17,6 @@ _UNDECIDED = "undecided histories"
 _SEVERAL = 5
 """Windows. One can go by unused while all who would work in it wait for something elsewhere."""
 
-
 _LONG = "long histories"
 _OF_LONG = "operations in long histories"
 

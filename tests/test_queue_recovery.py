@@ -69,6 +69,13 @@ def standing(store: kvsync.Store, stack: ExitStack, job: Callable[..., None], *m
     return child, pipe
 
 
+def die_with_the_first(jobs: kvsync.Queue) -> None:
+    """A worker that has the first item in hand is killed."""
+    with running(hold, jobs) as (child, pipe):
+        expect(pipe)
+        kill(child)
+
+
 # --- workers -------------------------------------------------------------------------------------
 
 
@@ -91,9 +98,7 @@ def test_a_killed_worker_gives_its_item_to_who_comes_next(store: kvsync.Store) -
     """In its old place, before what was put later, and whether that one waits or not."""
     jobs = store.queue(NAME)
     jobs.put_many("ab")
-    with running(hold, jobs) as (child, pipe):
-        expect(pipe)
-        kill(child)
+    die_with_the_first(jobs)
     assert jobs.reserve_many(2, 0)[0].item == "a"
 
 
@@ -140,11 +145,12 @@ def test_what_killed_its_worker_for_the_last_time_is_among_the_dead_for_who_look
 ) -> None:
     jobs = store.queue(NAME, max_attempts=1)
     jobs.put("a")
+    dead = jobs.dead
     with running(hold, jobs) as (child, pipe):
         expect(pipe)
-        assert not jobs.dead
+        assert not dead
         kill(child)
-    assert [each.item for each in jobs.dead] == ["a"]
+    assert [each.item for each in dead] == ["a"]
     assert jobs.empty()
 
 
@@ -152,9 +158,7 @@ def test_who_looks_at_a_busy_store_sees_what_is_there(store: kvsync.Store) -> No
     """What the dead have in hand goes back later."""
     jobs = store.queue(NAME)
     jobs.put_many("ab")
-    with running(hold, jobs) as (child, pipe):
-        expect(pipe)
-        kill(child)
+    die_with_the_first(jobs)
     with closing(sqlite3.connect(store.path, isolation_level=None)) as hog:
         hog.execute("begin immediate")
         assert jobs.qsize() == 1

@@ -46,8 +46,12 @@ class DeadLetter:
 class DeadLetters:
     """The dead letters of one queue, the oldest death first."""
 
-    def __init__(self, queue: Primitive, items: Items, codec: Codec) -> None:
+    def __init__(
+        self, queue: Primitive, items: Items, codec: Codec, look: Callable[[], None]
+    ) -> None:
+        """`look` sees to what the dead have in hand, and may be a dead letter by now."""
         self._queue = queue
+        self._look = look
         self._items = items
         self._engine = items.engine
         self._codec = codec
@@ -59,6 +63,7 @@ class DeadLetters:
         return f"<kvsync.DeadLetters of {self._queue!r}>"
 
     def __len__(self) -> int:
+        self._look()
         ((number,),) = self._engine.read(
             "select count(*) from kvsync_item where queue = :queue and state = 3",
             {"queue": self._items.queue},
@@ -110,6 +115,7 @@ class DeadLetters:
 
     def _kept(self) -> Iterator[Kept]:
         """Those that are there now. What dies from now on, perhaps once more, comes after them."""
+        self._look()
         here = {"queue": self._items.queue}
         for last_place, last_id in self._engine.read(_LAST, here):
             bounds = {**here, "last_place": last_place, "last_id": last_id, "count": _CHUNK}

@@ -560,8 +560,7 @@ class Queue(Primitive):
     @property
     def dead(self) -> DeadLetters:
         """The items that failed too often, or were buried."""
-        self._taking.look_after_others()
-        return DeadLetters(self, self._items, self._codec)
+        return DeadLetters(self, self._items, self._codec, self._taking.look_after_others)
 
     def peek(self, n: int = 1) -> list[Item]:
         """The first `n` items that wait, those that are delayed at the end; takes none.
