@@ -36,7 +36,7 @@ from kvsync.engine.process import Process, lives, this_process
 from kvsync.errors import BusyError, ClosedError, CorruptError, KvsyncError, StoreReplacedError
 from kvsync.exits import at_exit
 from kvsync.forks import generation
-from kvsync.leftovers import Leftovers, Step
+from kvsync.leftovers import Leftovers, Step, with_cleanup
 from kvsync.threads import Thread, is_alone, this_thread
 from kvsync.tokens import Forgetting, begin_epoch
 
@@ -131,6 +131,7 @@ class Session:
         self.engine = engine
         self.detects_deadlocks = detect_deadlocks
         self._lives: dict[int, _Life] = {}
+        self._attempts = itertools.count(1)  # of whichever life: who waited through its end goes on
         self._is_closed = False
         self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, process and thread
         self._leftovers = Leftovers()
@@ -200,7 +201,8 @@ class Session:
 
     def next_attempt(self) -> int:
         """A number that no other attempt of this session has."""
-        return next(self._life().attempts)
+        self._life()
+        return next(self._attempts)
 
     def undo(self, step: Step) -> None:
         """Take back what a call left in the store whose exception is being handled.
@@ -302,9 +304,7 @@ class Session:
         """Give up all that is held and waited for. Raises: what a write raises."""
         life = self._lives.get(generation())
         if life is not None:
-            with suppress(StoreReplacedError):  # what it held there is gone with the file
-                life.end()
-            self._forget(life)
+            with_cleanup(partial(self._end_life, life), partial(self._forget_if_ended, life))
 
     def leave(self) -> None:
         """End, if nothing is held or waited for. Raises: what a write raises.
@@ -312,8 +312,25 @@ class Session:
         No other thread may be about to acquire something: it would belong to nobody.
         """
         life = self._lives.get(generation())
-        if life is not None and life.leave():
+        if life is not None:
+            with_cleanup(partial(self._leave_life, life), partial(self._forget_if_ended, life))
+
+    def _end_life(self, life: "_Life") -> None:
+        with suppress(StoreReplacedError):  # what it held there is gone with the file
+            life.end()
+        self._forget(life)
+
+    def _leave_life(self, life: "_Life") -> None:
+        if life.leave():
             self._forget(life)
+
+    def _forget_if_ended(self, life: "_Life") -> None:
+        """A signal may have come right after: what it had from now on would be taken for a dead
+        one's.
+        """
+        with suppress(KvsyncError):
+            if self._row(life.id) is None:
+                self._forget(life)
 
     def _forget(self, life: "_Life") -> None:
         """It has ended."""
@@ -406,7 +423,6 @@ class _Life:
 
     def __init__(self, engine: Engine, patience: float | None) -> None:
         self._engine = engine
-        self.attempts = itertools.count(1)
         self.id: int
         self.forgetting = Forgetting(engine)
         self.bells: list[Doorbell] = []

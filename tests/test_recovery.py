@@ -842,3 +842,25 @@ def test_interrupts_at_any_instant_leave_nothing_behind(store: kvsync.Store) -> 
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
     other.close()
+
+
+def test_what_goes_on_after_a_close_that_was_cut_short_does_not_count_as_dead(
+    store: kvsync.Store,
+) -> None:
+    """It may have ended its session, and not come to the end itself."""
+
+    def begun() -> kvsync.Store:
+        handle = kvsync.open(store.path)
+        handle.lock(NAME).acquire()
+        return handle
+
+    handle = begun()
+
+    def close() -> None:
+        handle.close()
+
+    for place in after_each_call(close):
+        with suppress(kvsync.ClosedError):
+            assert not store.session.is_dead(handle.session.id), place
+        handle.close()
+        handle = begun()
