@@ -13,7 +13,16 @@ import pytest
 
 import kvsync
 from tests.lines import calling
-from tests.processes import PATIENCE, eventually, expect, in_thread, kill, run_all, running
+from tests.processes import (
+    PATIENCE,
+    eventually,
+    expect,
+    in_thread,
+    kill,
+    run_all,
+    run_program,
+    running,
+)
 
 
 def test_a_lock_is_held_by_one_object_at_a_time(store: kvsync.Store) -> None:
@@ -271,3 +280,16 @@ def test_a_thread_with_the_ident_of_one_that_ended_is_another_thread(store: kvsy
 
     after_a_thread_that(lambda: (lock.acquire(), again.acquire()), wait)
     release.join()
+
+
+def test_a_process_whose_arguments_are_no_text_has_locks_like_any_other(
+    store: kvsync.Store,
+) -> None:
+    """A file's name is bytes, and may be in another encoding than ours."""
+    program = (
+        "with kvsync.open(sys.argv[2]).lock('job') as grant:\n"
+        "    command = kvsync.open(sys.argv[2]).lock('job').holder().command\n"
+        "    print('ok' if r'caf\\udce9.txt' in command else command)\n"
+    )
+    begin = "import kvsync, sys; exec(sys.argv[3])"  # of a command the first characters are kept
+    run_program(begin, os.fsdecode(b"caf\xe9.txt"), store.path, program)

@@ -63,7 +63,7 @@ def _this_process(_: int) -> Process:
         pid=pid,
         start_ticks=start_ticks,
         start_stack=start_stack,
-        command=_command(pid)[:200] or sys.executable,
+        command=_as_text(_command(pid)[:200] or sys.executable),
     )
 
 
@@ -72,6 +72,11 @@ def _command(pid: int) -> str:
         with suppress(psutil.Error):
             return " ".join(psutil.Process(pid).cmdline())
     return " ".join(sys.orig_argv)
+
+
+def _as_text(command: str) -> str:
+    """What a database holds: arguments are bytes, and lone surrogates stand for what is no text."""
+    return command.encode(errors="backslashreplace").decode()
 
 
 def in_words(pid: int, command: str, host: str = "") -> str:
