@@ -294,6 +294,20 @@ def test_a_brief_call_does_not_wait_for_the_whole_busy_timeout(
         hog.close()
 
 
+def test_a_writer_that_briefly_wants_to_read_does_not_either(path: Path) -> None:
+    with kvsync.open(path, busy_timeout=PATIENCE) as store:
+        both = store.rwlock(NAME)
+        both.write().acquire()
+        hog = Hog(path)
+        hog.begin()
+        began = time.monotonic()
+        with pytest.raises(kvsync.BusyError):
+            both.read().acquire(timeout=0.01)
+        assert time.monotonic() - began < PATIENCE / 2
+        hog.end()
+        hog.close()
+
+
 @pytest.mark.parametrize("epoch", [True, False], ids=["same boot", "new boot"])
 @pytest.mark.parametrize("call", BRIEF.values(), ids=BRIEF)
 def test_a_brief_call_that_is_the_first_of_its_process_does_not_either(

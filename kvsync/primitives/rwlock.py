@@ -84,7 +84,7 @@ class ReadLock(_Side):
     def _acquire(self, timeout: float | None) -> Grant | None:
         writing = self.other._held_now()
         if writing is not None:
-            return self._units.join(writing, self._kind, 1, self._lease)
+            return self._units.join(writing, self._kind, 1, self._lease, timeout)
         return self._units.acquire(self._kind, 1, timeout, self._lease)
 
 

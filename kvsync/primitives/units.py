@@ -288,12 +288,20 @@ class Units:
         rows = transaction.execute(_OTHER_LIMIT, {**self._here, "capacity": self.capacity})
         return rows[0][1] if rows else None
 
-    def join(self, within: Grant, kind: str, units: int, lease: float | None) -> Grant:
+    def join(
+        self,
+        within: Grant,
+        kind: str,
+        units: int,
+        lease: float | None,
+        timeout: float | None = None,
+    ) -> Grant:
         """More of what `within` holds already, past the line: nobody else can hold any of it.
 
         Raises: LeaseLostError if `within` is not held any more.
         """
         self._engine.forbid_in_transaction("acquire")
+        patience = self.session.patience(timeout)
         wish = self._wish(kind, None, units, lease)
 
         def work(transaction: Transaction) -> _Given | None:
@@ -309,7 +317,7 @@ class Units:
             return found[0] if found else None
 
         def join() -> Grant:
-            given = self._engine.transact(work)
+            given = self._engine.transact(work, patience=patience.left())
             if given is None:
                 raise self.lost(within)
             grant = self._grant(given, wish)
