@@ -479,6 +479,23 @@ def test_an_interrupt_of_the_main_thread_counts_nothing_twice(c: kvsync.Counter)
 # --- the object -----------------------------------------------------------------------------------
 
 
+def test_an_interrupt_as_the_thread_begins_leaves_no_add_behind(
+    c: kvsync.Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does anybody wait for a thread that never began."""
+    hot = c.buffered(interval=0.01)
+
+    def interrupt(_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        hot.add()
+    hot.add()
+    eventually(lambda: c.value == 2)
+
+
 def test_it_says_what_it_is(c: kvsync.Counter) -> None:
     hot = c.buffered(interval=2.5)
     assert repr(hot) == f"<kvsync.BufferedCounter 'c', interval=2.5 in {c.store!r}>"

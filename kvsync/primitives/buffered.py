@@ -181,6 +181,10 @@ class BufferedCounter:
                 except RuntimeError:  # the interpreter is ending, or out of threads
                     self._thread = None
                     self._serve()
+                except BaseException:
+                    if not self._thread.is_alive():  # and never will be: the next add begins anew
+                        self._thread = None
+                    raise
 
     def _run(self) -> None:
         idle = 0
