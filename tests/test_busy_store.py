@@ -19,6 +19,7 @@ import pytest
 import kvsync
 from kvsync.engine.sqlite import SqliteEngine
 from kvsync.leftovers import Leftovers, Step
+from kvsync.primitives import rate
 from kvsync.primitives.taking import Taking
 from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.units import Units
@@ -305,6 +306,29 @@ def test_a_writer_that_briefly_wants_to_read_does_not_either(path: Path) -> None
             both.read().acquire(timeout=0.01)
         assert time.monotonic() - began < PATIENCE / 2
         hog.end()
+        hog.close()
+
+
+def test_who_is_interrupted_in_a_rate_limiters_line_does_not_either(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its slot is given back as soon as the store is free."""
+    with kvsync.open(path, busy_timeout=PATIENCE) as store:
+        limiter = store.rate_limiter(NAME, 1, per=PATIENCE)
+        limiter.acquire()
+        hog = Hog(path)
+
+        def interrupt(_: float) -> None:
+            hog.begin()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(rate, "_nap", interrupt)
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            limiter.acquire()
+        assert time.monotonic() - began < PATIENCE / 2
+        hog.end()
+        eventually(lambda: limiter.retry_after() <= PATIENCE)
         hog.close()
 
 

@@ -22,14 +22,13 @@ the row before it in place again, and only while the row still bears its own num
 
 import secrets
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Row, Transaction
 from kvsync.engine.process import this_process
-from kvsync.errors import BusyError, KvsyncError, TransactionError
+from kvsync.errors import BusyError, TransactionError
 from kvsync.forks import generation
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
@@ -208,8 +207,7 @@ class RateLimiter(Primitive):
         except (BusyError, TransactionError):
             raise  # from before the commit
         except BaseException:
-            with suppress(KvsyncError):  # then it is spent
-                self._engine.transact(partial(self._give_back, attempt))
+            self._store.session.undo(partial(self._undo, attempt))
             raise
 
     def _check(self, n: int) -> None:
@@ -262,6 +260,9 @@ class RateLimiter(Primitive):
     def _sleep_until(self, due: int) -> None:
         while (left := _seconds(due - self._now())) > 0:
             _nap(min(left, _NAP))
+
+    def _undo(self, attempt: _Attempt, patience: float | None) -> None:
+        self._engine.transact(partial(self._give_back, attempt), patience=patience)
 
     def _give_back(self, attempt: _Attempt, transaction: Transaction) -> None:
         """As if it had never been taken, if the row is still as the attempt left it.
