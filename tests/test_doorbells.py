@@ -2,6 +2,7 @@
 
 import gc
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -270,3 +271,26 @@ def test_another_pid_namespace_takes_nothing_from_a_collected_handle(path: Path)
             check=False,
         )
     assert done.stdout == "ok\n", done.stderr
+
+
+def test_an_inode_may_have_any_number_of_64_bits(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems number by hashes."""
+
+    def hashed(look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def found(*arguments: Any, **options: Any) -> os.stat_result:
+            mode, inode, *others = look(*arguments, **options)
+            return os.stat_result((mode, inode | stat.S_ISFIFO(mode) << 63, *others))
+
+        return found
+
+    for name in ("stat", "fstat"):
+        monkeypatch.setattr(os, name, hashed(getattr(os, name)))
+    with kvsync.open(path) as store, kvsync.open(path) as other:
+        assert other.lock(NAME).acquire()
+        (mark,) = marks(store)
+        assert store.engine.doorbells.answers(mark)
+        watch = store.engine.doorbells.watch(mark)
+        assert watch is not None
+        watch.close()

@@ -55,6 +55,12 @@ class Mark(NamedTuple):
     device: int | None
     inode: int | None
 
+    @classmethod
+    def of(cls, name: str | None, found: os.stat_result) -> "Mark":
+        """Some file systems number by hashes of 64 bits; the database's numbers have a sign."""
+        inode = found.st_ino
+        return cls(name, found.st_dev, inode if inode < 1 << 63 else inode - (1 << 64))
+
 
 class _End:
     """One end of a FIFO, open in this process.
@@ -84,7 +90,7 @@ class Doorbell(_End):
         """The FIFO at `path` with a "~" behind gets its name only now that it is open."""
         super().__init__(path + "~", _OPEN_LISTENING)
         found = os.fstat(self.descriptor)
-        self.mark = Mark(os.path.basename(path), found.st_dev, found.st_ino)
+        self.mark = Mark.of(os.path.basename(path), found)
         self._path = path
         os.rename(path + "~", path)
 
@@ -167,8 +173,7 @@ class Doorbells:
             watch = Watch(self._path(mark.name))
         except OSError:
             return None
-        found = os.fstat(watch.descriptor)
-        if (found.st_dev, found.st_ino) != (mark.device, mark.inode):
+        if Mark.of(mark.name, os.fstat(watch.descriptor)) != mark:
             watch.close()
             return None
         return watch
@@ -180,7 +185,7 @@ class Doorbells:
             found = os.stat(path, follow_symlinks=False)
             if not stat.S_ISFIFO(found.st_mode):
                 return None
-            if (found.st_dev, found.st_ino) != (mark.device, mark.inode):
+            if Mark.of(mark.name, found) != mark:
                 return None
             os.close(os.open(path, _OPEN_WATCHING))
         except OSError as error:
