@@ -475,6 +475,24 @@ def test_a_closed_store_says_so(path: Path) -> None:
     other.close()
 
 
+def test_a_store_that_is_closed_while_its_first_call_opens_it_stays_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kvsync.open(path).counter("hits").add()
+    store = kvsync.open(path)
+    prepare = setup.prepare_schema
+
+    def close_after(*arguments: Any) -> schema.Versions:
+        versions = prepare(*arguments)
+        in_thread(store.close)
+        return versions
+
+    monkeypatch.setattr(setup, "prepare_schema", close_after)
+    for _ in range(2):
+        with pytest.raises(kvsync.ClosedError):
+            store.counter("hits").add()
+
+
 def at_each_line(
     function: Callable[..., Any], call: Callable[[], Any], meanwhile: Callable[[], Any]
 ) -> Iterator[Any]:

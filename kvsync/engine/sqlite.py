@@ -322,8 +322,7 @@ class SqliteEngine:
 
     def _prepare(self) -> None:
         """On the first call: make the file and the tables, or refuse them."""
-        if self._closed:
-            raise ClosedError(f"{self.path}: this store is closed")
+        self._refuse_if_closed()
         place = self._pool.place()
         task = current_task()
         if task in place.opening:
@@ -345,6 +344,13 @@ class SqliteEngine:
             place.opening.discard(task)
         self._readable = True
         self._writable = self._versions is None or self._versions.min_writer <= schema.VERSION
+        if self._closed:  # by another thread, which may have come before that
+            self._readable = self._writable = False
+            self._refuse_if_closed()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.path}: this store is closed")
 
     def _prepare_file(self, pool: Pool) -> None:
         if pool.identity is None:
@@ -513,8 +519,8 @@ class SqliteEngine:
 
     def close(self) -> None:
         self.forbid_in_transaction("close")
+        self._closed = True  # first: who is just opening it looks at that last
         self._readable = self._writable = False
-        self._closed = True
         release(self._pool, id(self))
         self._pin = None
 
