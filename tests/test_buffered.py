@@ -20,7 +20,7 @@ import pytest
 
 import kvsync
 from kvsync.primitives import buffered
-from tests.processes import PATIENCE, expect, kill, run_all, running
+from tests.processes import PATIENCE, expect, in_thread, kill, run_all, running
 
 NEVER = 1e6
 """An interval that no test sees the end of."""
@@ -494,6 +494,28 @@ def test_an_interrupt_as_the_thread_begins_leaves_no_add_behind(
         hot.add()
     hot.add()
     eventually(lambda: c.value == 2)
+
+
+def test_a_flush_that_interrupts_a_commit_of_its_own_thread_is_refused(
+    c: kvsync.Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal's handler does that closes the store while the program ends."""
+    hot = c.buffered(interval=NEVER)
+    hot.add()
+    add, refused = kvsync.Counter.add, []
+
+    def interrupted(counter: kvsync.Counter, n: int = 1) -> int:
+        monkeypatch.undo()
+        with pytest.raises(kvsync.BusyError, match="signal handler"):
+            hot.flush()
+        refused.append(n)
+        return add(counter, n)
+
+    monkeypatch.setattr(kvsync.Counter, "add", interrupted)
+    in_thread(buffered._commit_all)
+    assert refused == [1]
+    assert c.value == 1
+    hot.flush()
 
 
 def test_it_says_what_it_is(c: kvsync.Counter) -> None:

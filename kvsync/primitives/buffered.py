@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import repeat, starmap
 from types import TracebackType
 
-from kvsync.errors import CounterOverflowError
+from kvsync.errors import BusyError, CounterOverflowError
 from kvsync.exits import at_exit
 from kvsync.primitives.counter import MAX, MIN, Counter, check_int
 from kvsync.primitives.primitive import Home
@@ -85,6 +85,7 @@ class BufferedCounter:
         self._taken: list[int] = []
         self._requests: deque[_Request] = deque()
         self._commit_lock = threading.Lock()
+        self._committing: set[int] = set()  # threads in a commit, or waiting for their turn
         self._start_lock = threading.RLock()
         self._wake = threading.Event()
         self._thread: Background | None = None
@@ -121,9 +122,11 @@ class BufferedCounter:
         """Commit what was added so far, and wait for it.
 
         Raises: what `Counter.add` raises, after which the sum is kept and tried again;
-        TransactionError inside a transaction, for it would wait for its own thread.
+        TransactionError inside a transaction, for it would wait for its own thread; BusyError in a
+        signal handler or finalizer that interrupted a commit of this thread, for the same reason.
         """
         self._counter.store.engine.forbid_in_transaction("flush")
+        self._forbid_in_commit()
         request = _Request()
         self._requests.append(request)
         self._start()
@@ -214,7 +217,23 @@ class BufferedCounter:
             request.error = error
             request.done.set()
 
+    def _forbid_in_commit(self) -> None:
+        if threading.get_ident() in self._committing:
+            raise BusyError(
+                f"{self!r}: called from a signal handler or finalizer that interrupted a commit of"
+                " this thread, which cannot go on before the handler returns"
+            )
+
     def _commit(self) -> None:
+        self._forbid_in_commit()
+        here = threading.get_ident()
+        try:
+            self._committing.add(here)
+            self._commit_in_turn()
+        finally:
+            self._committing.discard(here)
+
+    def _commit_in_turn(self) -> None:
         with self._commit_lock:
             try:
                 self._commit_sum()
