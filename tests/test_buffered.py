@@ -20,7 +20,7 @@ import pytest
 
 import kvsync
 from kvsync.primitives import buffered
-from tests.processes import PATIENCE, expect, in_thread, kill, run_all, running
+from tests.processes import PATIENCE, expect, in_thread, kill, run_all, run_program, running
 
 NEVER = 1e6
 """An interval that no test sees the end of."""
@@ -516,6 +516,23 @@ def test_a_flush_that_interrupts_a_commit_of_its_own_thread_is_refused(
     assert refused == [1]
     assert c.value == 1
     hot.flush()
+
+
+def test_a_finalizer_flushes_as_the_interpreter_ends(c: kvsync.Counter) -> None:
+    """When no other thread runs any more."""
+    program = (
+        "import kvsync, sys\n"
+        "class Hits:\n"
+        "    hot = kvsync.open(sys.argv[1]).counter('c').buffered()\n"
+        "    def __del__(self):\n"
+        "        self.hot.add()\n"
+        "        self.hot.flush()\n"
+        "        print('ok')\n"
+        "hits = Hits()\n"
+        "hits.hot.add()\n"
+    )
+    run_program(program, c.store.path)
+    assert c.value == 2
 
 
 def test_it_says_what_it_is(c: kvsync.Counter) -> None:

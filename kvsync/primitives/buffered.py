@@ -15,6 +15,7 @@ At a fork the child starts from nothing: what was added before is the parent's t
 import logging
 import math
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -127,6 +128,9 @@ class BufferedCounter:
         """
         self._counter.store.engine.forbid_in_transaction("flush")
         self._forbid_in_commit()
+        if sys.is_finalizing():  # a finalizer calls, and no other thread runs any more
+            self._commit()
+            return
         request = _Request()
         self._requests.append(request)
         self._start()
