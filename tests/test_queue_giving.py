@@ -19,6 +19,7 @@ from kvsync.primitives.taking import Getting, Reserving
 from kvsync.testing import ManualClock
 from kvsync.waiting import Wish, enter
 from tests.conftest import Occupy
+from tests.interrupted import after_each_call
 from tests.lines import doorbells
 from tests.processes import eventually
 from tests.queues import NAME, tickets, waiting
@@ -184,6 +185,36 @@ def test_an_item_that_is_waited_for_is_given_in_one_statement_and_claimed_in_one
             jobs.put(item)
             assert call.result() == item
         assert tickets(store) == []
+
+
+@pytest.mark.usefixtures("head_waits_to_be_woken")
+@takes
+def test_whatever_interrupts_who_puts_an_item_who_was_given_it_is_woken(
+    store: kvsync.Store, take: Callable[[kvsync.Queue], Any]
+) -> None:
+    """Between the commit and the ring, too."""
+    jobs = store.queue(NAME)
+    jobs.put("first")
+    jobs.get()
+
+    def last() -> int:
+        ((last,),) = store.engine.read("select last from kvsync_queue")
+        return int(last)
+
+    before = last()
+    with ExitStack() as stack:
+        waiter = stack.enter_context(waiting(lambda: take(jobs), store))
+        for place in after_each_call(lambda: jobs.put("a")):
+            if last() == before:
+                jobs.put("a")
+            try:
+                assert waiter.result() == "a"
+            except AssertionError:
+                pytest.fail(f"it is not woken: {place}")
+            stack.close()
+            before = last()
+            waiter = stack.enter_context(waiting(lambda: take(jobs), store))
+        assert waiter.result() == "a"
 
 
 @takes

@@ -39,6 +39,7 @@ Invariants, each true after every commit:
   whoever looks sees to: the heads of the lines, and who takes an item, now and then.
 """
 
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -47,7 +48,8 @@ from kvsync.codec import Stored
 from kvsync.engine import Engine, Params, Row, Transaction
 from kvsync.engine.doorbell import SERVED as WAS_SERVED
 from kvsync.engine.process import this_process
-from kvsync.errors import LimitError, ShutDown
+from kvsync.errors import KvsyncError, LimitError, ShutDown
+from kvsync.leftovers import with_cleanup
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND
@@ -139,6 +141,14 @@ head of the line, if there is one, for then no other item is ready, or due. Says
 was given it, and the one behind, who has another to watch now. Where it puts nothing, `Items.put`
 does the rest."""
 
+_TO_BE_RUNG = """
+    select doorbell, state from kvsync_ticket
+    where space = 'queue' and name = :queue and state = 'granted'
+    union all
+    select * from (
+        select doorbell, state from kvsync_ticket
+        where space = 'queue' and name = :queue and state = 'waiting' order by id limit 1) as first
+"""
 _FIRST_ONE = """
     from kvsync_queue, (
         select * from kvsync_item where queue = :queue and state = 0 order by place, id limit 1)
@@ -436,6 +446,10 @@ class Items:
         """A commit of its own: its id, or nothing if there is more to it than that."""
         if draft.due is not None or draft.key is not None:
             return []
+        put = partial(self._put_one, draft, maxsize, patience)
+        return with_cleanup(put, self._ring_again, (KvsyncError,))
+
+    def _put_one(self, draft: Draft, maxsize: int, patience: float | None) -> list[int]:
         rows = self.engine.write(
             _PUT_ONE,
             lambda: {
@@ -451,6 +465,13 @@ class Items:
         for _, next, behind in rows:
             ring_served(self.engine, next, behind)
         return [row[0] for row in rows]
+
+    def _ring_again(self) -> None:
+        """We may have given an item, and been interrupted before we rang."""
+        with suppress(KvsyncError):
+            for doorbell, state in self.engine.read(_TO_BE_RUNG, self._here):
+                served = state == GRANTED
+                ring_served(self.engine, doorbell if served else None, None if served else doorbell)
 
     def _put(self, transaction: Transaction, draft: Draft, number: int) -> None:
         value, priority, key, due = draft
