@@ -14,6 +14,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -152,7 +153,9 @@ class SqliteTransaction:
         self._link.writes += 1
         try:
             cursor = self._link.cursor
-            rows = cursor.execute(sql, params).fetchall()
+            # One call into C: a handler that came before the rows were fetched, and joined, would
+            # run its own statement with this cursor, and they would be gone.
+            rows = list(chain.from_iterable(map(cursor.execute, (sql,), (params,))))
             require_shapes(cursor, sql, rows, self._path)
             return rows
         except FAILURES as error:
