@@ -446,3 +446,32 @@ def test_a_handler_that_reads_in_the_middle_of_a_call_changes_nothing_of_it(
         jobs.put("d")
         assert jobs.get(timeout=0) == "d", place
     assert set(seen) == {7}
+
+
+@pytest.mark.parametrize("take", ["get many", "reserve many"])
+def test_what_a_handler_puts_in_the_middle_of_a_call_is_put_or_refused(
+    store: kvsync.Store, take: str
+) -> None:
+    """And is not taken with the items that the call had in view."""
+    jobs = store.queue(NAME)
+    put: list[str] = []
+
+    def handler() -> None:
+        with suppress(kvsync.BusyError):
+            jobs.put("urgent", priority=1)
+            put.append("urgent")
+
+    def call() -> None:
+        for each in TAKES[take](jobs):
+            if isinstance(each, kvsync.Task):
+                each.ack()
+            put.remove(each.item if isinstance(each, kvsync.Task) else each)
+
+    put += "abc"
+    jobs.put_many("abc")
+    for place in handling_within(FILES, call, handler):
+        assert sorted(each.item for each in jobs.peek(99)) == sorted(put), place
+        assert jobs.stats().in_flight == 0, place
+        jobs.purge()
+        put[:] = "abc"
+        jobs.put_many("abc")
