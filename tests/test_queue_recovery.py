@@ -253,9 +253,23 @@ def test_a_killed_workers_whole_batch_comes_back(store: kvsync.Store) -> None:
 
 
 def hold_all(pipe: Any, jobs: kvsync.Queue) -> None:
-    tasks = jobs.reserve_many(99)
+    tasks = jobs.reserve_many(1200)
     pipe.send(len(tasks))
     pipe.recv()
+
+
+@pytest.mark.parametrize("attempts", [1, 5])
+def test_more_than_one_transaction_gives_back_is_there_for_who_looks(
+    store: kvsync.Store, attempts: int
+) -> None:
+    """All that a killed worker had, at the first look; or it is all among the dead letters."""
+    jobs = store.queue(NAME, 1200, max_attempts=attempts)
+    jobs.put_many(range(1200))
+    with running(hold_all, jobs) as (child, pipe):
+        assert expect(pipe) == 1200
+        kill(child)
+    assert (len(jobs.dead) if attempts == 1 else jobs.qsize()) == 1200
+    assert jobs.full() is (attempts == 5)
 
 
 def test_a_killed_parent_gives_its_item_back_though_its_child_lives(store: kvsync.Store) -> None:
