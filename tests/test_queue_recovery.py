@@ -43,6 +43,13 @@ def get(pipe: Any, jobs: kvsync.Queue) -> None:
     pipe.send(jobs.get())
 
 
+def get_unless_shut_down(pipe: Any, jobs: kvsync.Queue) -> None:
+    try:
+        pipe.send(jobs.get())
+    except kvsync.ShutDown:
+        pipe.send("shut down")
+
+
 def put(pipe: Any, jobs: kvsync.Queue, item: str) -> None:
     pipe.send("here")
     pipe.send(jobs.put(item))
@@ -444,6 +451,26 @@ def test_an_item_that_its_waiter_passed_is_there_for_who_does_not_wait(
         os.kill(stopped.pid, signal.SIGCONT)
         jobs.put("b")
         assert expect(pipe) == "b"
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_stopped_waiter_is_sent_home_by_a_shutdown_at_once(
+    store: kvsync.Store, passed: bool
+) -> None:
+    """Though it was given an item before, which it has passed, or which was deleted."""
+    jobs = store.queue(NAME)
+    with ExitStack() as stack:
+        stopped, pipe = standing(store, stack, get_unless_shut_down, jobs)
+        stop(stopped, store.path)
+        jobs.put("a")
+        if passed:
+            eventually(lambda: jobs.qsize() == 1)
+        else:
+            store.delete("queue", NAME)
+        jobs.shutdown(immediate=True)
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert expect(pipe) == "shut down"
+    assert len(items(store)) == passed
 
 
 def test_a_putter_killed_between_commit_and_ring_delays_nobody_for_long(

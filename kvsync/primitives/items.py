@@ -267,6 +267,7 @@ _WANTING = """
     select kvsync_ticket.id, session, attempt, kvsync_ticket.doorbell, deadline, clock
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
     where space = 'queue' and name = :queue and state = 'waiting'
+    and not exists (select 1 from kvsync_queue where name = :queue and shut = 2)
     order by kvsync_ticket.id limit 1
 """
 _HOLDERS = """
@@ -645,7 +646,7 @@ class Items:
             " returning id",
             {"ticket": ticket},
         ):
-            self.give(transaction)
+            self._serve_lines(transaction)
 
     # --- settling -----------------------------------------------------------------------------
 
