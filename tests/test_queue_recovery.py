@@ -615,6 +615,22 @@ def test_a_stopped_putter_whose_time_is_over_holds_up_the_line_for_a_moment_only
         assert call.result() == 2
 
 
+@puts
+def test_a_stopped_putter_that_was_sent_home_keeps_nobody_out(
+    store: kvsync.Store, put_now: Callable[[kvsync.Queue, str], Any]
+) -> None:
+    """It asks no more, though the queue is open again before it wakes, and has room for others."""
+    jobs = store.queue(NAME, 2)
+    jobs.put("a")
+    with ExitStack() as stack:
+        stopped, _ = standing(store, stack, put_two, jobs)
+        stop(stopped, store.path)
+        jobs.shutdown()
+        jobs.reopen()
+        assert put_now(jobs, "d") == 2
+    assert items(store) == [1, 2]
+
+
 def test_a_stopped_putter_is_let_in_all_the_same(store: kvsync.Store) -> None:
     """What it puts is there before it learns of it, and holds up nobody."""
     jobs = store.queue(NAME, 1)

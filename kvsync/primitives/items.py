@@ -938,6 +938,9 @@ class Items:
         if count is None or not count.shut:
             return
         Tickets(self.engine, PUT, self.queue).tell_all(transaction, SHUT)
+        transaction.execute(
+            "delete from kvsync_item where queue = :queue and state = 2", self._here
+        )
         if count.shut == CLOSED or not count.size:
             Tickets(self.engine, GET, self.queue).tell_all(transaction, SHUT)
         if count.shut == CLOSED:
