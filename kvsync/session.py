@@ -496,13 +496,13 @@ def _end(engine: Engine, transaction: Transaction, sessions: Iterable[int]) -> N
         if doorbell is not None:
             transaction.after_commit(partial(engine.doorbells.remove, doorbell))
     for space, name in sorted(lines):
-        _mend(engine, space, name)
+        _mend(engine, transaction, space, name)
 
 
-def _mend(engine: Engine, space: str, name: str) -> None:
+def _mend(engine: Engine, transaction: Transaction, space: str, name: str) -> None:
     """A damaged line holds up nobody else; who stands in it finds out."""
     with suppress(CorruptError):
-        engine.transact(lambda nested: mend(engine, nested, space, name))
+        transaction.nested(lambda nested: mend(engine, nested, space, name))
 
 
 def mend(engine: Engine, transaction: Transaction, space: str, name: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import kvsync
-from kvsync.engine import checkpoint, flock, gate, holders
+from kvsync.engine import Transaction, checkpoint, flock, gate, holders
 from tests.interrupted import Interrupt, after_each_call
 from tests.processes import PATIENCE, expect, in_thread, kill, run_all, run_program, running
 
@@ -331,16 +331,19 @@ def test_what_was_committed_is_told_whatever_interrupts_it(
     told: list[int] = []
     hits = store.counter("hits")
 
-    def tell() -> None:
-        number = hits.add()
+    def tell(number: int) -> None:
         store.engine.after_commit(lambda: told.append(number))
+
+    def add_and_tell(transaction: Transaction) -> None:
+        hits._add_in(transaction, 1)
+        tell(hits.value)
 
     def call() -> None:
         if in_block:
             with store.transaction():
-                tell()
+                tell(hits.add())
         else:
-            store.engine.transact(lambda _: tell())
+            store.engine.transact(add_and_tell)
 
     for place in after_each_call(call):
         assert sorted(set(told)) == list(range(1, hits.value + 1)), place

@@ -370,9 +370,8 @@ def test_what_is_put_meanwhile_is_not_deleted(
     delete_some = kinds_module._delete_items
 
     def then_put(*arguments: Any) -> int:
-        count = delete_some(*arguments)
-        jobs.put("new")
-        return count
+        arguments[-1].after_commit(lambda: jobs.put("new"))
+        return delete_some(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(kinds_module, "_delete_items", then_put)

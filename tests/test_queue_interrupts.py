@@ -17,8 +17,16 @@ import pytest
 
 import kvsync
 from kvsync import waiting as wait_loop
+from kvsync.engine import transaction as transaction_module
 from kvsync.engine.sqlite import SqliteEngine
-from tests.interrupted import Interrupt, after_each_call, at_each_instruction, at_each_point
+from kvsync.primitives import items as items_module
+from tests.interrupted import (
+    Interrupt,
+    after_each_call,
+    at_each_instruction,
+    at_each_point,
+    handling_within,
+)
 from tests.lines import calling
 from tests.queues import NAME, SETTLEMENTS, items, taken, tickets
 from tests.undone import undone
@@ -416,3 +424,54 @@ def test_a_child_that_was_forked_in_a_taking_puts_nothing_back(
             os._exit(0)
     assert taken
     assert jobs.qsize() == len(jobs.dead) == 0
+
+
+FILES = [module.__file__ for module in (transaction_module, items_module)]
+
+
+def test_a_handler_that_reads_in_the_middle_of_a_call_changes_nothing_of_it(
+    store: kvsync.Store,
+) -> None:
+    """Another statement is run between any two steps of a transaction."""
+    jobs, hits = store.queue(NAME), store.counter("hits")
+    hits.add(7)
+    seen: list[int] = []
+
+    def put_and_get() -> None:
+        assert len(jobs.put_many("abc")) == 3
+        assert jobs.get_many(3) == ["a", "b", "c"]
+
+    for place in handling_within(FILES, put_and_get, lambda: seen.append(hits.value)):
+        assert jobs.qsize() == 0, place
+        jobs.put("d")
+        assert jobs.get(timeout=0) == "d", place
+    assert set(seen) == {7}
+
+
+@pytest.mark.parametrize("take", ["get many", "reserve many"])
+def test_what_a_handler_puts_in_the_middle_of_a_call_is_put_or_refused(
+    store: kvsync.Store, take: str
+) -> None:
+    """And is not taken with the items that the call had in view."""
+    jobs = store.queue(NAME)
+    put: list[str] = []
+
+    def handler() -> None:
+        with suppress(kvsync.BusyError):
+            jobs.put("urgent", priority=1)
+            put.append("urgent")
+
+    def call() -> None:
+        for each in TAKES[take](jobs):
+            if isinstance(each, kvsync.Task):
+                each.ack()
+            put.remove(each.item if isinstance(each, kvsync.Task) else each)
+
+    put += "abc"
+    jobs.put_many("abc")
+    for place in handling_within(FILES, call, handler):
+        assert sorted(each.item for each in jobs.peek(99)) == sorted(put), place
+        assert jobs.stats().in_flight == 0, place
+        jobs.purge()
+        put[:] = "abc"
+        jobs.put_many("abc")

@@ -43,6 +43,13 @@ def get(pipe: Any, jobs: kvsync.Queue) -> None:
     pipe.send(jobs.get())
 
 
+def get_unless_shut_down(pipe: Any, jobs: kvsync.Queue) -> None:
+    try:
+        pipe.send(jobs.get())
+    except kvsync.ShutDown:
+        pipe.send("shut down")
+
+
 def put(pipe: Any, jobs: kvsync.Queue, item: str) -> None:
     pipe.send("here")
     pipe.send(jobs.put(item))
@@ -253,9 +260,23 @@ def test_a_killed_workers_whole_batch_comes_back(store: kvsync.Store) -> None:
 
 
 def hold_all(pipe: Any, jobs: kvsync.Queue) -> None:
-    tasks = jobs.reserve_many(99)
+    tasks = jobs.reserve_many(1200)
     pipe.send(len(tasks))
     pipe.recv()
+
+
+@pytest.mark.parametrize("attempts", [1, 5])
+def test_more_than_one_transaction_gives_back_is_there_for_who_looks(
+    store: kvsync.Store, attempts: int
+) -> None:
+    """All that a killed worker had, at the first look; or it is all among the dead letters."""
+    jobs = store.queue(NAME, 1200, max_attempts=attempts)
+    jobs.put_many(range(1200))
+    with running(hold_all, jobs) as (child, pipe):
+        assert expect(pipe) == 1200
+        kill(child)
+    assert (len(jobs.dead) if attempts == 1 else jobs.qsize()) == 1200
+    assert jobs.full() is (attempts == 5)
 
 
 def test_a_killed_parent_gives_its_item_back_though_its_child_lives(store: kvsync.Store) -> None:
@@ -432,6 +453,26 @@ def test_an_item_that_its_waiter_passed_is_there_for_who_does_not_wait(
         assert expect(pipe) == "b"
 
 
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_stopped_waiter_is_sent_home_by_a_shutdown_at_once(
+    store: kvsync.Store, passed: bool
+) -> None:
+    """Though it was given an item before, which it has passed, or which was deleted."""
+    jobs = store.queue(NAME)
+    with ExitStack() as stack:
+        stopped, pipe = standing(store, stack, get_unless_shut_down, jobs)
+        stop(stopped, store.path)
+        jobs.put("a")
+        if passed:
+            eventually(lambda: jobs.qsize() == 1)
+        else:
+            store.delete("queue", NAME)
+        jobs.shutdown(immediate=True)
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert expect(pipe) == "shut down"
+    assert len(items(store)) == passed
+
+
 def test_a_putter_killed_between_commit_and_ring_delays_nobody_for_long(
     store: kvsync.Store,
 ) -> None:
@@ -572,6 +613,22 @@ def test_a_stopped_putter_whose_time_is_over_holds_up_the_line_for_a_moment_only
         stop(stopped, store.path)
         store.engine.write("update kvsync_ticket set deadline = 0 where deadline is not null")
         assert call.result() == 2
+
+
+@puts
+def test_a_stopped_putter_that_was_sent_home_keeps_nobody_out(
+    store: kvsync.Store, put_now: Callable[[kvsync.Queue, str], Any]
+) -> None:
+    """It asks no more, though the queue is open again before it wakes, and has room for others."""
+    jobs = store.queue(NAME, 2)
+    jobs.put("a")
+    with ExitStack() as stack:
+        stopped, _ = standing(store, stack, put_two, jobs)
+        stop(stopped, store.path)
+        jobs.shutdown()
+        jobs.reopen()
+        assert put_now(jobs, "d") == 2
+    assert items(store) == [1, 2]
 
 
 def test_a_stopped_putter_is_let_in_all_the_same(store: kvsync.Store) -> None:

@@ -34,6 +34,9 @@ class Transaction(Protocol):
     def execute(self, sql: str, params: Params = ...) -> list[Row]:
         """Run one statement; returns all its rows."""
 
+    def nested(self, work: "Callable[[Transaction], T]") -> T:
+        """What `work` returns; if it raises, what it did here is undone alone."""
+
     def after_commit(self, call: Callable[[], object]) -> None:
         """Call it once the whole is committed, outside of the transaction; a kill may prevent it.
 

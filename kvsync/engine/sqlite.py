@@ -33,7 +33,7 @@ from kvsync.engine.links import (
 )
 from kvsync.engine.location import filesystem
 from kvsync.engine.shapes import require_shapes
-from kvsync.engine.transaction import Block, SqliteTransaction, run
+from kvsync.engine.transaction import Block, SqliteTransaction, interrupts_a_write, run
 from kvsync.errors import (
     BusyError,
     ClosedError,
@@ -168,7 +168,8 @@ class SqliteEngine:
         if place.transaction is not None and (joined := self.open_transaction(place)):
             if into is not None:
                 return []
-            return joined.join().execute(sql, params() if callable(params) else params)
+            row = params() if callable(params) else params
+            return joined.join(writing=True).execute(sql, row)
         try:
             return self._write_once(place, sql, params, polite=not urgent, sure=sure, into=into)
         except Obstructed as obstacle:
@@ -242,7 +243,7 @@ class SqliteEngine:
         place = self.place_for_writing()
         outer = self.open_transaction(place)
         if outer is not None:
-            return outer.join().nested(work)
+            return outer.join(writing=True).nested(work)
         return run(self, place, work, patience, urgent=urgent, bulk=bulk)
 
     def transaction(self, check: Callable[[], object] = bool) -> Block:
@@ -289,10 +290,7 @@ class SqliteEngine:
         Raises: BusyError after `patience` seconds, and never after more than `busy_timeout`.
         """
         if writing and self._interrupts_a_write():
-            raise BusyError(
-                f"{self.path}: called from a signal handler or finalizer that interrupted a write"
-                " of this thread, which cannot go on before the handler returns"
-            )
+            raise interrupts_a_write(self.path)
         patience = self.busy_timeout if patience is None else min(patience, self.busy_timeout)
         turn = Turn(self._pool.sidecar, patience, writing=writing, urgent=urgent)
         try:

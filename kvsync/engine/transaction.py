@@ -14,6 +14,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,6 +41,7 @@ class SqliteTransaction:
         self.depth = 0
         self.committed = False
         self.block: weakref.ref[Block] | None = None
+        self.works = False  # a call of kvsync's own is under way, which nobody may write into
         self._engine = engine
         self._place = place
         self._path = engine.path
@@ -134,8 +136,12 @@ class SqliteTransaction:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def join(self) -> "SqliteTransaction":
-        """This transaction, for a call of the same task. Raises: TransactionError, ForkError."""
+    def join(self, *, writing: bool = False) -> "SqliteTransaction":
+        """This transaction, for a call of the same task.
+
+        Who would write while it `works` has interrupted that work, whose statements are one step.
+        Raises: TransactionError, ForkError; BusyError for that.
+        """
         if self._task != current_task():
             raise TransactionError(
                 "another task of this thread is inside a transaction on this store; a transaction"
@@ -143,6 +149,8 @@ class SqliteTransaction:
             )
         if self._link is None or self._process != incarnation():
             raise ForkError(f"{self._path}: this transaction belongs to the parent process")
+        if writing and self.works:
+            raise interrupts_a_write(self._path)
         return self
 
     def execute(self, sql: str, params: Params = {}) -> list[Row]:
@@ -152,7 +160,9 @@ class SqliteTransaction:
         self._link.writes += 1
         try:
             cursor = self._link.cursor
-            rows = cursor.execute(sql, params).fetchall()
+            # One call into C: a handler that came before the rows were fetched, and joined, would
+            # run its own statement with this cursor, and they would be gone.
+            rows = list(chain.from_iterable(map(cursor.execute, (sql,), (params,))))
             require_shapes(cursor, sql, rows, self._path)
             return rows
         except FAILURES as error:
@@ -170,6 +180,7 @@ class SqliteTransaction:
     def nested(self, work: Callable[["SqliteTransaction"], T]) -> T:
         """What `work` returns; if it raises, what it did here is undone alone."""
         self.enter_savepoint()
+        worked, self.works = self.works, True
         try:
             result = work(self)
             self.leave_savepoint()
@@ -177,6 +188,8 @@ class SqliteTransaction:
         except BaseException:
             self.undo_savepoint()
             raise
+        finally:
+            self.works = worked
 
     def enter_savepoint(self) -> None:
         self.execute(f"savepoint kvsync_{self.depth}")
@@ -230,6 +243,7 @@ def run(
     transaction = SqliteTransaction(engine, place)
     try:
         begin(engine, transaction, patience, urgent=urgent)
+        transaction.works = True
         result = work(transaction)
         transaction.commit(bulk=bulk)
     finally:
@@ -256,6 +270,14 @@ def begin(
         )
 
 
+def interrupts_a_write(path: str) -> BusyError:
+    """What a call is told that cannot wait for the write in the middle of which it comes."""
+    return BusyError(
+        f"{path}: called from a signal handler or finalizer that interrupted a write of this"
+        " thread, which cannot go on before the handler returns"
+    )
+
+
 class Block:
     """A user's `with store.transaction():`; an inner one is a savepoint of the outermost.
 
@@ -275,7 +297,7 @@ class Block:
         place = self._engine.place_for_writing()
         outer = self._engine.open_transaction(place)
         if outer is not None:
-            self._transaction = outer.join()
+            self._transaction = outer.join(writing=True)
             outer.enter_savepoint()
             self._check_inner(outer)
             return

@@ -7,9 +7,10 @@ overflow is left alone, and no row comes back.
 
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from kvsync.engine import Transaction
+from kvsync.engine import Params, Transaction
 from kvsync.errors import CounterOverflowError
 from kvsync.primitives.primitive import Home, Primitive, check_name
 from kvsync.primitives.views import StreamedItems, StreamedValues
@@ -24,6 +25,10 @@ _ADD = """
     on conflict (family, label) do update set value = kvsync_counter.value + :n
     where kvsync_counter.value between :low and :high
     returning value
+"""
+_SET = """
+    insert into kvsync_counter (family, label, value) values (:family, :label, :value)
+    on conflict (family, label) do update set value = :value
 """
 _PAGE = 256
 
@@ -72,23 +77,26 @@ class Counter(Primitive):
         elif MIN <= check_int(n) <= MAX:
             rows = self._engine.write(_ADD, addition(self._family, self._name, n))
         else:
-            return self._add_beyond(n)
+            return self._engine.transact(partial(self._add_beyond, n))
         if not rows:
             raise overflow(self._name, n)
         value: int = rows[0][0]
         return value
 
-    def _add_beyond(self, n: int) -> int:
+    def _add_in(self, transaction: Transaction, n: int) -> None:
+        """The same as a part of a transaction."""
+        if not MIN <= n <= MAX:
+            self._add_beyond(n, transaction)
+        elif not transaction.execute(_ADD, addition(self._family, self._name, n)):
+            raise overflow(self._name, n)
+
+    def _add_beyond(self, n: int, transaction: Transaction) -> int:
         """Add what exceeds 64 bits by itself: the sum may fit all the same."""
-
-        def work(_: Transaction) -> int:
-            total = self.value + n
-            if not MIN <= total <= MAX:
-                raise overflow(self._name, n)
-            self.set(total)
-            return total
-
-        return self._engine.transact(work)
+        total = self.value + n
+        if not MIN <= total <= MAX:
+            raise overflow(self._name, n)
+        transaction.execute(_SET, self._to(total))
+        return total
 
     def sub(self, n: int = 1) -> int:
         """Subtract `n`, atomically; returns the new value. Raises: as `add`."""
@@ -105,19 +113,18 @@ class Counter(Primitive):
 
     def set(self, value: int) -> None:
         """Make it `value`, whatever it was. Raises: CounterOverflowError, TypeError."""
-        self._engine.write(
-            "insert into kvsync_counter (family, label, value) values (:family, :label, :value)"
-            " on conflict (family, label) do update set value = :value",
-            {"family": self._family, "label": self._name, "value": check_range(value)},
-        )
+        self._engine.write(_SET, self._to(check_range(value)))
+
+    def _to(self, value: int) -> Params:
+        return {"family": self._family, "label": self._name, "value": value}
 
     def reset(self) -> int:
         """Make it 0; returns what it was. No add is lost between the two."""
 
-        def work(_: Transaction) -> int:
+        def work(transaction: Transaction) -> int:
             old = self.value
             if old:
-                self.set(0)
+                transaction.execute(_SET, self._to(0))
             return old
 
         return self._engine.transact(work)
@@ -130,10 +137,10 @@ class Counter(Primitive):
         check_int(expected)
         check_range(new)
 
-        def work(_: Transaction) -> bool:
+        def work(transaction: Transaction) -> bool:
             equal = self.value == expected
             if equal:
-                self.set(new)
+                transaction.execute(_SET, self._to(new))
             return equal
 
         return self._engine.transact(work)
@@ -185,9 +192,9 @@ class Counters(Primitive, Mapping[str, int]):
         """Add to many labels in one commit: all or none. Raises: as `Counter.add`."""
         additions = [(self.counter(label), check_int(n)) for label, n in dict(amounts).items()]
 
-        def work(_: Transaction) -> None:
+        def work(transaction: Transaction) -> None:
             for counter, n in additions:
-                counter.add(n)
+                counter._add_in(transaction, n)
 
         if additions:
             self._engine.transact(work)

@@ -277,6 +277,7 @@ _WANTING = """
     select kvsync_ticket.id, session, attempt, kvsync_ticket.doorbell, deadline, clock
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
     where space = 'queue' and name = :queue and state = 'waiting'
+    and not exists (select 1 from kvsync_queue where name = :queue and shut = 2)
     order by kvsync_ticket.id limit 1
 """
 _HOLDERS = """
@@ -666,7 +667,7 @@ class Items:
             " returning id",
             {"ticket": ticket},
         ):
-            self.give(transaction)
+            self._serve_lines(transaction)
 
     # --- settling -----------------------------------------------------------------------------
 
@@ -958,6 +959,9 @@ class Items:
         if count is None or not count.shut:
             return
         Tickets(self.engine, PUT, self.queue).tell_all(transaction, SHUT)
+        transaction.execute(
+            "delete from kvsync_item where queue = :queue and state = 2", self._here
+        )
         if count.shut == CLOSED or not count.size:
             Tickets(self.engine, GET, self.queue).tell_all(transaction, SHUT)
         if count.shut == CLOSED:

@@ -295,8 +295,11 @@ class Taking:
 
     def look_after_others(self) -> None:
         """See to what the dead and the slow have in hand; while that cannot be, they have it."""
+        patience = self._session.patience(0)
         with suppress(KvsyncError):
-            self._look_after_others(self._session.patience(0))
+            # Once more for what did not go into one transaction; but no longer than it may wait.
+            while self._look_after_others(patience) and patience.left():
+                pass
 
     def _tend(self, patience: Patience) -> None:
         """Now and then, see to what the dead and the slow have in hand."""

@@ -30,7 +30,7 @@ def deferred_transaction() -> None:
     edit(SqliteTransaction.begin, "flock(link.gate, TRY)", "pass")
     edit(
         SqliteTransaction.execute,
-        "rows = cursor.execute(sql, params).fetchall()\n",
+        "rows = list(chain.from_iterable(map(cursor.execute, (sql,), (params,))))\n",
         _GO_ON_IN_A_NEW_ONE,
     )
 
