@@ -35,12 +35,12 @@ def _line(workers: int, kills: int, stops: int, slows: int, timeouts: int) -> Si
 _ONE_KILL = _line(3, 1, 0, 0, 0)
 _ONE_STOP = _line(3, 0, 1, 0, 0)
 _LEASE = {"THREADS": 4, "ROUNDS": 2, "KILLS": 1, "POWER": 1, "ACTS": 2}
-_QUEUE = {"WORKERS": 3, "ITEMS": 2, "MOST": 2, "KILLS": 1, "SLOWS": 1}
+_QUEUE = {"WORKERS": 2, "ITEMS": 2, "MOST": 2, "KILLS": 1, "SLOWS": 1}
 
 MODELS = (
     Model(
         "lease",
-        quick={"THREADS": 3, "ROUNDS": 1, "KILLS": 1, "POWER": 0, "ACTS": 1},
+        quick={"THREADS": 3, "ROUNDS": 1, "KILLS": 1, "POWER": 0, "ACTS": 1, "FORGETS": 1},
         full={"THREADS": 3, "ROUNDS": 2, "KILLS": 1, "POWER": 1, "ACTS": 1},
         variants={
             "NO_GUARD": _LEASE,
@@ -49,13 +49,14 @@ MODELS = (
             "GUARD_BY_SESSION": _LEASE,
             "RELEASE_BY_NAME": _LEASE,
             "TOKEN_RESTARTS": _LEASE,
+            "FLOOR_FORGOTTEN": _LEASE | {"FORGETS": 1},
             "NO_EPOCH": _LEASE,
             "RESOURCE_TAKES_ALL": _LEASE,
         },
     ),
     Model(
         "ticket_queue",
-        quick=_line(3, 1, 0, 0, 0),
+        quick=_line(3, 1, 0, 0, 1),
         full=_line(3, 2, 2, 1, 1),
         variants={
             "RING_BEFORE_COMMIT": _ONE_KILL,
@@ -82,12 +83,13 @@ MODELS = (
     ),
     Model(
         "work_queue",
-        quick=_QUEUE | {"WORKERS": 2},
-        full={"WORKERS": 3, "ITEMS": 2, "MOST": 3, "KILLS": 2, "SLOWS": 2},
+        quick=_QUEUE,
+        full=_QUEUE | {"WORKERS": 3, "RETURNS": 1},
         variants={
             "ACK_BY_ID": _QUEUE,
             "ACK_WHATEVER_STATE": _QUEUE,
             "SAME_RECEIPT": _QUEUE,
+            "CLAIMS_WHOEVERS": _QUEUE,
             "NO_REAP": _QUEUE,
             "DEATH_DOES_NOT_COUNT": _QUEUE,
             "RESULT_BEFORE_ACK": _QUEUE,

@@ -6,6 +6,7 @@
  *   these are explored. A lease may be over at any moment after it began.
  * - `outside` is a resource beside the database (a file, a service) that knows nothing of the lock
  *   but refuses a token smaller than the largest that it has seen.
+ * - A name that is free may be forgotten at any moment; the largest token of those that are stays.
  * - A power failure kills all, and takes back the commits since the last one on the disk. Some
  *   threads run only after that; the epoch, on the disk before they go on, sets their tokens apart.
  *
@@ -21,6 +22,9 @@
 #define POWER 1
 #define ACTS 2
 #endif
+#ifndef FORGETS
+#define FORGETS 0
+#endif
 
 #define NOBODY 0
 #define EPOCH 32
@@ -31,8 +35,9 @@
 byte boots;
 byte dead, finished;
 byte token, holder = NOBODY;  /* the row: the last token, and the session that holds it */
+byte floor;                   /* the largest token whose row was forgotten */
 bool over;                    /* its lease */
-byte disk;                    /* the token in what a power failure leaves */
+byte disk, disk_floor;        /* both in what a power failure leaves */
 
 byte newest;                  /* the largest token ever given out, power failures included */
 byte written, seen_outside;   /* the tokens of the last write here and outside */
@@ -44,6 +49,11 @@ byte started;
 #define FIRST(boot) 0
 #else
 #define FIRST(boot) ((boot) * EPOCH)
+#endif
+#ifdef BROKEN_FLOOR_FORGOTTEN
+#define LAST token
+#else
+#define LAST (token -> token : floor)
 #endif
 #define larger(a, b) ((a) > (b) -> (a) : (b))
 
@@ -79,7 +89,7 @@ inline take(mine) {
 		:: else
 		fi;
 #endif
-		token = 1 + larger(token, FIRST(boots));
+		token = 1 + larger(LAST, FIRST(boots));
 		assert(token > newest);
 		newest = token;
 		holder = session(_pid);
@@ -148,6 +158,9 @@ out:
 active proctype time_passes() {
 	do
 	:: d_step { holder != NOBODY && !over -> over = true }
+#if FORGETS
+	:: d_step { holder == NOBODY && token -> floor = larger(floor, token); token = 0 }
+#endif
 	od
 }
 
@@ -169,8 +182,8 @@ active proctype nemesis() {
 	:: kill(2)
 	:: d_step { failures && !boots ->
 		dead = dead | (started & ~finished);
-		token = disk; holder = NOBODY; over = false; boots = 1; failures-- }
-	:: d_step { disk != token -> disk = token }
+		token = disk; floor = disk_floor; holder = NOBODY; over = false; boots = 1; failures-- }
+	:: d_step { disk != token || disk_floor != floor -> disk = token; disk_floor = floor }
 	:: break
 	od
 }

@@ -14,8 +14,8 @@
  *   who could go on.
  *
  * The including file says WORKERS, ROUNDS, KILLS, STOPS, SLOWS (claims that come too late though
- * nobody was stopped), TIMEOUTS (waits given up), CAPACITY, and what a worker does: `choose(me)` what
- * it wants, `enters(me)`, WHILE_IT_HAS_IT, `leaves(me)`, and `dies(w)`.
+ * nobody was stopped), TIMEOUTS (waits given up, and single tries), CAPACITY, and what a worker
+ * does: `choose(me)` what it wants, `enters(me)`, WHILE_IT_HAS_IT, `leaves(me)`, and `dies(w)`.
  */
 
 #define NONE 0
@@ -86,7 +86,7 @@ byte timeouts = TIMEOUTS;
 #define GONE DIES
 #endif
 
-hidden byte i, j, who, used, gone, fresh;
+hidden byte i, j, who, used, gone, fresh, had;
 
 #define holds(w) (held[w] && !has(given, w))
 #define runs(w) (!has(dead | stopped | frozen, w))
@@ -226,13 +226,14 @@ inline drop(w) {
 	remove(over, w)
 }
 
+/* For who was ahead of it nothing has changed. */
 inline withdraw(me) {
 	claim(me);
 	if
 	:: !held[me] ->
 		ring_next(me, true);
 		leave_line(me);
-		serve(me)
+		serve_with(me, false, NOBODY)
 	:: else
 	fi
 }
@@ -245,16 +246,21 @@ inline undo(me) {
 	serve(me)
 }
 
-inline reap(me, sessions) {
+/* The line is served if they had anything in it; by who `mends` it in any case. */
+inline reap(me, sessions, mends) {
 	gone = sessions;
+	had = mends;
 	for (j : 0 .. WORKERS - 1) {
 		if
-		:: has(gone, j) -> leave_line(j); drop(j)
+		:: has(gone, j) -> had = had || held[j] || ticket[j] != NONE; leave_line(j); drop(j)
 		:: else
 		fi
 	}
 	j = 0; gone = 0;
-	serve(me)
+	if
+	:: had -> had = 0; serve(me)
+	:: else
+	fi
 }
 
 /* --- reads ------------------------------------------------------------------------------------ */
@@ -306,6 +312,15 @@ inline holders_that_died() {
 		fi
 	}
 	i = 0
+}
+
+/* Who comes sees to the first of the line, too. */
+inline obstacles_that_died() {
+	holders_that_died();
+	if
+	:: queued && has(DIES, line[0]) -> add(gone, line[0])
+	:: else
+	fi
 }
 
 /* --- a worker --------------------------------------------------------------------------------- */
@@ -385,14 +400,14 @@ again:
 		:: else
 		fi
 	   }
-	   atomic {  /* the dead who hold it: the proof is read, what follows is a transaction */
-		d_step { holders_that_died(); seen = gone; gone = 0 }
+	   atomic {  /* the dead in its way: the proof is read, what follows is a transaction */
+		d_step { obstacles_that_died(); seen = gone; gone = 0 }
 		if
 		:: !seen -> goto joins
 		:: else
 		fi
 	   }
-	   d_step { reap(_pid, seen); seen = 0 }
+	   d_step { reap(_pid, seen, false); seen = 0 }
 	   goto joins
 	od;
 
@@ -405,6 +420,14 @@ joins:
 		if
 		:: holds(_pid) -> enters(_pid); goto has_it
 		:: else -> goto waits
+		fi
+	   }
+	:: atomic {  /* or a single try: it joins and leaves in one moment */
+		!rings[_pid] && timeouts ->
+		d_step { timeouts--; join_line(_pid); serve_with(_pid, false, _pid); withdraw(_pid) }
+		if
+		:: holds(_pid) -> enters(_pid); goto has_it
+		:: else -> goto again
 		fi
 	   }
 	od;
@@ -438,9 +461,9 @@ waits:
 		:: d_step { has(bell, _pid) || (watch[_pid] & GONE) -> remove(bell, _pid); sleeps_no_more(_pid) }
 		:: d_step { owed(_pid) -> hear(_pid); sleeps_no_more(_pid) }
 		/* It has looked, and there is something to do. */
-		:: d_step { watch[_pid] & GONE -> seen = watch[_pid] & GONE; sleeps_no_more(_pid); reap(_pid, seen); seen = 0 }
+		:: d_step { watch[_pid] & GONE -> seen = watch[_pid] & GONE; sleeps_no_more(_pid); reap(_pid, seen, true); seen = 0 }
 		:: d_step { over && (has(due, _pid) || NET) -> sleeps_no_more(_pid); serve(_pid) }
-		:: d_step { NET && dead_holders() -> sleeps_no_more(_pid); holders_that_died(); seen = gone; reap(_pid, seen); seen = 0 }
+		:: d_step { NET && dead_holders() -> sleeps_no_more(_pid); holders_that_died(); seen = gone; reap(_pid, seen, false); seen = 0 }
 		/* Its own time is over, or a signal's exception ends the call. */
 		:: atomic {
 			timeouts ->

@@ -6,11 +6,15 @@
  *   be at any moment, `SLOWS` times), or after a retry, when its delay is over. After MOST attempts it
  *   goes to the dead letters instead.
  * - The work's own write, `results`, is in the transaction that acks.
- * - How a waiting worker is woken is not here: see ticket_queue.pml.
+ * - Who waits is given an item under a receipt, and has an attempt only when it claims it. One that
+ *   it does not claim, in time or ever, goes back uncounted.
+ * - So does what a worker gives back as if never handed out, `RETURNS` times: its loop was left, it was
+ *   interrupted, or the take that it came from.
+ * - How a waiting worker is woken is in no model: its line is not that of ticket_queue.pml.
  *
- * Asserted: what succeeds has the newest receipt; no item has more than MOST attempts; at rest every
- * item that was put is either acked, once, with its result written once, or among the dead letters,
- * where it came once.
+ * Asserted: what succeeds has the newest receipt; no item has more than MOST attempts that count; at
+ * rest every item that was put is either acked, once, with its result written once, or among the
+ * dead letters, where it came once.
  */
 
 #ifndef WORKERS
@@ -20,6 +24,9 @@
 #define KILLS 2
 #define SLOWS 1
 #endif
+#ifndef RETURNS
+#define RETURNS 0
+#endif
 
 #define ABSENT 0
 #define READY 1
@@ -27,6 +34,7 @@
 #define DELAYED 3
 #define ACKED 4
 #define BURIED 5
+#define GIVEN 6  /* to one who waits, and not claimed yet */
 
 #define bit(w) (1 << (w))
 #define PRODUCER WORKERS
@@ -34,6 +42,8 @@
 byte dead;
 byte state[ITEMS], attempts[ITEMS], receipt[ITEMS], holder[ITEMS];
 byte hand_outs[ITEMS], acks[ITEMS], burials[ITEMS], results[ITEMS];  /* what really happened */
+byte returned[ITEMS];
+byte returns = RETURNS;
 
 hidden byte i;
 
@@ -43,6 +53,11 @@ hidden byte i;
 #define valid(mine, mark) (receipt[mine] == mark)
 #else
 #define valid(mine, mark) (state[mine] == OUT && receipt[mine] == mark)
+#endif
+#ifdef BROKEN_CLAIMS_WHOEVERS
+#define is_given(mine, mark) (state[mine] == GIVEN)
+#else
+#define is_given(mine, mark) (state[mine] == GIVEN && receipt[mine] == mark)
 #endif
 #ifdef BROKEN_SAME_RECEIPT
 #define NEW 0
@@ -63,13 +78,25 @@ inline oldest_ready() {
 	od
 }
 
-inline hand_out(item) {
-	state[item] = OUT;
+inline give(item) {
+	state[item] = GIVEN;
 	holder[item] = _pid;
+	receipt[item] = receipt[item] + NEW
+}
+
+inline claim(item) {
+	state[item] = OUT;
 	attempts[item]++;
 	hand_outs[item]++;
-	receipt[item] = receipt[item] + NEW;
-	assert(hand_outs[item] <= MOST)
+	assert(hand_outs[item] - returned[item] <= MOST)
+}
+
+inline hand_out(item) { give(item); claim(item) }
+
+inline take_back(item) {
+	returned[item]++;
+	attempts[item]--;
+	state[item] = READY
 }
 
 inline bury(item) {
@@ -111,7 +138,14 @@ end:
 	:: d_step { ready -> oldest_ready(); mine = i; i = 0 }
 	   atomic { true; d_step { hand_out(mine); mark = receipt[mine]; turn = hand_outs[mine]; again = 1 } }
 #else
-	:: d_step { ready -> oldest_ready(); mine = i; i = 0; hand_out(mine); mark = receipt[mine]; turn = hand_outs[mine]; again = 1 }
+	:: if
+	   :: d_step { ready -> oldest_ready(); mine = i; i = 0; hand_out(mine); mark = receipt[mine]; turn = hand_outs[mine]; again = 1 }
+	   :: d_step { ready -> oldest_ready(); mine = i; i = 0; give(mine); mark = receipt[mine] }  /* by whoever puts it or gives it back */
+	      if
+	      :: d_step { is_given(mine, mark) -> claim(mine); turn = hand_outs[mine]; again = 1 }
+	      :: d_step { !is_given(mine, mark) -> mine = 0; mark = 0 } goto end  /* it has passed on */
+	      fi
+	   fi;
 #endif
 	   do
 #ifdef BROKEN_RESULT_BEFORE_ACK
@@ -127,6 +161,7 @@ end:
 	   :: d_step { valid(mine, mark) -> has_newest(mine, turn); ack(mine); results[mine]++ }
 #endif
 	   :: d_step { valid(mine, mark) -> has_newest(mine, turn); give_back(mine, DELAYED) }
+	   :: d_step { returns && valid(mine, mark) -> returns--; has_newest(mine, turn); take_back(mine) }
 	   :: d_step { valid(mine, mark) -> has_newest(mine, turn); bury(mine) }
 	   :: d_step { again && valid(mine, mark) -> has_newest(mine, turn); again = 0 }  /* extend */
 	   :: d_step { !valid(mine, mark) -> mine = 0; mark = 0; turn = 0; again = 0 }    /* refused */
@@ -144,6 +179,7 @@ active proctype producer() provided (runs(PRODUCER)) {
 }
 
 #define each(item, what) item < ITEMS && what
+#define passes_on(item) d_step { each(item, state[item] == GIVEN && gone(holder[item])) -> state[item] = READY }
 
 #ifdef BROKEN_GIVES_BACK_WITHOUT_A_LOOK
 #define mends(item) each(item, state[item] == OUT && gone(holder[item])) -> atomic { true; d_step { give_back(item, READY) } }
@@ -157,8 +193,11 @@ end:
 	do
 	:: mends(0)
 	:: mends(1)
+	:: passes_on(0)
+	:: passes_on(1)
 #if ITEMS > 2
 	:: mends(2)
+	:: passes_on(2)
 #endif
 	od
 }
@@ -178,6 +217,7 @@ end:
 
 #define kill(w) d_step { kills && w <= PRODUCER && !(dead & bit(w)) -> kills--; dead = dead | bit(w) }
 #define visible_again(item) d_step { slows && each(item, state[item] == OUT) -> slows--; give_back(item, READY) }
+#define not_claimed(item) d_step { slows && each(item, state[item] == GIVEN) -> slows--; state[item] = READY }
 
 active proctype nemesis() {
 	byte kills = KILLS;  /* less than there are workers */
@@ -189,8 +229,11 @@ active proctype nemesis() {
 	:: kill(3)
 	:: visible_again(0)
 	:: visible_again(1)
+	:: not_claimed(0)
+	:: not_claimed(1)
 #if ITEMS > 2
 	:: visible_again(2)
+	:: not_claimed(2)
 #endif
 	:: break
 	od
