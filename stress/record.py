@@ -94,10 +94,14 @@ class MutantRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Mutants by scenarios."""
+    """Mutants by scenarios, and the run that it is of."""
 
     scenarios: tuple[str, ...]
     rows: tuple[MutantRow, ...]
+    command: str
+    seed: int
+    date: str  # as that of a `Run`
+    facts: Mapping[str, str]  # as those of a `Run`
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from stress.page.lanes import lanes
 from stress.page.page import page
 from stress.page.scale import Linear, log_around, up_to
 from stress.record import Books, Fault, Latency, Matrix, MutantRow, Rate, Run, Span
-from tests.made_runs import BOOT, HOSTILE, full, matrix, result, run
+from tests.made_runs import BOOT, HOSTILE, full, matrix, matrix_of, result, run
 from tests.processes import PATIENCE
 
 pytestmark = pytest.mark.suite
@@ -45,7 +45,7 @@ RUNS = {
     "violated": run(result(verdict="VIOLATED", violations=("two were inside",)), full()),
     "violated often": run(result(verdict="VIOLATED", violations=("again",) * 500)),
     "hole": run(full(), matrix=matrix(False, None)),
-    "no mutants": run(full(), matrix=Matrix((), ())),
+    "no mutants": run(full(), matrix=matrix_of(())),
     "one process": run(full(processes=1, stays=3)),
     "200 processes": run(full(processes=200, stays=8000)),
     "one stay": run(result(spans=(Span("k", 0, None, BOOT, None),))),
@@ -94,10 +94,9 @@ def hostile() -> Run:
         latencies=(Latency(HOSTILE, 1, {0.5: 1.0}),),
     )
     skipped = result(HOSTILE, verdict="SKIPPED", skipped=HOSTILE)
-    rows = (MutantRow(HOSTILE, HOSTILE, {HOSTILE: True}),)
-    return Run(
-        HOSTILE, 7, HOSTILE, 1.0, {HOSTILE: HOSTILE}, (cursed, skipped), Matrix((HOSTILE,), rows)
-    )
+    rows, facts = (MutantRow(HOSTILE, HOSTILE, {HOSTILE: True}),), {HOSTILE: HOSTILE}
+    twins = Matrix((HOSTILE,), rows, HOSTILE, 8, HOSTILE, facts)
+    return Run(HOSTILE, 7, HOSTILE, 1.0, facts, (cursed, skipped), twins)
 
 
 RUNS["hostile"] = hostile()
@@ -281,6 +280,13 @@ def test_without_mutants_the_page_says_how_to_have_them(made: str) -> None:
         "python -m stress mutants --json mutants.json",
         "python -m stress --report report.html --mutants mutants.json",
     ]
+
+
+def test_the_mutants_have_the_evidence_of_their_own_run() -> None:
+    text = page(RUNS["full"])
+    part = text[text.index('id="mutants"') : text.index('id="machine"')]
+    assert "2026-01-03 04:05 UTC · seed 8 · Python 3.12.1 · SQLite 3.40.1" in part
+    assert "<code>python -m stress mutants --seed 8</code>" in part
 
 
 def test_how_to_point_at_a_bar_is_said_only_where_one_can() -> None:
