@@ -6,13 +6,16 @@ Moments are ns of the boot clock, durations seconds.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+EVERYBODY = 0
+"""The number that no process has: for what is done to all of them."""
+
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that was done to a process; a stop lasts until `ended`."""
+    """Something that was done to a process; what lasts, as a stop does, is over at `ended`."""
 
     kind: str  # kill, stop, fork, clock, io, ...
-    process: int  # its number within the scenario
+    process: int  # its number within the scenario, or EVERYBODY
     at: int
     ended: int | None = None
 

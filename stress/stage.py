@@ -125,9 +125,10 @@ class Stage:
         self._crew = crew
 
     def struck(self, fault: Fault) -> None:
-        """That was done to a process."""
+        """That was done to a process; what belongs to a scenario it counts in its own unit."""
         self.faults.append(fault)
-        self.strikes[fault.kind] += 1
+        if fault.kind in nemeses.STRIKERS:
+            self.strikes[fault.kind] += 1
 
     def take_back(self, fault: Fault) -> None:
         """It was noted, and did not happen."""

@@ -20,7 +20,8 @@ from stress.page.figures import number, seconds, short
 from stress.page.lanes import lanes
 from stress.page.page import page
 from stress.page.scale import Linear, log_around, up_to
-from stress.record import Books, Fault, Latency, Matrix, MutantRow, Rate, Run, Span
+from stress.page.throughput import throughput
+from stress.record import EVERYBODY, Books, Fault, Latency, Matrix, MutantRow, Rate, Run, Span
 from tests.made_runs import BOOT, HOSTILE, full, matrix, matrix_of, result, run
 from tests.processes import PATIENCE
 
@@ -408,6 +409,29 @@ def test_a_mark_is_on_the_lane_of_its_process(kind: str) -> None:
     path, expected = mark.find("path"), marks.mark(kind, 0, lines[1])
     assert path is not None
     assert path.get("d", "").split()[1] == expected.split('d="M')[1].split()[1]
+
+
+def _bands(*faults: Fault) -> list[tuple[float, float]]:
+    """Where they begin and how wide they are, in a picture of ten seconds."""
+    drawn = throughput("rate", result(faults=faults, rate=Rate(BOOT, 1.0, (5,) * 10)))
+    assert drawn is not None
+    found = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"[^>]*fault-band', drawn)
+    return [(float(left), float(width)) for left, width in found]
+
+
+@pytest.mark.parametrize("kind", ["stop", "io", "power", "something new"])
+def test_a_fault_that_lasted_is_a_band_of_the_throughput(kind: str) -> None:
+    ((left, width),) = _bands(Fault(kind, EVERYBODY, BOOT + 2 * 10**9, BOOT + 4 * 10**9))
+    whole = width * 5
+    assert left == pytest.approx(62 + whole / 5, abs=1)
+    assert _bands(Fault(kind, EVERYBODY, BOOT + 2 * 10**9)) == []
+
+
+def test_faults_that_lasted_at_the_same_time_are_one_band() -> None:
+    """Whoever they were of: ten thousand of them are not as many shapes."""
+    many = [Fault("io", n % 2, BOOT + n * 10**6, BOOT + n * 10**6 + 5 * 10**6) for n in range(5000)]
+    assert len(_bands(*many)) == 1
+    assert len(_bands(*many, Fault("io", 1, BOOT + 9 * 10**9, BOOT + 9 * 10**9 + 10**8))) == 2
 
 
 def test_readers_and_writers_are_told_apart_by_colour_and_by_name() -> None:

@@ -12,9 +12,10 @@ from functools import partial
 import kvsync
 from stress.crew import PATIENCE, Crew, Worker
 from stress.faults.mounts import ballast, in_memory
+from stress.faults.spell import Spell
 from stress.faults.usable import use
 from stress.journal import UNKNOWN, acknowledged
-from stress.record import Books
+from stress.record import EVERYBODY, Books
 from stress.stage import SOUND, Stage
 
 UNIT = "fillings"
@@ -100,8 +101,9 @@ def run(stage: Stage) -> None:
             crew.assemble()
             fillings = 0
             while not stage.enough(fillings):
-                with ballast(folder):
+                with ballast(folder), Spell("io", EVERYBODY) as spell:
                     _await_more(stage, crew, "refused")
+                stage.struck(spell.fault)
                 _await_more(stage, crew, "hits")
                 fillings += 1
         _expect_nothing_lost(stage, path)

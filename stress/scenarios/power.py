@@ -18,9 +18,10 @@ import kvsync
 from stress import children
 from stress.crew import Crew, Worker
 from stress.faults.mounts import Disk
+from stress.faults.spell import Spell
 from stress.faults.usable import use
 from stress.journal import acknowledged
-from stress.record import Books
+from stress.record import EVERYBODY, Books
 from stress.stage import SOUND, Stage
 
 UNIT = "failures"
@@ -116,11 +117,14 @@ def _fail(stage: Stage, crew: Crew, disk: Disk, promise: str, doubtful: Counter[
         time.sleep(stage.chance.uniform(0, _LONGEST))
         told = Counter(acknowledged(stage.folder)[promise])
         Path(_cut(path)).touch()
+        spell = Spell("power", EVERYBODY)
         disk.cut()
         for member in crew.members:
             crew.receive(member)
     os.unlink(_cut(path))
     with disk.mounted():
+        spell.end()
+        stage.struck(spell.fault)
         _expect_recovered(stage, path, promise, [*(told - doubtful)])
     doubtful += Counter(acknowledged(stage.folder)[promise]) - told
 
