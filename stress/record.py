@@ -54,12 +54,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Books:
-    """The books kept outside of the store, against what was in it at the end."""
+    """The books kept outside of the store, against what was in it at the end; None: not kept."""
 
-    acknowledged: int = 0
-    lost: int = 0
-    unheard: int = 0  # not acknowledged, but done: its caller was cut off before it heard
-    cut_off: int = 0  # callers that were killed, or refused: no more than these can be unheard
+    acknowledged: int | None = None
+    lost: int | None = None
+    recovered: int | None = None  # what the dead, or the stopped, had in hand, and others had then
+    unknown: int | None = None  # calls whose callers were killed before they noted what they heard
+    unheard: int | None = None  # of these, and of those that were refused: done all the same
+    cut_off: int | None = None  # callers that were killed, or refused
 
 
 @dataclass(frozen=True)

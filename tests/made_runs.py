@@ -47,7 +47,7 @@ def full(processes: int = 6, stays: int = 3000) -> ScenarioResult:
         figures={"kills": 20, "turns": stays, "checked operations": 8841},
         remarks=("It was looked at for long.",),
         repeat="python -m stress --scenario lock --seed 7",
-        books=Books(12345, 0, 2, 3),
+        books=Books(12345, 0, 17, 2, 2, 3),
         faults=tuple(_faults(processes, end)),
         spans=spans,
         latencies=(

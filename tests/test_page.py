@@ -36,7 +36,8 @@ SCHEMES = {"light": (1, "false", "rgb(252, 252, 250)"), "dark": (0, "true", "rgb
 RUNS = {
     "full": run(
         full(),
-        result("counters_in_transactions", books=Books(12_454_286, 0, 3_317, 34_173)),
+        result("counters_in_transactions", books=Books(12_454_286, 0, None, 30_861, 3_317, 34_173)),
+        result("semaphore", books=Books(recovered=12_345, unknown=30_861)),
         matrix=matrix(True, False, None),
     ),
     "nothing": run(),
@@ -73,7 +74,7 @@ RUNS = {
             rate=Rate(BOOT, 0.5, (3, 4)),
         )
     ),
-    "lost": run(result(books=Books(10, 3, 0, 0))),
+    "lost": run(result(books=Books(10, 3))),
 }
 
 
@@ -251,18 +252,36 @@ def test_a_narrow_screen_has_the_figures_of_the_latencies_in_a_table() -> None:
 
 
 def test_the_books_say_what_they_count_by_the_names_that_the_figures_have() -> None:
-    made = run(result(figures={"unheard": 7}, books=Books(100, 0, unheard=7, cut_off=68)))
+    made = run(result(figures={"unheard": 7}, books=Books(100, 0, 9, 23, unheard=7, cut_off=68)))
     text = page(made)
     part = text[text.index('id="books"') : text.index('id="holders"')]
     assert re.findall(r'scope="col">([^<]*)<', part)[1:] == [
         "acknowledged",
         "lost",
+        "recovered",
+        "unknown",
         "unheard",
-        "cut off",
     ]
-    assert re.findall(r'class="number">(?:<[^>]*>)?([^<]*)<', part) == ["100", "0", "7", "68"]
-    assert "no more unheard than cut off" in part
+    assert _numbers(part) == ["100", "0", "9", "23", "7"]
+    assert "where the unknown are counted, no more are unheard" in part
     assert "<b>7</b> unheard" in text
+
+
+def _numbers(part: str) -> list[str]:
+    return re.findall(r'class="number">(?:<[^>]*>)?([^<]*)<', part)
+
+
+def test_a_book_that_a_scenario_does_not_keep_is_a_dash_and_not_a_nought() -> None:
+    """Nor is it one among the first figures, or in a sum."""
+    made = run(result("lock", books=Books(recovered=9, unknown=23)))
+    text = page(made)
+    part = text[text.index('id="books"') : text.index('id="holders"')]
+    assert _numbers(part) == ["–", "–", "9", "23", "–"]  # noqa: RUF001
+    assert "<dt>acknowledged</dt>" not in text
+    text = page(run(*made.scenarios, result("counter", books=Books(100, 0, None, 4, 1, 5))))
+    part = text[text.index('class="total"') : text.index('id="holders"')]
+    assert _numbers(part) == ["100", "0", "9", "27", "1"]
+    assert "<dt>acknowledged</dt><dd>100</dd>" in text
 
 
 def test_lost_and_missed_are_marked_by_more_than_colour() -> None:

@@ -286,7 +286,7 @@ def test_more_acknowledged_than_counted_is_lost_and_not_unheard(tmp_path: Path) 
             journal.note("hits", number)
     stage.expect_accounted({"hits": 1})
     assert stage.figures == {"acknowledged": 3, "unheard": 0}
-    assert stage.books == Books(acknowledged=3, lost=2)
+    assert stage.books == Books(acknowledged=3, lost=2, unheard=0, cut_off=0)
     assert stage.violations
 
 
@@ -322,7 +322,8 @@ def test_the_data_of_a_run_has_the_books(tmp_path: Path) -> None:
     (counter,) = run["scenarios"]
     books, figures = counter["books"], counter["figures"]
     assert (books["acknowledged"], books["lost"]) == (figures["acknowledged"], 0)
-    assert books["unheard"] == figures["unheard"] <= books["cut_off"] == 3
+    assert books["unheard"] == figures["unheard"] <= books["unknown"] <= books["cut_off"] == 3
+    assert books["recovered"] is None
     assert "unknown" not in figures
 
 

@@ -33,7 +33,7 @@ def mutants(run: Run) -> Markup:
     title = "Mutants and scenarios"
     if run.matrix is None or not run.matrix.rows:
         return section("mutants", title, "", empty(_NONE), _how())
-    when, again = element("p", _when(run.matrix)), repeat(run.matrix.command)
+    when, again = element("p", _when(run.matrix), class_="when"), repeat(run.matrix.command)
     return section("mutants", title, _said(run.matrix), _key(), _table(run.matrix), when, again)
 
 

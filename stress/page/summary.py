@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from stress.page.books import total
 from stress.page.figures import moment, number, plural, seconds
 from stress.page.markup import Markup, element
 from stress.page.mutants import missed
@@ -67,13 +68,12 @@ def _tiles(run: Run, counts: Counter[str]) -> Iterator[tuple[str, str, bool]]:
     """Name, figure, and whether it is bad."""
     yield "scenarios held", f"{counts[HELD]:,} / {len(run.scenarios):,}", bool(counts[VIOLATED])
     for name in _SUMMED:
-        if total := _total(run, name):
-            yield name, number(total), False
-    books = [result.books for result in run.scenarios if result.books]
-    if books:
-        lost = sum(each.lost for each in books)
-        yield "acknowledged", number(sum(each.acknowledged for each in books)), False
-        yield "lost", number(lost), lost > 0
+        if count := _total(run, name):
+            yield name, number(count), False
+    books = total(result.books for result in run.scenarios if result.books)
+    if books.acknowledged is not None and books.lost is not None:
+        yield "acknowledged", number(books.acknowledged), False
+        yield "lost", number(books.lost), books.lost > 0
     if run.matrix and run.matrix.rows:
         rows, holes = len(run.matrix.rows), len(missed(run.matrix))
         yield "broken twins caught", f"{rows - holes:,} / {rows:,}", holes > 0

@@ -126,7 +126,8 @@ def _expect_nothing_lost(stage: Stage, path: str) -> None:
     hits, refused = notes["hits"], len(notes["refused"])
     stage.figures |= {"acknowledged": len(hits), "refused": refused, "counted": value}
     unheard = max(0, value - len(hits))
-    stage.books = Books(len(hits), max(0, len(hits) - value), unheard, refused)
+    lost = max(0, len(hits) - value)
+    stage.books = Books(len(hits), lost, None, None, unheard, refused)
     stage.expect(len(hits) <= value, f"{len(hits)} were acknowledged, but {value} counted")
     stage.expect(value <= len(hits) + refused, f"{value} counted, {len(hits)} acknowledged")
     told = [number for number in hits if number != UNKNOWN]

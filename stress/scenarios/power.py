@@ -139,7 +139,8 @@ def _expect_recovered(stage: Stage, path: str, promise: str, told: list[int]) ->
     stage.expect(found == list(range(1, last + 1)), f"{last} commits, but the entries are {found}")
     if promise == "power":
         lost = len([number for number in told if number > last])
-        stage.books = Books(len(told), lost, _unheard(stage, last), _cut_off(stage))
+        unheard, cut_off = _unheard(stage, last), _cut_off(stage)
+        stage.books = Books(len(told), lost, None, None, unheard, cut_off)
         stage.expect(not lost, f"{lost} of {len(told)} acknowledged commits are lost")
 
 
@@ -150,4 +151,4 @@ def _unheard(stage: Stage, last: int) -> int:
 
 def _cut_off(stage: Stage) -> int:
     """All who wrote, each time."""
-    return stage.processes + (stage.books.cut_off if stage.books else 0)
+    return stage.processes + ((stage.books and stage.books.cut_off) or 0)
