@@ -7,36 +7,24 @@ report, 130 if it was interrupted before anything was found.
 
 import argparse
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 
 import kvsync
-from kvsync.engine.sqlite import Health
-from stress import mutants, nemeses, options, output, pages, report
+from stress import ground, mutants, nemeses, options, output, pages, report
 from stress.record import Run, ScenarioResult
 from stress.scenarios import ALL, invariant, twins
 from stress.stage import Skipped, Stage, Terms
 
 _CLEARING = 10.0
 """Seconds after which a second interrupt counts: a finalizer may have swallowed the first."""
-
-_ROOM = 64 << 20
-"""Bytes that must be free where the stores are made."""
-
-
-class Unable(Exception):
-    """The program cannot run here; says why."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m stress") -> int:
@@ -55,9 +43,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m stres
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
-        facts = report.facts(_probe(asked.store))
-    except (OSError, kvsync.KvsyncError, Unable) as error:
-        print(f"stress: cannot run in {_where(asked.store)}: {error}", file=sys.stderr)
+        facts = report.facts(ground.probe(asked.store))
+    except ground.Unable as error:
+        print(f"stress: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _interrupted()
@@ -120,35 +108,9 @@ def _described(scenario: ModuleType) -> str:
     return f"{invariant(scenario)}\n    {slow}{facts}; twins: {broken}"
 
 
-def _where(parent: str | None) -> str:
-    return parent or tempfile.gettempdir()
-
-
-@contextmanager
-def _folder(parent: str | None) -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix="kvsync-stress-", dir=parent)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def _probe(parent: str | None) -> Health:
-    """Raises: OSError, KvsyncError and Unable where no store can be."""
-    if not os.path.isdir(_where(parent)):
-        raise Unable("there is no such folder")
-    if not os.access(_where(parent), os.W_OK | os.X_OK):
-        raise Unable("it may not be written to")
-    if (free := shutil.disk_usage(_where(parent)).free) < _ROOM:
-        raise Unable(f"{free >> 20} MB are free there, {_ROOM >> 20} are needed")
-    with _folder(parent) as folder, kvsync.open(Path(folder) / "probe.db") as store:
-        return store.check()
-
-
 def _run_and_tell(asked: argparse.Namespace, facts: dict[str, str]) -> int:
     command, began = options.command(asked), time.monotonic()
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    run = Run(command, asked.seed, date, 0, facts, (), asked.mutants)
+    run = Run(command, asked.seed, report.date(), 0, facts, (), asked.mutants)
     ending = Ending()
     with ending.withstood(), closing(_results(asked)) as results:
         print(report.header(run), flush=True)
@@ -185,7 +147,7 @@ def _status(results: Sequence[ScenarioResult], ended: int) -> int:
 def _results(asked: argparse.Namespace) -> Generator[ScenarioResult]:
     """One after the other. Raises: KeyboardInterrupt, after the one that was interrupted."""
     for number, name in enumerate(asked.scenario, 1):
-        with _folder(asked.store) as folder:
+        with ground.folder(asked.store) as folder:
             result = _run(name, number, asked, folder)
             report.finished(number, len(asked.scenario), result)
             yield result  # before its folder is removed, which may fail

@@ -82,9 +82,10 @@ def produce(worker: Worker) -> None:
         jobs, history = window()
         put = partial(jobs.put, number, timeout=SHORTLY)
         with suppress(queue.Full, kvsync.BusyError):
-            number_of = history.call(jobs.name, "put", number, put, queue.Full)
-            worker.journal.note(f"id-in-{jobs.name}", number_of or 0)
-            worker.journal.note("put", number)
+            with worker.in_doubt():
+                number_of = history.call(jobs.name, "put", number, put, queue.Full)
+                worker.journal.note(f"id-in-{jobs.name}", number_of or 0)
+                worker.journal.note("put", number)
             worker.ready()
 
 
@@ -94,7 +95,9 @@ def reserved(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand]]:
     while worker.going_on():
         hand = Hand(now())
         with suppress(queue.Empty, kvsync.BusyError):
-            yield jobs.reserve(SHORTLY), hand
+            with worker.in_doubt():
+                task = jobs.reserve(SHORTLY)
+            yield task, hand
             worker.ready()
 
 
@@ -105,7 +108,9 @@ def handed_out(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand, Recording]]:
         jobs, history = window()
         hand = Hand(now())
         with suppress(queue.Empty, kvsync.BusyError):
-            yield reserve(jobs, SHORTLY, history), hand, history
+            with worker.in_doubt():
+                task = reserve(jobs, SHORTLY, history)
+            yield task, hand, history
             worker.ready()
 
 
@@ -126,12 +131,16 @@ def named(task: kvsync.Task) -> list[int]:
 
 
 def got(worker: Worker, get: Callable[[kvsync.Queue], int]) -> Iterator[tuple[str, int]]:
-    """One item after the other, with the name of its queue, until it is enough."""
+    """One item after the other, with the name of its queue, until it is enough; the call is in
+    doubt until the next one is asked for.
+    """
     window = windows_of(worker)
     while worker.going_on():
         jobs, history = window()
         with suppress(queue.Empty, kvsync.BusyError):
-            yield jobs.name, history.call(jobs.name, "get", None, partial(get, jobs), queue.Empty)
+            take = partial(history.call, jobs.name, "get", None, partial(get, jobs), queue.Empty)
+            with worker.in_doubt():
+                yield jobs.name, take()
             worker.ready()
 
 

@@ -13,7 +13,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection, resource_tracker
@@ -29,7 +29,7 @@ from stress.history import Recording, now, of_thread
 from stress.journal import Journal
 from stress.nemeses import Nemesis, fork
 from stress.nemeses.stop import Pause
-from stress.record import Fault
+from stress.record import Books, Fault
 from stress.stage import Stage
 from stress.tally import Column, Tally
 from stress.windows import Scribe, Windows
@@ -96,6 +96,14 @@ class Worker:
         else:
             self._is_ready = True
             self.pipe.send(None)
+
+    def in_doubt(self) -> AbstractContextManager[None]:
+        """For a call, and the note of what came of it."""
+        return self._tally.during(self.number, Column.IN_DOUBT)
+
+    def holding(self, units: int = 1) -> AbstractContextManager[None]:
+        """From when it certainly has them until it begins to give them back."""
+        return self._tally.during(self.number, Column.IN_HAND, units)
 
     def may_fork(self) -> None:
         """From now on the master may have this process fork."""
@@ -317,6 +325,20 @@ class Crew:
     def operations(self) -> int:
         """How many the workers say are done, those included that are gone."""
         return self._done_by_the_gone + sum(map(self._operations_of, self.members))
+
+    @property
+    def unknown(self) -> int:
+        """Once all are gone: calls of which nobody heard what became, for their callers died."""
+        return self._left(Column.IN_DOUBT)
+
+    def books(self) -> Books:
+        """Once all are gone, and what they had was seen to be free again."""
+        recovered = None if self._stage.violations else self._left(Column.IN_HAND)
+        return Books(recovered=recovered, unknown=self.unknown)
+
+    def _left(self, column: Column) -> int:
+        """What nobody but the dead can have left there."""
+        return sum(self.tally.read(number, column) for number in range(1, self._hired + 1))
 
     def _operations_of(self, member: Member) -> int:
         return self.tally.read(member.number, Column.OPERATIONS)

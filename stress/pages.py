@@ -13,7 +13,7 @@ def matrix(path: str) -> Matrix:
     try:
         read = json.loads(Path(path).read_text())
         rows = tuple(MutantRow(**row) for row in read["rows"])
-        return Matrix(tuple(read["scenarios"]), rows)
+        return Matrix(**(read | {"scenarios": tuple(read["scenarios"]), "rows": rows}))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not what `mutants --json` writes") from error
 

@@ -6,13 +6,16 @@ Moments are ns of the boot clock, durations seconds.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+EVERYBODY = 0
+"""The number that no process has: for what is done to all of them."""
+
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that was done to a process; a stop lasts until `ended`."""
+    """Something that was done to a process; what lasts, as a stop does, is over at `ended`."""
 
     kind: str  # kill, stop, fork, clock, io, ...
-    process: int  # its number within the scenario
+    process: int  # its number within the scenario, or EVERYBODY
     at: int
     ended: int | None = None
 
@@ -51,12 +54,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Books:
-    """The books kept outside of the store, against what was in it at the end."""
+    """The books kept outside of the store, against what was in it at the end; None: not kept."""
 
-    acknowledged: int = 0
-    lost: int = 0
-    unheard: int = 0  # not acknowledged, but done: its caller was cut off before it heard
-    cut_off: int = 0  # callers that were killed, or refused: no more than these can be unheard
+    acknowledged: int | None = None
+    lost: int | None = None
+    recovered: int | None = None  # what the dead, or the stopped, had in hand, and others had then
+    unknown: int | None = None  # calls whose callers were killed before they noted what they heard
+    unheard: int | None = None  # of these, and of those that were refused: done all the same
+    cut_off: int | None = None  # callers that were killed, or refused
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,14 @@ class MutantRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Mutants by scenarios."""
+    """Mutants by scenarios, and the run that it is of."""
 
     scenarios: tuple[str, ...]
     rows: tuple[MutantRow, ...]
+    command: str
+    seed: int
+    date: str  # as that of a `Run`
+    facts: Mapping[str, str]  # as those of a `Run`
 
 
 @dataclass(frozen=True)

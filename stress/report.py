@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 
 import psutil
 
 import kvsync
 from kvsync.engine.sqlite import Health
 from stress.checkers.display import beginning
-from stress.record import Run, ScenarioResult
+from stress.record import Matrix, Run, ScenarioResult
 from stress.stage import Stage
 
 _FEW = 5
@@ -40,7 +41,12 @@ def facts(health: Health) -> dict[str, str]:
     }
 
 
-def header(run: Run) -> str:
+def date() -> str:
+    """Of now, as a record has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def header(run: Run | Matrix) -> str:
     """All that one needs to repeat a run."""
     told = {"seed": run.seed, **run.facts, "repeat with": run.command}
     return "\n".join(f"{name + ':':13}{fact}" for name, fact in told.items())

@@ -125,9 +125,10 @@ class Stage:
         self._crew = crew
 
     def struck(self, fault: Fault) -> None:
-        """That was done to a process."""
+        """That was done to a process; what belongs to a scenario it counts in its own unit."""
         self.faults.append(fault)
-        self.strikes[fault.kind] += 1
+        if fault.kind in nemeses.STRIKERS:
+            self.strikes[fault.kind] += 1
 
     def take_back(self, fault: Fault) -> None:
         """It was noted, and did not happen."""
@@ -217,8 +218,12 @@ class Stage:
             damage = store.check().damage
         self.expect(not damage, f"integrity_check: {damage}")
 
-    def expect_accounted(self, values: Mapping[str, int], killed: int = 0) -> None:
-        """All that was acknowledged is in `values`, and at most one more for each killed writer."""
+    def expect_accounted(
+        self, values: Mapping[str, int], killed: int = 0, unknown: int | None = None
+    ) -> None:
+        """All that was acknowledged is in `values`, and at most one more for each killed writer;
+        and no more than `unknown`, if that is counted.
+        """
         notes = acknowledged(self.folder)
         for label in sorted(values.keys() | notes.keys()):
             self._expect_each_once(label, values.get(label, 0), notes[label])
@@ -226,11 +231,19 @@ class Stage:
         unheard = max(0, total - known)
         self.figures |= {"acknowledged": known, "unheard": unheard}
         lost = sum(max(0, len(notes[label]) - values.get(label, 0)) for label in notes)
-        self.books = Books(known, lost, unheard, killed)
+        self.books = Books(known, lost, None, unknown, unheard, killed)
         self.expect_some("acknowledged")
         self.expect(
             total <= known + killed,
             f"{total} were counted, but only {known} acknowledged and {killed} writers killed",
+        )
+        self.expect_heard(unheard, unknown)
+
+    def expect_heard(self, unheard: int, unknown: int | None) -> None:
+        """Only calls whose callers died in them are done without anybody's having heard of it."""
+        self.expect(
+            unknown is None or unheard <= unknown,
+            f"{unheard} calls are unheard, but only {unknown} callers died in a call",
         )
 
     def _expect_each_once(self, label: str, value: int, numbers: list[int]) -> None:

@@ -17,7 +17,9 @@ import kvsync
 from stress.crew import Job, Worker
 from stress.history import now
 from stress.journal import Journal
+from stress.record import Books
 from stress.stage import SOUND, Stage, Terms
+from stress.tally import Tally
 
 _WINDOW = 10
 """Seconds: all that is done is recorded."""
@@ -36,6 +38,7 @@ class _InTurn(Worker):
         self._orders: Any = SimpleNamespace(windows=stage.windows)
         self.window = self.window_of(0)
         self._rounds = rounds
+        self._tally = Tally(stage.folder)
 
     def going_on(self) -> bool:
         self._rounds -= 1
@@ -49,6 +52,7 @@ class _Crew:
     """Nobody is killed."""
 
     killed = 0
+    unknown = None
     rounds = 10
 
     def __init__(self, stage: Stage) -> None:
@@ -74,6 +78,9 @@ class _Crew:
 
     def operations(self) -> int:
         return self._stage.operations
+
+    def books(self) -> Books:
+        return Books()
 
     def strike(self) -> None:
         pass

@@ -16,6 +16,7 @@ from stress.record import (
 )
 
 BOOT = 10**12
+FACTS = {"Python": "3.12.1", "SQLite": "3.40.1", "file system": "ext4"}
 HOSTILE = "</style></svg><script>alert(1)</script>\"'&\x00\x1b[31m\u202e\udc80" + "x" * 3000
 
 
@@ -33,9 +34,8 @@ def result(name: str = "lock", **parts: object) -> ScenarioResult:
 
 
 def run(*scenarios: ScenarioResult, matrix: Matrix | None = None) -> Run:
-    facts = {"Python": "3.12.1", "SQLite": "3.40.1", "file system": "ext4"}
     command = "python -m stress --seed 7"
-    return Run(command, 7, "2026-01-02T03:04:05Z", 61.0, facts, scenarios, matrix)
+    return Run(command, 7, "2026-01-02T03:04:05Z", 61.0, FACTS, scenarios, matrix)
 
 
 def full(processes: int = 6, stays: int = 3000) -> ScenarioResult:
@@ -47,7 +47,7 @@ def full(processes: int = 6, stays: int = 3000) -> ScenarioResult:
         figures={"kills": 20, "turns": stays, "checked operations": 8841},
         remarks=("It was looked at for long.",),
         repeat="python -m stress --scenario lock --seed 7",
-        books=Books(12345, 0, 2, 3),
+        books=Books(12345, 0, 17, 2, 2, 3),
         faults=tuple(_faults(processes, end)),
         spans=spans,
         latencies=(
@@ -62,7 +62,12 @@ def matrix(*caught: bool | None) -> Matrix:
     """One broken twin, and what each of as many scenarios made of it."""
     names = tuple(f"scenario {place}" for place in range(len(caught)))
     row = MutantRow("no-reap", "The dead are not reaped.", dict(zip(names, caught, strict=True)), 3)
-    return Matrix(names, (row,))
+    return matrix_of(names, row)
+
+
+def matrix_of(scenarios: tuple[str, ...], *rows: MutantRow) -> Matrix:
+    command = "python -m stress mutants --seed 8"
+    return Matrix(scenarios, rows, command, 8, "2026-01-03T04:05:06Z", FACTS)
 
 
 def _spans(processes: int, stays: int) -> Iterator[Span]:

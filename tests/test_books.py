@@ -8,9 +8,11 @@ import pytest
 
 from stress.backlog import produce
 from stress.crew import Crew, Job, Worker
-from stress.journal import Journal
+from stress.journal import Journal, acknowledged
+from stress.record import Books
 from stress.scenarios import queue, queue_failures, queue_get
 from stress.stage import Stage, Terms
+from stress.tally import Column
 
 pytestmark = pytest.mark.suite
 
@@ -84,6 +86,84 @@ def test_a_crew_knows_what_those_did_who_were_killed(stage: Stage) -> None:
     assert stage.violations == []
 
 
+def _stay_in_a_call(worker: Worker) -> None:
+    with worker.in_doubt():
+        _stay(worker)
+
+
+def _stay_inside(worker: Worker) -> None:
+    with worker.holding(2):
+        _stay(worker)
+
+
+def _leave(worker: Worker) -> None:
+    for _ in range(9):
+        with worker.holding(2), worker.in_doubt():
+            pass
+    _stay(worker)
+
+
+@pytest.mark.parametrize(
+    ("job", "left"),
+    [
+        (_stay_in_a_call, Books(recovered=0, unknown=1)),
+        (_stay_inside, Books(recovered=2, unknown=0)),
+        (_leave, Books(recovered=0, unknown=0)),
+    ],
+)
+def test_the_dead_leave_what_they_had_and_the_call_that_they_were_in(
+    stage: Stage, job: Job, left: Books
+) -> None:
+    """And those who came to their end nothing."""
+    with Crew(stage) as crew:
+        crew.start(job)
+        (victim,) = crew.start(job)
+        crew.assemble()
+        crew.kill(victim)
+    assert crew.books() == left
+
+
+def test_nothing_is_recovered_that_was_not_seen_to_be_free(stage: Stage) -> None:
+    with Crew(stage) as crew:
+        (victim,) = crew.start(_stay_inside)
+        crew.assemble()
+        crew.kill(victim)
+    stage.expect(False, "the lock is left taken")
+    assert crew.books() == Books(recovered=None, unknown=0)
+
+
+def test_no_more_are_unheard_than_died_in_a_call(stage: Stage) -> None:
+    """Who was killed elsewhere cannot have left a call that is done."""
+    note(stage, "hits 1")
+    stage.expect_accounted({"hits": 2}, killed=5, unknown=1)
+    assert stage.violations == []
+    stage.expect_accounted({"hits": 2}, killed=5, unknown=0)
+    assert stage.violations == ["1 calls are unheard, but only 0 callers died in a call"]
+
+
+def _packed(item: int, receipt: int) -> str:
+    return f"{item << 64 | receipt}"
+
+
+@pytest.mark.parametrize(
+    ("notes", "rest", "recovered"),
+    [
+        ([f"handed-out {_packed(1, 5)}", f"handed-out {_packed(1, 6)}"], [], 1),
+        ([f"handed-out {_packed(1, 5)}"], [1], 1),
+        ([f"handed-out {_packed(1, 5)}"], [], 0),
+        ([f"handed-out {_packed(1, 5)}", f"handed-out {_packed(2, 6)}"], [], 0),
+        ([f"handed-out {_packed(1, 5)}", f"settled {_packed(1, 5)}"], [1], 0),
+        ([f"handed-out {_packed(1, 5)}", f"under {_packed(1, 5)}"], [], 0),
+    ],
+    ids=["again", "left", "acknowledged unheard", "another item", "put back, then left", "settled"],
+)
+def test_an_item_is_recovered_if_it_came_again_after_who_left_no_end_of_it(
+    stage: Stage, notes: list[str], rest: list[int], recovered: int
+) -> None:
+    note(stage, *notes)
+    assert queue._recovered(acknowledged(stage.folder), rest) == recovered
+
+
 @pytest.mark.parametrize("job", [queue_failures._produce, queue_failures._consume])
 def test_of_items_that_fail_a_consumer_takes_one_with_it(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, job: Job
@@ -92,6 +172,8 @@ def test_of_items_that_fail_a_consumer_takes_one_with_it(
 
     def lose(crew: Crew) -> None:
         crew.killed_at[job] += 1
+        crew._hired += 1
+        crew.tally.add(crew._hired, Column.IN_DOUBT)
         note(stage, "put 1", "tried 1")
 
     monkeypatch.setattr(Crew, "start", lambda *_: [])

@@ -1,18 +1,23 @@
 """Which faults the suite brings about in the system calls of a call."""
 
+import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stress.faults import strace
 from stress.faults.strace import Injection, counted
 from stress.faults.trial import Stores, Trial, Victim
-from stress.scenarios import io
+from stress.history import now
+from stress.scenarios import ALL as SCENARIOS
+from stress.scenarios import io, limits
 from stress.stage import SOUND
 from tests.in_turn import staged
+from tests.test_stress import stress
 
 pytestmark = pytest.mark.suite
 
@@ -67,7 +72,7 @@ def test_a_call_that_writes_in_a_thread_is_faulted_there(tmp_path: Path, victim:
 def test_what_passes_does_not_come_again_in_the_next_thread(tmp_path: Path, victim: Victim) -> None:
     """The same call is made once more, which begins a thread of its own."""
     (each,) = io._rehearse(victim, str(tmp_path / "log"), [buffered(tmp_path)])
-    news = io._fault_once(victim, each, Injection("EIO", "pwrite64", each.made["pwrite64"]))
+    news = io._fault_once(victim, each, Injection("EIO", "pwrite64", each.made["pwrite64"]), 3)
     assert not news.complaint
     assert news.outcome == "StorageError"
 
@@ -85,14 +90,18 @@ def test_a_fault_that_does_not_strike_is_none(
     tmp_path: Path, victim: Victim, fault: Injection
 ) -> None:
     (each,) = io._rehearse(victim, str(tmp_path / "log"), [buffered(tmp_path)])
-    assert io._fault_once(victim, each, fault) == io.News(in_vain=1)
+    assert io._fault_once(victim, each, fault, 3) == io.News(in_vain=1)
 
 
 @pytest.mark.parametrize("kind", strace.KINDS)
 def test_a_fault_that_strikes_is_one(tmp_path: Path, victim: Victim, kind: str) -> None:
     (each,) = io._rehearse(victim, str(tmp_path / "log"), [buffered(tmp_path)])
-    news = io._fault_once(victim, each, Injection(kind, "pwrite64", 1))
+    began = now()
+    news = io._fault_once(victim, each, Injection(kind, "pwrite64", 1), 3)
     assert (news.faults, news.in_vain, news.complaint) == (1, 0, "")
+    assert news.fault is not None
+    assert (news.fault.kind, news.fault.process) == ("io", 3)
+    assert began < news.fault.at < (news.fault.ended or 0) < now()
 
 
 @pytest.mark.parametrize(
@@ -109,6 +118,43 @@ def test_a_fault_struck_if_strace_tells_so_and_a_kill_if_its_process_died(
     kills: bool, was_told: bool, outcome: str, struck: bool
 ) -> None:
     assert strace.Strike(kills, was_told).struck(outcome) == struck
+
+
+def test_a_limit_is_on_until_it_is_lifted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others look at afterwards is behind it; who dies of it has it until then."""
+    moments: list[int] = []
+
+    def run(*_: object, lift: Callable[[], None], **__: object) -> str:
+        lift()
+        moments.append(now())
+        return "OpenError"
+
+    monkeypatch.setattr(Trial, "rehearse", lambda *_: (0, 1))
+    monkeypatch.setattr(Trial, "run", run)
+    worker = SimpleNamespace(number=3, path=str(tmp_path / "store.db"), way=SOUND)
+    trials = limits.Trials(worker)  # type: ignore[arg-type]
+    news = trials.run(SimpleNamespace(), "counter.add", {})  # type: ignore[arg-type]
+    assert news.fault is not None
+    assert (news.outcome, news.fault.process) == ("OpenError", 3)
+    assert news.fault.at < (news.fault.ended or 0) <= moments[0]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kind"), [("io", "io"), ("limits", "io"), ("disk_full", "io"), ("power", "power")]
+)
+def test_a_run_tells_when_its_faults_were_on(tmp_path: Path, scenario: str, kind: str) -> None:
+    """All that it counts, in its own unit and no other."""
+    unit, data = SCENARIOS[scenario].UNIT, tmp_path / "run.json"
+    done = stress(tmp_path, f"--scenario={scenario}", f"--{unit}=2", f"--report={data}")
+    if done.returncode == 2:
+        pytest.skip(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (told,) = json.loads(data.read_text())["scenarios"]
+    assert told["faults"]
+    assert {each["kind"] for each in told["faults"]} == {kind}
+    assert all(each["at"] < each["ended"] for each in told["faults"])
+    assert len(told["faults"]) == told["figures"][unit]
+    assert f"{kind}s" not in told["figures"]
 
 
 def test_a_run_in_which_no_fault_struck_is_not_well(

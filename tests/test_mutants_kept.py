@@ -14,6 +14,7 @@ from stress.mutants.kept import Kept
 pytestmark = pytest.mark.suite
 
 CELL = Cell("token-stays", "lock", 7, VIOLATED, 1.5, "the token 3 came twice")
+FACTS = {"SQLite": "3.40.1", "file system": "ext4"}
 
 
 @pytest.fixture
@@ -43,9 +44,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_what_was_run_is_not_run_again(file: Path, ran: list[tuple[str, str, int]]) -> None:
-    before = Kept.opened(file, 7)
+    before = Kept.opened(file, 7, FACTS)
     first = before.run("token-stays", "lock", 7, 4)
-    again = Kept.opened(file, None)
+    again = Kept.opened(file, None, FACTS)
     assert again.seed == 7
     assert again.run("token-stays", "lock", 7, 4) == first == CELL
     assert again.run("token-stays", "lock", 8, 8).seed == 8
@@ -54,12 +55,12 @@ def test_what_was_run_is_not_run_again(file: Path, ran: list[tuple[str, str, int
 
 def test_a_line_that_was_cut_off_is_run_again(file: Path, ran: list[tuple[str, str, int]]) -> None:
     for each in ("lock", "queue"):
-        Kept.opened(file, 7).run("token-stays", each, 7, 4)
+        Kept.opened(file, 7, FACTS).run("token-stays", each, 7, 4)
     whole = file.read_bytes()
     for length in range(whole.rindex(b"\n", 0, -1) + 1, len(whole)):
         file.write_bytes(whole[:length])
         ran.clear()
-        again = Kept.opened(file, None)
+        again = Kept.opened(file, None, FACTS)
         assert again.run("token-stays", "lock", 7, 4) == CELL
         again.run("token-stays", "queue", 7, 4)
         assert ran == [("token-stays", "queue", 7)]
@@ -67,10 +68,17 @@ def test_a_line_that_was_cut_off_is_run_again(file: Path, ran: list[tuple[str, s
 
 
 def test_cells_of_other_code_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Kept.opened(file, 7)
+    Kept.opened(file, 7, FACTS)
     monkeypatch.setattr(kept, "code", lambda: "another")
     with pytest.raises(ValueError, match="of other code"):
-        Kept.opened(file, None)
+        Kept.opened(file, None, FACTS)
+
+
+def test_cells_of_another_machine_are_refused(file: Path) -> None:
+    """Or of other versions: the header would say what is not so of them."""
+    Kept.opened(file, 7, FACTS)
+    with pytest.raises(ValueError, match="of another machine"):
+        Kept.opened(file, None, FACTS | {"SQLite": "3.51.3"})
 
 
 def test_a_changed_file_of_kvsync_is_other_code(
@@ -89,10 +97,10 @@ def test_a_changed_file_of_kvsync_is_other_code(
 
 
 def test_another_seed_is_refused(file: Path) -> None:
-    Kept.opened(file, 7)
+    Kept.opened(file, 7, FACTS)
     with pytest.raises(ValueError, match="of another seed: 7"):
-        Kept.opened(file, 8)
-    assert Kept.opened(file, 7).seed == 7
+        Kept.opened(file, 8, FACTS)
+    assert Kept.opened(file, 7, FACTS).seed == 7
 
 
 @pytest.mark.parametrize("text", ["x", "\n", "{}\n", "[]\n", '{"seed": 7, "code": "a"}\n{}\n'])
@@ -142,5 +150,5 @@ def test_a_cell_without_a_verdict_is_kept_too(
     stuck = replace(CELL, verdict=NO_VERDICT)
     monkeypatch.setattr(cells, "run", lambda *_: ran.append(("", "", 0)) or stuck)
     for _ in range(2):
-        assert Kept.opened(file, 7).run("token-stays", "lock", 7, 4) == stuck
+        assert Kept.opened(file, 7, FACTS).run("token-stays", "lock", 7, 4) == stuck
     assert len(ran) == 1

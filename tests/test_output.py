@@ -10,8 +10,7 @@ import pytest
 
 from stress import options, pages
 from stress.mutants import command
-from stress.record import Matrix
-from tests.made_runs import run
+from tests.made_runs import matrix, run
 
 pytestmark = pytest.mark.suite
 
@@ -21,7 +20,7 @@ Writer = Callable[[Path], object]
 def _mutants(option: str) -> Writer:
     def write(path: Path) -> None:
         given = command._parser("stress mutants").parse_args([option, str(path)])
-        command._write(given, Matrix((), ()), [])
+        command._write(given, matrix(), [])
 
     return write
 

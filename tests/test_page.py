@@ -20,8 +20,9 @@ from stress.page.figures import number, seconds, short
 from stress.page.lanes import lanes
 from stress.page.page import page
 from stress.page.scale import Linear, log_around, up_to
-from stress.record import Books, Fault, Latency, Matrix, MutantRow, Rate, Run, Span
-from tests.made_runs import BOOT, HOSTILE, full, matrix, result, run
+from stress.page.throughput import throughput
+from stress.record import EVERYBODY, Books, Fault, Latency, Matrix, MutantRow, Rate, Run, Span
+from tests.made_runs import BOOT, HOSTILE, full, matrix, matrix_of, result, run
 from tests.processes import PATIENCE
 
 pytestmark = pytest.mark.suite
@@ -35,7 +36,8 @@ SCHEMES = {"light": (1, "false", "rgb(252, 252, 250)"), "dark": (0, "true", "rgb
 RUNS = {
     "full": run(
         full(),
-        result("counters_in_transactions", books=Books(12_454_286, 0, 3_317, 34_173)),
+        result("counters_in_transactions", books=Books(12_454_286, 0, None, 30_861, 3_317, 34_173)),
+        result("semaphore", books=Books(recovered=12_345, unknown=30_861)),
         matrix=matrix(True, False, None),
     ),
     "nothing": run(),
@@ -45,7 +47,7 @@ RUNS = {
     "violated": run(result(verdict="VIOLATED", violations=("two were inside",)), full()),
     "violated often": run(result(verdict="VIOLATED", violations=("again",) * 500)),
     "hole": run(full(), matrix=matrix(False, None)),
-    "no mutants": run(full(), matrix=Matrix((), ())),
+    "no mutants": run(full(), matrix=matrix_of(())),
     "one process": run(full(processes=1, stays=3)),
     "200 processes": run(full(processes=200, stays=8000)),
     "one stay": run(result(spans=(Span("k", 0, None, BOOT, None),))),
@@ -72,7 +74,7 @@ RUNS = {
             rate=Rate(BOOT, 0.5, (3, 4)),
         )
     ),
-    "lost": run(result(books=Books(10, 3, 0, 0))),
+    "lost": run(result(books=Books(10, 3))),
 }
 
 
@@ -94,10 +96,9 @@ def hostile() -> Run:
         latencies=(Latency(HOSTILE, 1, {0.5: 1.0}),),
     )
     skipped = result(HOSTILE, verdict="SKIPPED", skipped=HOSTILE)
-    rows = (MutantRow(HOSTILE, HOSTILE, {HOSTILE: True}),)
-    return Run(
-        HOSTILE, 7, HOSTILE, 1.0, {HOSTILE: HOSTILE}, (cursed, skipped), Matrix((HOSTILE,), rows)
-    )
+    rows, facts = (MutantRow(HOSTILE, HOSTILE, {HOSTILE: True}),), {HOSTILE: HOSTILE}
+    twins = Matrix((HOSTILE,), rows, HOSTILE, 8, HOSTILE, facts)
+    return Run(HOSTILE, 7, HOSTILE, 1.0, facts, (cursed, skipped), twins)
 
 
 RUNS["hostile"] = hostile()
@@ -251,18 +252,36 @@ def test_a_narrow_screen_has_the_figures_of_the_latencies_in_a_table() -> None:
 
 
 def test_the_books_say_what_they_count_by_the_names_that_the_figures_have() -> None:
-    made = run(result(figures={"unheard": 7}, books=Books(100, 0, unheard=7, cut_off=68)))
+    made = run(result(figures={"unheard": 7}, books=Books(100, 0, 9, 23, unheard=7, cut_off=68)))
     text = page(made)
     part = text[text.index('id="books"') : text.index('id="holders"')]
     assert re.findall(r'scope="col">([^<]*)<', part)[1:] == [
         "acknowledged",
         "lost",
+        "recovered",
+        "unknown",
         "unheard",
-        "cut off",
     ]
-    assert re.findall(r'class="number">(?:<[^>]*>)?([^<]*)<', part) == ["100", "0", "7", "68"]
-    assert "no more unheard than cut off" in part
+    assert _numbers(part) == ["100", "0", "9", "23", "7"]
+    assert "where the unknown are counted, no more are unheard" in part
     assert "<b>7</b> unheard" in text
+
+
+def _numbers(part: str) -> list[str]:
+    return re.findall(r'class="number">(?:<[^>]*>)?([^<]*)<', part)
+
+
+def test_a_book_that_a_scenario_does_not_keep_is_a_dash_and_not_a_nought() -> None:
+    """Nor is it one among the first figures, or in a sum."""
+    made = run(result("lock", books=Books(recovered=9, unknown=23)))
+    text = page(made)
+    part = text[text.index('id="books"') : text.index('id="holders"')]
+    assert _numbers(part) == ["–", "–", "9", "23", "–"]  # noqa: RUF001
+    assert "<dt>acknowledged</dt>" not in text
+    text = page(run(*made.scenarios, result("counter", books=Books(100, 0, None, 4, 1, 5))))
+    part = text[text.index('class="total"') : text.index('id="holders"')]
+    assert _numbers(part) == ["100", "0", "9", "27", "1"]
+    assert "<dt>acknowledged</dt><dd>100</dd>" in text
 
 
 def test_lost_and_missed_are_marked_by_more_than_colour() -> None:
@@ -281,6 +300,13 @@ def test_without_mutants_the_page_says_how_to_have_them(made: str) -> None:
         "python -m stress mutants --json mutants.json",
         "python -m stress --report report.html --mutants mutants.json",
     ]
+
+
+def test_the_mutants_have_the_evidence_of_their_own_run() -> None:
+    text = page(RUNS["full"])
+    part = text[text.index('id="mutants"') : text.index('id="machine"')]
+    assert "2026-01-03 04:05 UTC · seed 8 · Python 3.12.1 · SQLite 3.40.1" in part
+    assert "<code>python -m stress mutants --seed 8</code>" in part
 
 
 def test_how_to_point_at_a_bar_is_said_only_where_one_can() -> None:
@@ -402,6 +428,29 @@ def test_a_mark_is_on_the_lane_of_its_process(kind: str) -> None:
     path, expected = mark.find("path"), marks.mark(kind, 0, lines[1])
     assert path is not None
     assert path.get("d", "").split()[1] == expected.split('d="M')[1].split()[1]
+
+
+def _bands(*faults: Fault) -> list[tuple[float, float]]:
+    """Where they begin and how wide they are, in a picture of ten seconds."""
+    drawn = throughput("rate", result(faults=faults, rate=Rate(BOOT, 1.0, (5,) * 10)))
+    assert drawn is not None
+    found = re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"[^>]*fault-band', drawn)
+    return [(float(left), float(width)) for left, width in found]
+
+
+@pytest.mark.parametrize("kind", ["stop", "io", "power", "something new"])
+def test_a_fault_that_lasted_is_a_band_of_the_throughput(kind: str) -> None:
+    ((left, width),) = _bands(Fault(kind, EVERYBODY, BOOT + 2 * 10**9, BOOT + 4 * 10**9))
+    whole = width * 5
+    assert left == pytest.approx(62 + whole / 5, abs=1)
+    assert _bands(Fault(kind, EVERYBODY, BOOT + 2 * 10**9)) == []
+
+
+def test_faults_that_lasted_at_the_same_time_are_one_band() -> None:
+    """Whoever they were of: ten thousand of them are not as many shapes."""
+    many = [Fault("io", n % 2, BOOT + n * 10**6, BOOT + n * 10**6 + 5 * 10**6) for n in range(5000)]
+    assert len(_bands(*many)) == 1
+    assert len(_bands(*many, Fault("io", 1, BOOT + 9 * 10**9, BOOT + 9 * 10**9 + 10**8))) == 2
 
 
 def test_readers_and_writers_are_told_apart_by_colour_and_by_name() -> None:

@@ -22,12 +22,12 @@ import psutil
 import pytest
 
 import stress.__main__ as program
-from stress import options, windows
+from stress import ground, options, windows
 from stress.journal import Journal
-from stress.record import Books, Matrix, MutantRow, ScenarioResult
+from stress.record import Books, MutantRow, ScenarioResult
 from stress.scenarios import counter
 from stress.stage import Stage, Terms
-from tests.made_runs import result
+from tests.made_runs import matrix_of, result
 from tests.processes import PATIENCE
 from tests.test_stress import ALL_RECORDED, ROOT, stress
 
@@ -286,7 +286,7 @@ def test_more_acknowledged_than_counted_is_lost_and_not_unheard(tmp_path: Path) 
             journal.note("hits", number)
     stage.expect_accounted({"hits": 1})
     assert stage.figures == {"acknowledged": 3, "unheard": 0}
-    assert stage.books == Books(acknowledged=3, lost=2)
+    assert stage.books == Books(acknowledged=3, lost=2, unheard=0, cut_off=0)
     assert stage.violations
 
 
@@ -294,7 +294,7 @@ def test_a_full_file_system_is_said_to_be_full(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before anything is made there."""
-    monkeypatch.setattr(program.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 20))
+    monkeypatch.setattr(ground.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 << 20))
     assert program.main(["--scenario", "bank"]) == 2
     assert "5 MB are free there, 64 are needed" in capsys.readouterr().err
 
@@ -322,7 +322,8 @@ def test_the_data_of_a_run_has_the_books(tmp_path: Path) -> None:
     (counter,) = run["scenarios"]
     books, figures = counter["books"], counter["figures"]
     assert (books["acknowledged"], books["lost"]) == (figures["acknowledged"], 0)
-    assert books["unheard"] == figures["unheard"] <= books["cut_off"] == 3
+    assert books["unheard"] == figures["unheard"] <= books["unknown"] <= books["cut_off"] == 3
+    assert books["recovered"] is None
     assert "unknown" not in figures
 
 
@@ -460,7 +461,7 @@ def test_a_run_can_be_written_as_a_page(tmp_path: Path) -> None:
     """With the command that repeats it, and what the mutants came to."""
     page, mutants = tmp_path / "report.html", tmp_path / "mutants.json"
     row = MutantRow("fairness-off", "The last who comes is served first.", {"lease": True}, 1.5)
-    mutants.write_text(json.dumps(asdict(Matrix(("lease",), (row,)))))
+    mutants.write_text(json.dumps(asdict(matrix_of(("lease",), row))))
     folder = tmp_path / "tmp"
     folder.mkdir()
     run = ["--scenario=lease", "--stops=2", "--seed=9"]

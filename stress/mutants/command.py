@@ -3,19 +3,20 @@
 Each mutant runs under the scenarios that are to catch it, in turn and with other seeds, until one
 of them does. Before that, the same scenarios run on kvsync as it is, and must find nothing. Exit
 status: 0 if all was as it should be, 1 if a mutant was not caught (a hole in the suite) or a
-scenario complains of kvsync itself, 2 if there was nothing to run, 3 if what was asked for could
-not be written.
+scenario complains of kvsync itself, 2 if it cannot run here or there was nothing to run, 3 if what
+was asked for could not be written.
 """
 
 import argparse
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from stress import output
+from stress import ground, output, report
 from stress.mutants.catalogue import ALL
 from stress.mutants.cells import OK, SKIPPED, VIOLATED, Cell
 from stress.mutants.kept import Kept
@@ -70,16 +71,20 @@ def main(given: Sequence[str], program: str) -> int:
         print("\n".join(map(_described, mutants)))
         return 0
     try:
-        kept = Kept.opened(options.keep, options.seed)
-    except (OSError, ValueError) as error:
+        facts = report.facts(ground.probe(None))
+        kept = Kept.opened(options.keep, options.seed, facts)
+    except (OSError, ValueError, ground.Unable) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
     scenarios = _scenarios(mutants, options)
-    print(f"seed {kept.seed}; {len(mutants)} mutants, {len(scenarios)} scenarios\n")
+    command = f"{program} {shlex.join(_words(options, kept.seed))}"
+    matrix = Matrix(tuple(scenarios), (), command, kept.seed, report.date(), facts)
+    print(report.header(matrix))
+    print(f"\n{len(mutants)} mutants, {len(scenarios)} scenarios\n")
     sound = _sound(scenarios, kept)
     print("\n" + _LAYOUT.format("mutant", "caught by", "chance", "seconds", "because"), flush=True)
     trials = [_tried(mutant, sound, options, kept) for mutant in mutants]
-    matrix = Matrix(tuple(scenarios), tuple(trial.row(scenarios) for trial in trials))
+    matrix = replace(matrix, rows=tuple(trial.row(scenarios) for trial in trials))
     status = max(_told(trials, matrix, options), int(sound != scenarios))
     try:
         _write(options, matrix, trials)
@@ -102,6 +107,17 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--markdown", type=output.place, metavar="FILE", help="write the table there")
     add("--json", type=output.place, metavar="FILE", help="write the matrix there, as data")
     return parser
+
+
+def _words(options: argparse.Namespace, seed: int) -> Iterator[str]:
+    """Those that ask for the same again: kept cells would be told once more, and not be run."""
+    if options.only:
+        yield from ("--only", *options.only)
+    if options.matrix:
+        yield "--matrix"
+    for name in options.scenario or ():
+        yield from ("--scenario", name)
+    yield from ("--seed", str(seed))
 
 
 def _described(mutant: Mutant) -> str:

@@ -1,13 +1,14 @@
 """Cells that are kept in a file, a line each, so that a long run can be cut off and go on later.
 
-The first line says which seed and which code they are of: cells of other code would prove nothing.
+The first line says of which seed and which code they are, and where they were run: cells of other
+code would prove nothing, and those of another machine nothing about this one.
 """
 
 import hashlib
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,32 +27,35 @@ class Kept:
         self._cells = {_key(cell): cell for cell in found}
 
     @classmethod
-    def opened(cls, path: Path | None, seed: int | None) -> "Kept":
+    def opened(cls, path: Path | None, seed: int | None, facts: Mapping[str, str]) -> "Kept":
         """Those of a file, if it is there; of a seed at random, if neither says which.
 
-        Raises: OSError; ValueError if it is of another seed, of other code, or something else.
+        Raises: OSError; ValueError if it is of another seed, of other code, of a machine or of
+            versions that other facts are told of, or something else.
         """
         if path is not None and path.exists() and path.stat().st_size:
-            return cls._read(path, seed)
+            return cls._read(path, seed, facts)
         kept = cls(path, random.randrange(2**32) if seed is None else seed)
-        kept._append({"seed": kept.seed, "code": code()})
+        kept._append({"seed": kept.seed, "code": code(), "facts": facts})
         return kept
 
     @classmethod
-    def _read(cls, path: Path, seed: int | None) -> "Kept":
+    def _read(cls, path: Path, seed: int | None, facts: Mapping[str, str]) -> "Kept":
         lines = path.read_bytes().splitlines(keepends=True)
         if not lines[-1].endswith(b"\n"):  # it was being written when the run was cut off
             del lines[-1]
         try:
             head, *found = map(json.loads, lines)
             kept = cls(path, head["seed"], [Cell(**each) for each in found])
-            of = head["code"]
+            of, where = head["code"], head["facts"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not what `mutants --keep` writes") from error
         if seed not in (None, kept.seed):
             raise ValueError(f"{path} is of another seed: {kept.seed}")
         if of != code():
             raise ValueError(f"{path} is of other code: begin anew, with another file")
+        if where != facts:
+            raise ValueError(f"{path} is of another machine: begin anew, with another file")
         os.truncate(path, sum(map(len, lines)))
         return kept
 

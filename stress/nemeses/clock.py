@@ -3,15 +3,13 @@
 from typing import TYPE_CHECKING
 
 from stress.history import now
-from stress.record import Fault
+from stress.record import EVERYBODY, Fault
 
 if TYPE_CHECKING:
     from stress.crew import Crew
     from stress.faults.wall import Wall
 
 _DAY = 86_400.0
-_ALL = 0
-"""The process that is noted: it happens to each of them."""
 
 
 class Clock:
@@ -24,4 +22,4 @@ class Clock:
 
     def strike(self, crew: "Crew") -> None:
         self._wall.set(crew.chance.choice((-1, 1)) * _DAY * crew.chance.random() ** 4)
-        crew.note(Fault("clock", _ALL, now()))
+        crew.note(Fault("clock", EVERYBODY, now()))

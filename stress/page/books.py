@@ -1,6 +1,7 @@
 """What callers were told is done, against what was in the store at the end."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 
 from stress.page.chart import empty, section
 from stress.page.figures import number
@@ -8,14 +9,16 @@ from stress.page.markup import Markup, element
 from stress.page.table import figure_cell, row, table
 from stress.record import Books, Run
 
-_HEADS = ("scenario", "acknowledged", "lost", "unheard", "cut off")
+_HEADS = ("scenario", "acknowledged", "lost", "recovered", "unknown", "unheard")
 _LEAD = (
     "The books are kept outside of the store; the store is compared with them at the end."
-    " Acknowledged: what callers were told is done. Lost: acknowledged, but not found. Unheard:"
-    " done, though its caller was cut off before it heard. Cut off: callers that were killed, or"
-    " refused, in the whole run; each leaves one call unheard, or none, so there can be no more"
-    " unheard than cut off."
+    " Acknowledged: what callers were told is done. Lost: acknowledged, but not found. Recovered:"
+    " what a killed process had in hand, or one that was stopped past its lease, and others were"
+    " seen to have after it. Unknown: calls whose callers were killed before they noted what they"
+    " heard. Unheard: done all the same, though its caller was killed, or was told of an error;"
+    " where the unknown are counted, no more are unheard. A dash: the scenario keeps no such book."
 )
+_NONE = "\N{EN DASH}"
 
 
 def books(run: Run) -> Markup:
@@ -30,22 +33,31 @@ def _rows(kept: Iterable[tuple[str, Books]]) -> Iterator[Markup]:
     every = list(kept)
     yield from (_row(name, each) for name, each in every)
     if len(every) > 1:
-        yield _row("all", _sum(each for _, each in every), "total")
+        yield _row("all", total(each for _, each in every), "total")
 
 
 def _row(name: str, each: Books, class_: str = "") -> Markup:
-    lost = element("span", "✗ ", aria_hidden="true") if each.lost else None
-    cells = (
-        figure_cell(number(each.acknowledged)),
-        element(
-            "td", lost, number(each.lost), class_=f"number {'bad' if each.lost else ''}".strip()
-        ),
-        figure_cell(number(each.unheard)),
-        figure_cell(number(each.cut_off)),
-    )
-    return row(name, cells, class_)
+    others = map(_cell, (each.recovered, each.unknown, each.unheard))
+    return row(name, [_cell(each.acknowledged), _lost(each.lost), *others], class_)
 
 
-def _sum(every: Iterable[Books]) -> Books:
-    rows = [(each.acknowledged, each.lost, each.unheard, each.cut_off) for each in every]
-    return Books(*map(sum, zip(*rows, strict=True)))
+def _cell(count: int | None) -> Markup:
+    return figure_cell(_NONE if count is None else number(count))
+
+
+def _lost(count: int | None) -> Markup:
+    if not count:
+        return _cell(count)
+    sign = element("span", "✗ ", aria_hidden="true")
+    return element("td", sign, number(count), class_="number bad")
+
+
+def total(every: Iterable[Books]) -> Books:
+    """In each column the sum over those that keep it."""
+    columns = zip(*map(astuple, every), strict=True)
+    return Books(*map(_sum, columns))
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    kept = [count for count in counts if count is not None]
+    return sum(kept) if kept else None

@@ -1,6 +1,7 @@
 """Numbers as people read them; what is not a number is said to be none."""
 
 import math
+from datetime import UTC, datetime
 
 NONE = "n/a"
 SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -45,6 +46,14 @@ def since(value: float, whole: float) -> str:
         return "0"
     size, unit = (60.0, "min") if whole > 300 else _suited(whole)
     return f"{_trimmed(value / size)}{SPACE}{unit}"
+
+
+def moment(date: str) -> str:
+    """When that was; as it is given, if it is no date."""
+    try:
+        return f"{datetime.fromisoformat(date).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError):
+        return date
 
 
 def plural(count: int, one: str, many: str = "") -> str:

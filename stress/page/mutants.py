@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from stress.page.chart import cut, empty, section
-from stress.page.figures import plural, seconds
+from stress.page.figures import moment, plural, seconds
 from stress.page.markup import Markup, element
+from stress.page.repeat import repeat
 from stress.page.table import figure_cell, row, table, turned
 from stress.record import Matrix, MutantRow, Run
 
@@ -32,7 +33,8 @@ def mutants(run: Run) -> Markup:
     title = "Mutants and scenarios"
     if run.matrix is None or not run.matrix.rows:
         return section("mutants", title, "", empty(_NONE), _how())
-    return section("mutants", title, _said(run.matrix), _key(), _table(run.matrix))
+    when, again = element("p", _when(run.matrix), class_="when"), repeat(run.matrix.command)
+    return section("mutants", title, _said(run.matrix), _key(), _table(run.matrix), when, again)
 
 
 def _how() -> Markup:
@@ -46,6 +48,12 @@ def _said(matrix: Matrix) -> str:
     if holes:
         return f"{every}; {len(holes):,} of them no scenario caught: holes in the suite."
     return f"{every}; at least one scenario caught each."
+
+
+def _when(matrix: Matrix) -> str:
+    """And on what: it is a run by itself."""
+    facts = [f"{name} {fact}" for name, fact in matrix.facts.items()]
+    return " · ".join([moment(matrix.date), f"seed {matrix.seed}", *facts])
 
 
 def _table(matrix: Matrix) -> Markup:

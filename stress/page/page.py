@@ -136,7 +136,7 @@ def _throughput(run: Run) -> Markup:
     if not drawn:
         return section("throughput", "Throughput", "", empty("No throughput was measured."))
     lead = (
-        "Operations per second. Bands: what lasted, such as a stop. Below: each kind of fault,"
-        " at its moments."
+        "Operations per second. Bands: what lasted, such as a stop, a full disk, or I/O that fails."
+        " Below: each kind of fault, at its moments."
     )
     return section("throughput", "Throughput", lead, element("div", together(drawn), class_="many"))

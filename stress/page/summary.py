@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
-from stress.page.figures import number, plural, seconds
+from stress.page.books import total
+from stress.page.figures import moment, number, plural, seconds
 from stress.page.markup import Markup, element
 from stress.page.mutants import missed
+from stress.page.repeat import repeat
 from stress.page.verdict import CLASSES, HELD, SIGNS, SKIPPED, VIOLATED, verdict
 from stress.record import Run
 
@@ -29,7 +30,7 @@ def summary(run: Run) -> Markup:
         _hole(run),
         element("dl", [_tile(*each) for each in _tiles(run, counts)], class_="tiles"),
         element("p", _when(run), class_="when"),
-        _repeat(run),
+        repeat(run.command),
         class_=f"summary {CLASSES[found]}",
     )
 
@@ -67,13 +68,12 @@ def _tiles(run: Run, counts: Counter[str]) -> Iterator[tuple[str, str, bool]]:
     """Name, figure, and whether it is bad."""
     yield "scenarios held", f"{counts[HELD]:,} / {len(run.scenarios):,}", bool(counts[VIOLATED])
     for name in _SUMMED:
-        if total := _total(run, name):
-            yield name, number(total), False
-    books = [result.books for result in run.scenarios if result.books]
-    if books:
-        lost = sum(each.lost for each in books)
-        yield "acknowledged", number(sum(each.acknowledged for each in books)), False
-        yield "lost", number(lost), lost > 0
+        if count := _total(run, name):
+            yield name, number(count), False
+    books = total(result.books for result in run.scenarios if result.books)
+    if books.acknowledged is not None and books.lost is not None:
+        yield "acknowledged", number(books.acknowledged), False
+        yield "lost", number(books.lost), books.lost > 0
     if run.matrix and run.matrix.rows:
         rows, holes = len(run.matrix.rows), len(missed(run.matrix))
         yield "broken twins caught", f"{rows - holes:,} / {rows:,}", holes > 0
@@ -91,21 +91,4 @@ def _tile(name: str, figure: str, bad: bool) -> Markup:
 
 
 def _when(run: Run) -> str:
-    return f"{_moment(run.date)} · took {seconds(run.seconds)} · seed {run.seed}"
-
-
-def _moment(date: str) -> str:
-    """As it is given, if it is no date."""
-    try:
-        return f"{datetime.fromisoformat(date).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    except (ValueError, OverflowError):
-        return date
-
-
-def _repeat(run: Run) -> Markup:
-    return element(
-        "div",
-        element("span", "Repeat it with", class_="kicker"),
-        element("pre", element("code", run.command), tabindex=0, aria_label="command"),
-        class_="repeat",
-    )
+    return f"{moment(run.date)} · took {seconds(run.seconds)} · seed {run.seed}"

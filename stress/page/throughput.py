@@ -1,6 +1,6 @@
 """Operations per second of a scenario, with what was done to its processes meanwhile."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from stress.page import marks
 from stress.page.chart import cut, line, picture, time_axis, words
@@ -11,6 +11,7 @@ from stress.record import Fault, Rate, ScenarioResult
 
 _WIDTH, _LEFT, _TOP, _BOTTOM, _ROW, _GAP = 470, 62, 10, 130, 14, 9
 _RIGHT = _WIDTH - 26
+_UNSEEN = 0.5
 
 
 def throughput(name: str, result: ScenarioResult) -> Markup | None:
@@ -31,7 +32,7 @@ def throughput(name: str, result: ScenarioResult) -> Markup | None:
         f"Up to {number(round(max(speeds)))} operations per second, least"
         f" {number(round(min(speeds)))}, within {seconds(across.high)};"
         f" {plural(len(result.faults), 'fault')}.",
-        [drawn.band(fault) for fault in result.faults if fault.ended and drawn.has(fault)],
+        list(drawn.bands(result.faults)),
         time_axis(across, _TOP, foot, wanted=5),
         list(_speeds(up)),
         element("path", d=_area(speeds, across, up), class_="area"),
@@ -66,6 +67,20 @@ def _area(speeds: Sequence[float], across: Linear, up: Linear) -> str:
     return f"{_outline(speeds, across, up)}L{_RIGHT} {_BOTTOM}L{_LEFT} {_BOTTOM}z"
 
 
+def _joined(spans: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Sorted ones; those that overlap, or have too small a gap for anybody to see, as one."""
+    whole: tuple[float, float] | None = None
+    for left, right in spans:
+        if whole and left <= whole[1] + _UNSEEN:
+            whole = whole[0], max(whole[1], right)
+            continue
+        if whole:
+            yield whole
+        whole = left, right
+    if whole:
+        yield whole
+
+
 class _Faults:
     """Where they are drawn: stops as bands, and each kind in a row of its own below."""
 
@@ -77,12 +92,14 @@ class _Faults:
         over = fault.at if fault.ended is None else fault.ended
         return self._since(over) >= 0 and self._since(fault.at) <= self._across.high
 
-    def band(self, fault: Fault) -> Markup:
-        left, right = self._ends(fault)
-        width = max(1.0, right - left)
-        return element(
-            "rect", x=left, y=_TOP, width=width, height=_BOTTOM - _TOP, class_="fault-band"
-        )
+    def bands(self, faults: Iterable[Fault]) -> Iterator[Markup]:
+        """One for all that lasted at the same time: in a long run there are thousands of them."""
+        lasted = sorted(self._ends(fault) for fault in faults if fault.ended and self.has(fault))
+        for left, right in _joined(lasted):
+            width = max(1.0, right - left)
+            yield element(
+                "rect", x=left, y=_TOP, width=width, height=_BOTTOM - _TOP, class_="fault-band"
+            )
 
     def row(self, kind: str, faults: Sequence[Fault], top: float) -> Iterator[Markup]:
         these = [fault for fault in faults if fault.kind == kind and self.has(fault)]

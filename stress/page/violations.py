@@ -6,6 +6,7 @@ from stress.checkers.display import beginning
 from stress.page.chart import section
 from stress.page.figures import plural
 from stress.page.markup import Markup, element
+from stress.page.repeat import repeat
 from stress.page.verdict import VIOLATED, verdict
 from stress.record import Run, ScenarioResult
 
@@ -29,7 +30,7 @@ def _violated(result: ScenarioResult) -> Markup:
         element("p", element("b", "Broken: "), result.invariant, class_="invariant"),
         [list(_history(each)) for each in found[:_OPEN]],
         _more(found[_OPEN:]),
-        _repeat(result.repeat),
+        repeat(result.repeat),
         class_="violation",
     )
 
@@ -56,10 +57,3 @@ def _more(found: tuple[str, ...]) -> Markup | None:
         return None
     said = element("summary", f"{plural(len(found), 'violation')} more")
     return element("details", said, [list(_history(each)) for each in found])
-
-
-def _repeat(command: str) -> Markup | None:
-    if not command:
-        return None
-    code = element("pre", element("code", command), tabindex=0, aria_label="command")
-    return element("div", element("span", "Repeat it with", class_="kicker"), code, class_="repeat")

@@ -12,9 +12,10 @@ from functools import partial
 import kvsync
 from stress.crew import PATIENCE, Crew, Worker
 from stress.faults.mounts import ballast, in_memory
+from stress.faults.spell import Spell
 from stress.faults.usable import use
 from stress.journal import UNKNOWN, acknowledged
-from stress.record import Books
+from stress.record import EVERYBODY, Books
 from stress.stage import SOUND, Stage
 
 UNIT = "fillings"
@@ -100,8 +101,9 @@ def run(stage: Stage) -> None:
             crew.assemble()
             fillings = 0
             while not stage.enough(fillings):
-                with ballast(folder):
+                with ballast(folder), Spell("io", EVERYBODY) as spell:
                     _await_more(stage, crew, "refused")
+                stage.struck(spell.fault)
                 _await_more(stage, crew, "hits")
                 fillings += 1
         _expect_nothing_lost(stage, path)
@@ -124,7 +126,8 @@ def _expect_nothing_lost(stage: Stage, path: str) -> None:
     hits, refused = notes["hits"], len(notes["refused"])
     stage.figures |= {"acknowledged": len(hits), "refused": refused, "counted": value}
     unheard = max(0, value - len(hits))
-    stage.books = Books(len(hits), max(0, len(hits) - value), unheard, refused)
+    lost = max(0, len(hits) - value)
+    stage.books = Books(len(hits), lost, None, None, unheard, refused)
     stage.expect(len(hits) <= value, f"{len(hits)} were acknowledged, but {value} counted")
     stage.expect(value <= len(hits) + refused, f"{value} counted, {len(hits)} acknowledged")
     told = [number for number in hits if number != UNKNOWN]

@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 from stress.crew import Crew, Worker
 from stress.faults import calls, strace
+from stress.faults.spell import Spell
 from stress.faults.strace import Injection, counted, counting
 from stress.faults.trial import Stores, Trial, Victim, failure
+from stress.record import Fault
 from stress.stage import Stage
 
 UNIT = "faults"
@@ -59,6 +61,8 @@ class News(NamedTuple):
     """What was to be a fault, and did not strike."""
     outcome: str = ""
     complaint: str = ""
+    fault: Fault | None = None
+    """It, if it struck."""
 
 
 def _fault_all(worker: Worker, names: list[str]) -> None:
@@ -81,7 +85,7 @@ def _fault(worker: Worker, victim: Victim, trials: list[Trial]) -> Iterator[News
     for injection in _injections(worker, rehearsed):
         for each in rehearsed:
             if each.made[injection.syscall] >= injection.k:
-                yield _fault_once(victim, each, injection)
+                yield _fault_once(victim, each, injection, worker.number)
 
 
 def _rehearse(victim: Victim, log: str, trials: list[Trial]) -> list[Rehearsed]:
@@ -105,17 +109,20 @@ def _injections(worker: Worker, rehearsed: list[Rehearsed]) -> list[Injection]:
     return found
 
 
-def _fault_once(victim: Victim, each: Rehearsed, injection: Injection) -> News:
+def _fault_once(victim: Victim, each: Rehearsed, injection: Injection, process: int) -> News:
     """What passes is lifted, for in a thread that is started later it would come again."""
     try:
         with ExitStack() as fault:
             strike = fault.enter_context(injection.into(victim.pid))
+            spell = fault.enter_context(Spell("io", process))
             outcome = each.trial.run(
                 victim, each.expected, passes=injection.passes, lift=fault.close
             )
     except Exception as error:
         return News(faults=1, complaint=f"{each.trial.name}, {injection}: {failure(error)}")
-    return News(faults=1, outcome=outcome) if strike.struck(outcome) else News(in_vain=1)
+    if not strike.struck(outcome):
+        return News(in_vain=1)
+    return News(faults=1, outcome=outcome, fault=spell.fault)
 
 
 def run(stage: Stage) -> None:
@@ -154,5 +161,7 @@ def _hear(stage: Stage, tally: Counter[str], news: News | None) -> bool:
     tally.update({UNIT: news.faults, _IN_VAIN: news.in_vain})
     if news.outcome:
         tally[news.outcome] += 1
+    if news.fault:
+        stage.struck(news.fault)
     stage.expect(not news.complaint, news.complaint)
     return True

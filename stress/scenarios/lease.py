@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import kvsync
 from stress.crew import PATIENCE, Crew, Member, Worker
 from stress.history import now
-from stress.record import Fault, Span
+from stress.record import Books, Fault, Span
 from stress.stage import SOUND, Stage
 
 UNIT = "stops"
@@ -237,5 +237,6 @@ def run(stage: Stage) -> None:
         holders.end()
     with stage.open() as store:
         stage.figures["writes"] = store.dict("register").get("writes", 0)
+    stage.books = Books(recovered=holders.refused)
     stage.expect_some("writes")
     stage.expect_sound_file()

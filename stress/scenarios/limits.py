@@ -7,11 +7,13 @@ kernel sends SIGXFSZ, which Python ignores, but which kills a program that has i
 
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from stress.crew import Crew, Worker
 from stress.faults import calls
+from stress.faults.spell import Spell
 from stress.faults.trial import Stores, Trial, Victim, failure
+from stress.record import Fault
 from stress.stage import Stage
 
 UNIT = "faults"
@@ -46,24 +48,35 @@ def _limits(chance: random.Random) -> dict[str, Any]:
     }
 
 
+class News(NamedTuple):
+    """What a worker tells the master of: what a call came to, or what was wrong."""
+
+    outcome: str = ""
+    complaint: str = ""
+    fault: Fault | None = None
+
+
 class Trials:
     """Those of one worker; each call is rehearsed when it first comes up."""
 
     def __init__(self, worker: Worker) -> None:
+        self._number = worker.number
         self._stores = Stores(f"{worker.path}-{worker.number}")
         self._way = worker.way
         self._known: dict[str, tuple[Trial, tuple[object, object]]] = {}
 
-    def run(self, victim: Victim, name: str, limits: dict[str, Any]) -> tuple[str, str]:
-        """What the call came to, and what was wrong."""
+    def run(self, victim: Victim, name: str, limits: dict[str, Any]) -> News:
+        """One of them."""
         try:
             if name not in self._known:
                 trial = Trial(self._stores, name, self._way)
                 self._known[name] = trial, trial.rehearse(victim)
             trial, expected = self._known[name]
-            return trial.run(victim, expected, passes=True, **limits), ""
+            with Spell("io", self._number) as spell:
+                outcome = trial.run(victim, expected, passes=True, lift=spell.end, **limits)
         except Exception as error:
-            return "", f"{name}, {limits}: {failure(error)}"
+            return News(complaint=f"{name}, {limits}: {failure(error)}")
+        return News(outcome, fault=spell.fault)
 
 
 def run(stage: Stage) -> None:
@@ -72,8 +85,10 @@ def run(stage: Stage) -> None:
         crew.start(_limit_all, stage.processes, sorted(WAYS[stage.way]))
         crew.assemble()
         while not stage.enough(tally.total()):
-            outcome, complaint = crew.receive(stage.chance.choice(crew.members))
-            tally[outcome] += 1
-            stage.expect(not complaint, complaint)
+            news: News = crew.receive(stage.chance.choice(crew.members))
+            tally[news.outcome] += 1
+            stage.expect(not news.complaint, news.complaint)
+            if news.fault:
+                stage.struck(news.fault)
     stage.figures |= {UNIT: tally.total()} | tally
     stage.expect_some(UNIT)

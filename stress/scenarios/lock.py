@@ -53,19 +53,22 @@ def _take_turns(worker: Worker) -> None:
         if worker.chance.random() < _FORGETS:
             with suppress(kvsync.BusyError):
                 forget_some(worker.store.engine, Place(), worth=1, rest=0)
-        with _recorded(lock, worker.way, history), alone(witness, lock.token):
+        turn = _recorded(worker, lock, history)
+        with turn, alone(witness, lock.token), worker.holding():
             worker.journal.note(lock.name, 0)
             worker.ready()
 
 
 @contextmanager
-def _recorded(lock: kvsync.Lock, way: str, history: Recording) -> Iterator[None]:
+def _recorded(worker: Worker, lock: kvsync.Lock, history: Recording) -> Iterator[None]:
     turn = ExitStack()
-    history.call(lock.name, "acquire", None, partial(_begin, turn, lock, way))
+    with worker.in_doubt():
+        history.call(lock.name, "acquire", None, partial(_begin, turn, lock, worker.way))
     try:
         yield
     finally:
-        history.call(lock.name, "release", None, turn.close)
+        with worker.in_doubt():
+            history.call(lock.name, "release", None, turn.close)
 
 
 def _begin(turn: ExitStack, lock: kvsync.Lock, way: str) -> int | None:
@@ -84,5 +87,6 @@ def run(stage: Stage) -> None:
         for name in turns:
             taken = store.lock(name).acquire(timeout=PATIENCE)
             stage.expect(taken, f"the lock {name} is left taken")
+    stage.books = crew.books()
     judge.expect_legal(stage, partial(linearizability.flaw, model=FencedMutex()), fenced_mutex.flaw)
     stage.expect_sound_file()

@@ -18,9 +18,10 @@ import kvsync
 from stress import children
 from stress.crew import Crew, Worker
 from stress.faults.mounts import Disk
+from stress.faults.spell import Spell
 from stress.faults.usable import use
 from stress.journal import acknowledged
-from stress.record import Books
+from stress.record import EVERYBODY, Books
 from stress.stage import SOUND, Stage
 
 UNIT = "failures"
@@ -116,11 +117,14 @@ def _fail(stage: Stage, crew: Crew, disk: Disk, promise: str, doubtful: Counter[
         time.sleep(stage.chance.uniform(0, _LONGEST))
         told = Counter(acknowledged(stage.folder)[promise])
         Path(_cut(path)).touch()
+        spell = Spell("power", EVERYBODY)
         disk.cut()
         for member in crew.members:
             crew.receive(member)
     os.unlink(_cut(path))
     with disk.mounted():
+        spell.end()
+        stage.struck(spell.fault)
         _expect_recovered(stage, path, promise, [*(told - doubtful)])
     doubtful += Counter(acknowledged(stage.folder)[promise]) - told
 
@@ -135,7 +139,8 @@ def _expect_recovered(stage: Stage, path: str, promise: str, told: list[int]) ->
     stage.expect(found == list(range(1, last + 1)), f"{last} commits, but the entries are {found}")
     if promise == "power":
         lost = len([number for number in told if number > last])
-        stage.books = Books(len(told), lost, _unheard(stage, last), _cut_off(stage))
+        unheard, cut_off = _unheard(stage, last), _cut_off(stage)
+        stage.books = Books(len(told), lost, None, None, unheard, cut_off)
         stage.expect(not lost, f"{lost} of {len(told)} acknowledged commits are lost")
 
 
@@ -146,4 +151,4 @@ def _unheard(stage: Stage, last: int) -> int:
 
 def _cut_off(stage: Stage) -> int:
     """All who wrote, each time."""
-    return stage.processes + (stage.books.cut_off if stage.books else 0)
+    return stage.processes + ((stage.books and stage.books.cut_off) or 0)

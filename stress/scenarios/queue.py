@@ -6,7 +6,7 @@ time, the items leave in the order in which they came.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from queue import Empty
 
@@ -64,7 +64,9 @@ def _consume(worker: Worker) -> None:
         if worker.chance.random() < _SLOW:
             time.sleep(1.5 * VISIBILITY)
         worker.journal.note("worked", task.item)
-        _settle(worker, task, hand, history)
+        with worker.in_doubt():
+            _settle(worker, task, hand, history)
+        worker.journal.note("settled", _packed(task))
 
 
 def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -> None:
@@ -74,6 +76,7 @@ def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -
             return
         _ack(task, history, WAYS[worker.way])
     except kvsync.StaleReceiptError:
+        worker.journal.note("settled", _packed(task))
         hand.expect_over()
         worker.journal.note("late", task.item)
     else:
@@ -99,7 +102,7 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     _expect_none_twice(stage)
     _expect_only_the_last(stage)
-    worked_off = not stage.violations and _expect_all(stage, crew.killed_at)
+    worked_off = not stage.violations and _expect_all(stage, crew.killed_at, crew.unknown)
     stage.expect_some("put", "by workers")
     checks = partial(flaw, worked_off=worked_off), partial(refusals.flaw, maxsize=ROOM)
     judge.expect_legal(stage, _disorder, *checks)
@@ -126,7 +129,7 @@ def _expect_only_the_last(stage: Stage) -> None:
     stage.expect(not stale, f"{len(stale)} acks under a receipt that was over: {stale[:5]}")
 
 
-def _expect_all(stage: Stage, killed: Counter[Job]) -> bool:
+def _expect_all(stage: Stage, killed: Counter[Job], unknown: int) -> bool:
     """Those that are left are acknowledged here; whether that came to an end."""
     with stage.open() as store:
         try:
@@ -137,7 +140,7 @@ def _expect_all(stage: Stage, killed: Counter[Job]) -> bool:
         expect_nothing_left(stage, store)
         for (size,) in store.engine.read("select size from kvsync_queue"):
             stage.expect(size == 0, f"an empty queue counts {size} items")
-    _expect_accounted(stage, rest, killed)
+    _expect_accounted(stage, rest, killed, unknown)
     return True
 
 
@@ -150,7 +153,9 @@ def _work_off(stage: Stage, store: kvsync.Store) -> Iterator[int]:
             yield task.item
 
 
-def _expect_accounted(stage: Stage, rest: list[int], killed: Counter[Job]) -> None:
+def _expect_accounted(
+    stage: Stage, rest: list[int], killed: Counter[Job], unknown: int | None = None
+) -> None:
     """An ack of which nobody knows was cut off by the kill of a consumer, a put by that of a
     producer."""
     notes = acknowledged(stage.folder)
@@ -163,13 +168,25 @@ def _expect_accounted(stage: Stage, rest: list[int], killed: Counter[Job]) -> No
     acks, puts = len(worked - acked - {*rest}), len(worked - put)
     expect_unheard(stage, "acks", acks, "consumers", killed[_consume])
     expect_unheard(stage, "puts", puts, "producers", killed[produce])
-    stage.books = Books(len(acked) + len(rest), len(lost), acks + puts, killed.total())
+    unheard, recovered = acks + puts, _recovered(notes, rest)
+    stage.expect_heard(unheard, unknown)
+    known = len(acked) + len(rest)
+    stage.books = Books(known, len(lost), recovered, unknown, unheard, killed.total())
     stage.figures |= {
         "put": len(put),
-        "acknowledged": len(acked) + len(rest),
+        "acknowledged": known,
         "by workers": len(acked),
         "late": len(notes["late"]),
         "worked on again": len(notes["worked"]) - len({*notes["worked"]}),
         "unheard acks": acks,
         "unheard puts": puts,
     }
+
+
+def _recovered(notes: Mapping[str, list[int]], rest: Iterable[int]) -> int:
+    """Hand-outs whose end nobody noted, for who had the item was killed, and after which there was
+    another: to a worker, or here, for what is left."""
+    last = {packed >> 64: packed for packed in sorted(notes["handed-out"])}
+    unfinished = {*notes["handed-out"]} - {*notes["settled"], *notes["under"]}
+    left = {*rest}
+    return sum(each < last[each >> 64] or each >> 64 in left for each in unfinished)

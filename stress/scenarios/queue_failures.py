@@ -15,7 +15,7 @@ from queue import Empty, Full
 
 import kvsync
 from stress.backlog import numbers
-from stress.crew import PATIENCE, Crew, Job, Worker
+from stress.crew import PATIENCE, Crew, Worker
 from stress.journal import acknowledged
 from stress.record import Books
 from stress.stage import SOUND, Stage
@@ -78,12 +78,13 @@ def _produce(worker: Worker) -> None:
     failing, late = _failing(worker.store), worker.store.queue("late")
     for number in numbers(worker):
         with suppress(Full, kvsync.BusyError):
-            failing.put(number, timeout=_SHORTLY)
-            worker.journal.note("put", number)
+            with worker.in_doubt():
+                failing.put(number, timeout=_SHORTLY)
+                worker.journal.note("put", number)
             worker.ready()
         if worker.chance.random() < _KEYED:
             key = f"key-{worker.chance.randrange(_KEYS)}"
-            with suppress(kvsync.BusyError):
+            with suppress(kvsync.BusyError), worker.in_doubt():
                 if late.put(key, delay=_DAY, key=key) is not None:
                     worker.journal.note(key, number)
         if worker.chance.random() < _SOON:
@@ -94,10 +95,12 @@ def _produce(worker: Worker) -> None:
 def _come_when_they_fall_due(worker: Worker, number: int) -> None:
     """Take one as soon as that can be, and look how that leaves those who wait."""
     soon, end = worker.store.queue("soon"), time.monotonic() + _SHORTLY
-    soon.put_many([number] * _FEW, delay=_SHORTLY / 5)
+    with worker.in_doubt():
+        soon.put_many([number] * _FEW, delay=_SHORTLY / 5)
     while time.monotonic() < end:
         with suppress(Empty):
-            soon.get_nowait()
+            with worker.in_doubt():
+                soon.get_nowait()
             ((unserved,),) = worker.store.engine.read(_UNSERVED)
             if unserved:
                 worker.journal.note("unserved", unserved)
@@ -108,7 +111,7 @@ def _await(worker: Worker) -> None:
     """As one of the line."""
     soon = worker.store.queue("soon")
     while worker.going_on():
-        with suppress(Empty, kvsync.BusyError):
+        with suppress(Empty, kvsync.BusyError), worker.in_doubt():
             soon.get(timeout=_SHORTLY)
         worker.ready()
 
@@ -117,15 +120,21 @@ def _consume(worker: Worker) -> None:
     failing = _failing(worker.store)
     while worker.going_on():
         with suppress(Empty, kvsync.BusyError):
-            task = failing.reserve(_SHORTLY)
-            worker.journal.note("tried", task.item)
-            early = task.attempts < _MOST and not worker.chance.randrange(_POISON)
-            if early or _is_poison(task.item):
-                WAYS[worker.way](task)
-            else:
-                task.ack()
-                worker.journal.note("done", task.item)
+            with worker.in_doubt():
+                task = failing.reserve(_SHORTLY)
+                worker.journal.note("tried", task.item)
+            with worker.in_doubt():
+                _settle(worker, task)
             worker.ready()
+
+
+def _settle(worker: Worker, task: kvsync.Task) -> None:
+    early = task.attempts < _MOST and not worker.chance.randrange(_POISON)
+    if early or _is_poison(task.item):
+        WAYS[worker.way](task)
+    else:
+        task.ack()
+        worker.journal.note("done", task.item)
 
 
 def _is_poison(number: int) -> bool:
@@ -146,7 +155,7 @@ def run(stage: Stage) -> None:
     stage.figures["tried by workers"] = len(notes["tried"])
     _judge_attempts(stage, Counter(notes["tried"] + left), dead)
     done, died = {*notes["done"], *left}, {letter.item for letter in dead}
-    _judge_ends(stage, {*notes["put"]}, done, died, crew.killed_at)
+    _judge_ends(stage, {*notes["put"]}, done, died, crew)
     unserved = len(notes["unserved"])
     stage.expect(not unserved, f"{unserved} times items were left while somebody waited for one")
     stage.expect_some("tried by workers")
@@ -174,11 +183,9 @@ def _judge_attempts(
     stage.expect(not early, f"{len(early)} died before their last attempt, or without a reason")
 
 
-def _judge_ends(
-    stage: Stage, put: set[int], done: set[int], died: set[int], kills: Counter[Job]
-) -> None:
+def _judge_ends(stage: Stage, put: set[int], done: set[int], died: set[int], crew: Crew) -> None:
     """An ack of which nobody knows was cut off by the kill of a consumer."""
-    killed = kills[_consume]
+    killed = crew.killed_at[_consume]
     both = done & died
     stage.expect(not both, f"{len(both)} items are done, and dead letters: {sorted(both)[:5]}")
     lost = put - done - died
@@ -188,7 +195,9 @@ def _judge_ends(
     wronged = [number for number in died if not _is_poison(number)]
     stage.expect(len(wronged) <= killed, f"{len(wronged)} died without need, {killed} were killed")
     acks, puts = min(len(lost), killed), len((done | died) - put)
-    stage.books = Books(len(put), len(lost) - acks, acks + puts, kills.total())
+    unknown, unheard = crew.unknown, acks + puts
+    stage.expect_heard(unheard, unknown)
+    stage.books = Books(len(put), len(lost) - acks, None, unknown, unheard, crew.killed)
     stage.figures |= {
         "put": len(put),
         "done": len(done),

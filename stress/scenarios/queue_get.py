@@ -70,14 +70,16 @@ def run(stage: Stage) -> None:
         crew.be_struck()
     with stage.open() as store:
         rest = [number for each in left(stage, store) for number in get_all(*each)]
-    _expect_accounted(stage, rest, crew.killed_at)
+    _expect_accounted(stage, rest, crew.killed_at, crew.unknown)
     stage.expect_some("put", "by workers")
     search = partial(linearizability.flaw, model=FifoQueue())
     judge.expect_legal(stage, search, total_queue.flaw, partial(refusals.flaw, maxsize=ROOM))
     stage.expect_sound_file()
 
 
-def _expect_accounted(stage: Stage, rest: list[int], killed: Counter[Job]) -> None:
+def _expect_accounted(
+    stage: Stage, rest: list[int], killed: Counter[Job], unknown: int | None = None
+) -> None:
     """Who is killed as it gets takes its item with it: that is what at most once means. Of what who
     is killed as it puts was putting, nobody heard; all else that it put is there."""
     notes = acknowledged(stage.folder)
@@ -91,7 +93,9 @@ def _expect_accounted(stage: Stage, rest: list[int], killed: Counter[Job]) -> No
     puts = len(times.keys() - set(notes["put"]))
     expect_unheard(stage, "puts", puts, "producers", killed[produce])
     gets = min(lost, consumers)
-    stage.books = Books(len(notes["put"]), lost - gets, puts + gets, killed.total())
+    unheard = puts + gets
+    stage.expect_heard(unheard, unknown)
+    stage.books = Books(len(notes["put"]), lost - gets, None, unknown, unheard, killed.total())
     stage.figures |= {
         "put": len(notes["put"]),
         "got": sum(times.values()),

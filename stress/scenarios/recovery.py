@@ -24,6 +24,7 @@ from kvsync import waiting
 from kvsync.engine.doorbell import Doorbells
 from kvsync.session import MEND, Session
 from stress.crew import Crew, Member, Worker
+from stress.record import Books
 from stress.stage import SOUND, Skipped, Stage
 from stress.timing import Control, p50_and_p99
 from stress.witness import alone
@@ -281,6 +282,11 @@ VICTIMS: dict[str, Callable[[Line], Case]] = {
     "worker of a queue": _worker,
 }
 
+_IN_HAND = ("holder", "waiter that reaps", "worker of a queue")
+"""Cases in which who was killed, or who had been killed before, had something; the next one has it
+since.
+"""
+
 
 def run(stage: Stage) -> None:
     stage.processes = max(stage.processes, PROCESSES)  # a line has a middle
@@ -298,6 +304,7 @@ def run(stage: Stage) -> None:
         line.end()
         control.end()
     _publish(stage, cases)
+    stage.books = Books(recovered=sum(len(cases[victim]) for victim in _IN_HAND))
     stage.expect_sound_file()
     _expect_judged(stage, list(chain.from_iterable(cases.values())))
 

@@ -92,16 +92,20 @@ def _take_turn(worker: Worker, name: str, history: Recording) -> None:
     acquire = partial(history.call, name, "acquire", None, turn.acquire)
     release = partial(history.call, name, "release", None, turn.release)
     again = worker.chance.randrange(_DEEPEST)
-    token = acquire()
-    with alone(f"{worker.path}-witness-{name}", token):
+    with worker.in_doubt():
+        token = acquire()
+    with alone(f"{worker.path}-witness-{name}", token), worker.holding():
         for _ in range(again):
-            assert acquire() == token, "a token has changed"
+            with worker.in_doubt():
+                assert acquire() == token, "a token has changed"
         worker.journal.note(name, again)
         worker.ready()
         for _ in range(again):
-            release()
+            with worker.in_doubt():
+                release()
             time.sleep(_PAUSE * (worker.chance.random() < _PAUSES))
-    release()
+    with worker.in_doubt():
+        release()
 
 
 def run(stage: Stage) -> None:
@@ -118,6 +122,7 @@ def run(stage: Stage) -> None:
         for name in turns:
             taken = store.rlock(name).acquire(timeout=PATIENCE)
             stage.expect(taken, f"the rlock {name} is left taken")
+    stage.books = crew.books()
     search = partial(linearizability.flaw, model=ReentrantMutex())
     judge.expect_legal(stage, search, _outer_flaw)
     stage.expect_sound_file()

@@ -95,12 +95,14 @@ def _read(worker: Worker) -> None:
         ending, history = worker.window()
         name = f"pages{ending}"
         sides = _sides(worker, name)
-        history.call(name, "read", None, sides.reader.acquire)
-        with had(_witness(worker, name), BY_MANY):
+        with worker.in_doubt():
+            history.call(name, "read", None, sides.reader.acquire)
+        with had(_witness(worker, name), BY_MANY), worker.holding():
             _look(worker, name)
             worker.journal.note(name, UNKNOWN)
             worker.ready()
-        history.call(name, "release", None, sides.reader.release)
+        with worker.in_doubt():
+            history.call(name, "release", None, sides.reader.release)
 
 
 def _look(worker: Worker, name: str) -> None:
@@ -114,8 +116,9 @@ def _write(worker: Worker) -> None:
         ending, history = worker.window()
         name = f"pages{ending}"
         sides = _sides(worker, name)
-        history.call(name, "write", None, sides.writer.acquire)
-        with had(_witness(worker, name), BY_ONE) as witness:
+        with worker.in_doubt():
+            history.call(name, "write", None, sides.writer.acquire)
+        with had(_witness(worker, name), BY_ONE) as witness, worker.holding():
             time.sleep(worker.chance.uniform(0, _WRITE_FOR))
             worker.journal.note("written", worker.number)
             worker.ready()
@@ -123,9 +126,11 @@ def _write(worker: Worker) -> None:
             if worker.chance.random() < _DOWNGRADED:
                 side = sides.reader
                 witness.share()  # others may read even before our call returns
-                history.call(name, "downgrade", None, sides.downgrade)
+                with worker.in_doubt():
+                    history.call(name, "downgrade", None, sides.downgrade)
                 _look_again(worker)
-        history.call(name, "release", None, side.release)
+        with worker.in_doubt():
+            history.call(name, "release", None, side.release)
 
 
 def _look_again(worker: Worker) -> None:
@@ -169,6 +174,7 @@ def run(stage: Stage) -> None:
         for name in (label for label in notes if label.startswith("pages")):
             free = store.rwlock(name).write().acquire(timeout=PATIENCE)
             stage.expect(free, f"the rwlock {name} is left taken")
+    stage.books = crew.books()
     search = partial(linearizability.flaw, model=ReadWriteLock())
     judge.expect_legal(stage, search, _beside_a_writer)
     stage.expect_sound_file()

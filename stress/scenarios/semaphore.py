@@ -111,7 +111,8 @@ def _hold(worker: Worker) -> None:
         some = WAYS[worker.way](worker.store, name)
         n = worker.chance.choice(_HOW_MANY)
         if _take(worker, some, name, n, history):
-            with among(f"{worker.path}-witness-{name}", LIMIT, n) as others:
+            witness = among(f"{worker.path}-witness-{name}", LIMIT, n)
+            with witness as others, worker.holding(n):
                 _note(worker, name, n, others)
             _give_back(worker, some, name, n, history)
 
@@ -121,7 +122,7 @@ def _take(worker: Worker, some: Permits, name: str, n: int, history: Recording) 
     it may stand in the line."""
     timeout = _patience(worker)
     take = partial(some.acquire, timeout=timeout, n=n)
-    with unless_busy(worker, timeout):
+    with unless_busy(worker, timeout), worker.in_doubt():
         return history.call(name, "try" if timeout == 0 else "acquire", n, take)
     return False
 
@@ -145,7 +146,8 @@ def _give_back(worker: Worker, some: Permits, name: str, n: int, history: Record
     """In one or two parts."""
     first = worker.chance.randint(1, n)
     for part in filter(None, (first, n - first)):
-        history.call(name, "release", part, partial(some.release, part))
+        with worker.in_doubt():
+            history.call(name, "release", part, partial(some.release, part))
 
 
 def run(stage: Stage) -> None:
@@ -164,6 +166,7 @@ def run(stage: Stage) -> None:
         for name in held:
             all_of_them = WAYS[stage.way](store, name).acquire(timeout=PATIENCE, n=LIMIT)
             stage.expect(all_of_them, f"not all permits of {name} are to be had")
+    stage.books = crew.books()
     search = partial(linearizability.flaw, model=Semaphore(LIMIT))
     judge.expect_legal(
         stage,
