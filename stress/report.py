@@ -25,7 +25,10 @@ INTERRUPTED = "interrupted"
 """Why a scenario has no verdict that somebody ended."""
 
 _EVERY = 0.1
-"""Seconds from one line of progress to the next."""
+"""Seconds from one line of progress to the next, on a terminal."""
+
+EVERY_IN_A_FILE = 60.0
+"""There each stays."""
 
 
 def facts(health: Health) -> dict[str, str]:
@@ -55,17 +58,18 @@ def header(run: Run | Matrix) -> str:
 class _Pace:
     """When the line of progress was last shown."""
 
-    shown = 0.0
+    shown = time.monotonic()
 
 
 def progress(number: int, total: int, rest: float, stage: Stage) -> None:
     """How far a run is, in its scenario of that number, with `rest` seconds for those after it."""
-    if time.monotonic() >= _Pace.shown + _EVERY:
+    every, say = (_EVERY, show) if sys.stderr.isatty() else (EVERY_IN_A_FILE, _tell)
+    if time.monotonic() >= _Pace.shown + every:
         _Pace.shown = time.monotonic()
         left = "" if stage.left is None else f", {stage.left + rest:.0f} s left"
         done = f"{stage.operations:,} operations, {_struck(stage.strikes)}"
         violated = f"{len(stage.violations)} violations"
-        show(f"{number}/{total} {stage.name}: {done}, {violated}{left}")
+        say(f"{number}/{total} {stage.name}: {done}, {violated}{left}")
 
 
 def _struck(strikes: Mapping[str, int]) -> str:
@@ -82,9 +86,12 @@ def show(text: str) -> None:
 def finished(number: int, total: int, result: ScenarioResult) -> None:
     """A line for each scenario, to be followed in a file; a terminal has seen its progress."""
     if not sys.stderr.isatty():
-        told = f"{number}/{total} {result.name} {result.verdict} {result.seconds:.1f} s"
-        with suppress(OSError):  # nobody reads it any more, which changes no verdict
-            print(told, file=sys.stderr, flush=True)
+        _tell(f"{number}/{total} {result.name} {result.verdict} {result.seconds:.1f} s")
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # nobody reads it any more, which changes no verdict
+        print(line, file=sys.stderr, flush=True)
 
 
 def summary(results: Sequence[ScenarioResult], left_out: Sequence[str] = ()) -> str:

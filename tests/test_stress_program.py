@@ -11,18 +11,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
 
 import stress.__main__ as program
-from stress import ground, options, windows
+from stress import ground, options, report, windows
 from stress.journal import Journal
 from stress.record import Books, MutantRow, ScenarioResult
 from stress.scenarios import counter
@@ -385,6 +387,25 @@ def test_a_file_is_told_of_each_scenario_that_is_finished(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.fullmatch(r"1/2 bank ok [\d.]+ s\n2/2 counter ok [\d.]+ s\n", done.stderr)
     assert "1/2" not in done.stdout
+
+
+def test_a_file_is_told_of_the_progress_of_a_long_scenario(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then, so that the lines can be read."""
+    stage = SimpleNamespace(
+        name="io", left=90.0, operations=1234, strikes={"stop": 2}, violations=[]
+    )
+    tell = partial(report.progress, 1, 2, 10.0, cast(Stage, stage))
+    began = time.monotonic()
+    monkeypatch.setattr(report._Pace, "shown", began)
+    tell()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(report._Pace, "shown", began - report.EVERY_IN_A_FILE)
+    tell()
+    tell()
+    told = "1/2 io: 1,234 operations, 0 kills, 2 stops, 0 violations, 100 s left\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize(
