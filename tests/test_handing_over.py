@@ -347,6 +347,7 @@ def test_a_writers_token_is_larger_than_those_of_all_readers_before(store: kvsyn
 def enter_and_sleep(other: kvsync.Store, wish: Wish) -> None:
     """As who is stopped then; its boot clock is not the others'."""
     session = other.session
+    session.begin(None)
     other.engine.transact(lambda transaction: enter(session, transaction, wish, None))
     row = {"id": session.id}
     other.engine.write("update kvsync_session set clock = 'another' where id = :id", row)
