@@ -223,7 +223,7 @@ def test_what_fails_between_two_scenarios_hides_no_verdict(
         raise OSError(errno.ENOTEMPTY, "it is not empty", folder)
 
     performed += found
-    monkeypatch.setattr(program.shutil, "rmtree", refuse)
+    monkeypatch.setattr(ground.shutil, "rmtree", refuse)
     both = ["--scenario=counter", "--scenario=bank"]
     assert program.main([*both, f"--store={tmp_path}"]) == status
     told = capsys.readouterr()
