@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,27 @@ def test_a_write_waits_no_longer_than_busy_timeout_and_names_who_is_in_the_way(
             store.counter("hits").add()
         assert isinstance(caught.value, TimeoutError)
         pipe.send("leave")
+
+
+@pytest.mark.parametrize(
+    ("late", "shortest", "longest"), [(0.0, 0.0, 0.03), (0.005, 0.02, 0.06), (10.0, 0.05, 0.15)]
+)
+def test_a_waiter_whose_naps_end_late_naps_longer(
+    path: Path, monkeypatch: pytest.MonkeyPatch, late: float, shortest: float, longest: float
+) -> None:
+    """The attempts of hundreds would leave no time to who has the gate."""
+    now, naps = 0.0, []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds + late
+        naps.append(seconds)
+
+    monkeypatch.setattr(gate, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    turn = gate.Turn(gate.Sidecar(str(path)), PATIENCE * 1000, writing=False)
+    for _ in range(100):
+        turn.rest(gate.Obstructed("another process was writing"))
+    assert shortest <= min(naps[1:]) <= max(naps[1:]) <= longest
 
 
 def test_a_transaction_waits_no_longer_either(path: Path) -> None:

@@ -9,6 +9,8 @@ kernel frees it when its holder dies. SQLite's own lock stays the truth; the gat
   again. One waiter at a time holds the *claim*, a second flock: it tries many times as often, and
   whoever's slice is over and sees the claim taken rests too. So a waiter is overtaken for one
   slice, not for ever.
+- Where so many wait that their attempts alone keep the processors busy, naps end late; so they are
+  made longer, else hundreds of waiters would leave no time to who has the gate.
 - What is *urgent*, because others wait for what it does (a lock is handed on), makes no way, and
   naps for less than a millisecond. It is done once for each hand-over, never in a loop.
 - Nothing waits inside `flock`, so every wait has an end and answers signals. A claimant that is
@@ -38,6 +40,10 @@ _YIELD_NAP = (0.0003, 0.0009)
 _URGENT_NAP = (0.0001, 0.0003)
 _AGING, _AGED = 0.02, 0.1
 """Seconds of wait after which a waiter naps half as long, and after which it ages no further."""
+
+_TIMES_LATE, _LATEST = 8, 0.1
+"""How many times as long as the last nap was late the next one is, at least, on average; and up to
+how many seconds."""
 
 _FOLDERS = 1000
 """Attempts to put a file into a folder that others may replace while it is empty."""
@@ -180,6 +186,7 @@ class Turn:
         self._urgent = urgent
         self._began = time.monotonic()
         self._deadline = self._began + patience
+        self._late = 0.0  # by so many seconds the last nap was too long
         self.claim: int | None = None
 
     def rest(self, obstacle: Obstructed) -> None:
@@ -191,7 +198,10 @@ class Turn:
             raise BusyError(self._complaint(obstacle))
         if self._writing and self.claim is None:
             self._stake_claim()
-        time.sleep(min(left, self._nap(obstacle)))
+        nap = min(left, self._nap(obstacle))
+        began = time.monotonic()
+        time.sleep(nap)
+        self._late = time.monotonic() - began - nap
 
     def _nap(self, obstacle: Obstructed) -> float:
         """Seconds to the next attempt: who has waited long comes often, so the claim finds it."""
@@ -202,7 +212,8 @@ class Turn:
         if isinstance(obstacle, Yielded):
             return random.uniform(*_YIELD_NAP)
         waited = min(time.monotonic() - self._began, _AGED)
-        return random.uniform(*_NAP) / (1 + waited / _AGING)
+        aged = random.uniform(*_NAP) / (1 + waited / _AGING)
+        return max(aged, random.uniform(0.5, 1.5) * min(_TIMES_LATE * self._late, _LATEST))
 
     def _stake_claim(self) -> None:
         descriptor = self._sidecar.open(self._sidecar.claim)
