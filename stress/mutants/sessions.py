@@ -35,5 +35,5 @@ def session_of_the_parent() -> None:
     edit(
         session._after_fork_in_child,
         "session._lives.clear()",
-        "session._lives[os.getpid()] = session._lives.get(os.getppid())",
+        "session._lives = {generation(): life for life in session._lives.values()}",
     )

@@ -50,7 +50,8 @@ def _fork(worker: Worker) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # it is what we are here for
     counter, over = WAYS[worker.way](worker), threading.Event()
     worker.ready()
-    with ThreadPoolExecutor(_THREADS) as pool:
+    # So it has a session, which its children must not go on with.
+    with worker.store.lock(f"of parent {worker.number}"), ThreadPoolExecutor(_THREADS) as pool:
         writers = [pool.submit(_write, worker, counter, over) for _ in range(_THREADS)]
         try:
             while worker.going_on():
