@@ -141,12 +141,12 @@ head of the line, if there is one, for then no other item is ready, or due. Says
 was given it, and the one behind, who has another to watch now. Where it puts nothing, `Items.put`
 does the rest."""
 
-_TO_BE_RUNG = """
-    select doorbell, state from kvsync_ticket
+_SERVED_AND_BEHIND = """
+    select doorbell as served, null as behind from kvsync_ticket
     where space = 'queue' and name = :queue and state = 'granted'
     union all
     select * from (
-        select doorbell, state from kvsync_ticket
+        select null, doorbell from kvsync_ticket
         where space = 'queue' and name = :queue and state = 'waiting' order by id limit 1) as first
 """
 _FIRST_ONE = """
@@ -470,9 +470,8 @@ class Items:
     def _ring_again(self) -> None:
         """We may have given an item, and been interrupted before we rang."""
         with suppress(KvsyncError):
-            for doorbell, state in self.engine.read(_TO_BE_RUNG, self._here):
-                served = state == GRANTED
-                ring_served(self.engine, doorbell if served else None, None if served else doorbell)
+            for served, behind in self.engine.read(_SERVED_AND_BEHIND, self._here):
+                ring_served(self.engine, served, behind)
 
     def _put(self, transaction: Transaction, draft: Draft, number: int) -> None:
         value, priority, key, due = draft
