@@ -1,6 +1,5 @@
 """The time for which a fault is on."""
 
-from types import TracebackType
 from typing import Self
 
 from stress.history import now
@@ -27,10 +26,5 @@ class Spell:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
