@@ -11,6 +11,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,8 +21,8 @@ import pytest
 
 import kvsync
 from kvsync.cli.doctor import examined
-from kvsync.engine import links, location, schema, setup
-from tests.processes import in_thread, run_all
+from kvsync.engine import gate, links, location, schema, setup
+from tests.processes import in_thread, run_all, run_program
 
 
 def test_opening_touches_no_file(path: Path) -> None:
@@ -120,9 +121,9 @@ def test_a_second_durability_for_the_same_file_is_refused(path: Path) -> None:
     kvsync.open(path, durability="process").close()
 
 
-@pytest.mark.parametrize(("durability", "level"), [("none", 0), ("process", 1), ("power", 2)])
+@pytest.mark.parametrize(("durability", "level"), [("none", 0), ("process", 1), ("power", 3)])
 def test_durability_decides_how_sqlite_syncs(path: Path, durability: str, level: int) -> None:
-    """0 is OFF, 1 NORMAL, 2 FULL."""
+    """0 is OFF, 1 NORMAL, 3 EXTRA."""
     with kvsync.open(path, durability=durability) as store:
         assert store.engine.read("pragma synchronous") == [(level,)]
 
@@ -159,6 +160,62 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
     with kvsync.open(path) as store:
         store.counter("hits").add()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+WITHOUT_COMMIT = """
+import os, sqlite3, sys
+path, *before = sys.argv[1:]
+connection = sqlite3.connect(path, isolation_level=None)
+for statement in before:
+    connection.execute(statement)
+connection.execute("pragma cache_size=1")  # so that the file is written to before the commit
+connection.execute("begin immediate")
+connection.execute("create table undone (text)")
+connection.executemany("insert into undone values (?)", [("x" * 1000,)] * 100)
+print("ok", flush=True)
+os._exit(0)
+"""
+"""Ends, as by SIGKILL, in the middle of a transaction with a rollback journal."""
+
+
+def test_a_file_whose_maker_was_killed_in_the_middle_is_made_anew(path: Path) -> None:
+    """SQLite sets WAL mode in a transaction, too: what is rolled back by the next is that mode."""
+    run_program(WITHOUT_COMMIT, path)
+    assert path.stat().st_size
+    assert Path(f"{path}-journal").exists()
+    with kvsync.open(path) as store:
+        assert store.counter("hits").add() == 1
+        assert store.stats().journal_mode == "wal"
+        assert store.engine.read("pragma synchronous") == [(1,)]
+        assert store.engine.read("pragma page_size") == [(setup._PAGE_SIZE,)]
+    assert not Path(f"{path}-journal").exists()
+
+
+def test_a_foreign_file_whose_writer_was_killed_keeps_its_journal_mode(path: Path) -> None:
+    run_program(WITHOUT_COMMIT, path, "create table orders as select 7 as id")
+    assert Path(f"{path}-journal").exists()
+    with kvsync.open(path) as store:
+        assert store.counter("hits").add() == 1
+        assert store.stats().journal_mode == "delete"
+        assert store.engine.read("select id from orders") == [(7,)]
+        assert store.engine.read("select name from sqlite_master where name = 'undone'") == []
+
+
+def test_who_opens_a_foreign_file_waits_for_its_writer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has its journal there, and has locked the file even for readers."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as writer:
+        writer.execute("create table orders (id integer)")
+        writer.execute("begin exclusive")
+        writer.execute("insert into orders values (7)")
+        assert Path(f"{path}-journal").exists()
+        with kvsync.open(path, busy_timeout=0) as store, pytest.raises(kvsync.BusyError):
+            store.counter("hits").add()
+        monkeypatch.setattr(gate.Turn, "rest", lambda *_: writer.commit())
+        with kvsync.open(path) as store:
+            assert store.counter("hits").add() == 1
+            assert store.engine.read("select id from orders") == [(7,)]
 
 
 # --- what is refused, and left as it was ------------------------------------------------------

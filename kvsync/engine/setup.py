@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, suppress
+from typing import TypeVar
 from urllib.parse import quote
 
 from kvsync.engine import schema
@@ -18,8 +19,14 @@ from kvsync.engine.gate import Obstructed, Sidecar, Turn
 from kvsync.engine.location import examine
 from kvsync.errors import SchemaError, UnsafeFilesystemError, UnsupportedSQLiteError
 
-DURABILITY = {"none": "off", "process": "normal", "power": "full"}
-"""What SQLite calls each `durability` (`pragma synchronous`)."""
+DURABILITY = {"none": "off", "process": "normal", "power": "extra"}
+"""What SQLite calls each `durability` (`pragma synchronous`).
+
+FULL would be enough in WAL mode. A rollback journal is unlinked to commit, and as long as the
+folder is not synced, a power failure can bring it back: SQLite rolls the acknowledged commit back.
+"""
+
+T = TypeVar("T")
 
 _NEEDED = (3, 35, 0)
 _CACHE_KIB = 65536  # at most, for each connection; only what was read takes memory
@@ -80,11 +87,16 @@ def connect(path: str, durability: str) -> sqlite3.Connection:
     return connection
 
 
+Retrying = Callable[[Callable[[], T]], T]
+"""Takes a step, again after every obstacle."""
+
+
 def prepare_file(
     sidecar: Sidecar,
     mode: int,
     *,
     allow_network: bool,
+    retrying: Retrying[None],
     patience: float,
     alone: AbstractContextManager[object],
 ) -> None:
@@ -97,21 +109,28 @@ def prepare_file(
     """
     path = sidecar.database
     examine(path, allow_network=allow_network)
-    if not _is_empty(path):
+    if not _may_be_empty(path):
         return
 
     def make() -> None:
         with alone:
-            if not _is_empty(path):
-                return
-            _create(path, mode)
-            with closing(
-                sqlite3.connect(path, timeout=patience, isolation_level=None)
-            ) as connection:
-                connection.execute(f"pragma page_size={_PAGE_SIZE}").fetchall()
-                set_wal(connection, path)
+            if _may_be_empty(path):
+                _create(path, mode)
+                _begin_in_wal(path)
 
-    _under_setup_lock(sidecar, mode, patience, make)
+    _under_setup_lock(sidecar, mode, patience, lambda: retrying(make))
+
+
+def _begin_in_wal(path: str) -> None:
+    """Unless the file has pages. A journal that nobody uses any more is rolled back by the look."""
+    with closing(
+        sqlite3.connect(path, timeout=_CONNECT_PATIENCE, isolation_level=None)
+    ) as connection:
+        ((pages,),) = connection.execute("pragma page_count").fetchall()
+        if not pages:
+            connection.execute(f"pragma page_size={_PAGE_SIZE}").fetchall()
+            connection.execute(f"pragma synchronous={DURABILITY['power']}").fetchall()
+            set_wal(connection, path)
 
 
 def _create(path: str, mode: int) -> None:
@@ -142,7 +161,10 @@ def set_wal(connection: sqlite3.Connection, path: str) -> None:
 
 
 def prepare_schema(
-    sidecar: Sidecar, connection: sqlite3.Connection, retrying: "Retrying", patience: float
+    sidecar: Sidecar,
+    connection: sqlite3.Connection,
+    retrying: Retrying[schema.Versions | None],
+    patience: float,
 ) -> schema.Versions:
     """Make the tables unless they are there. Raises: SchemaError, BusyError, sqlite3.Error."""
 
@@ -160,9 +182,6 @@ def prepare_schema(
     except SchemaError as error:
         raise SchemaError(f"cannot open {sidecar.database}: {error}") from error
     return found
-
-
-Retrying = Callable[[Callable[[], schema.Versions | None]], schema.Versions | None]
 
 
 def _create_behind_gate(sidecar: Sidecar, connection: sqlite3.Connection) -> None:
@@ -196,8 +215,16 @@ def _under_setup_lock(
             close(descriptor)
 
 
-def _is_empty(path: str) -> bool:
+def _may_be_empty(path: str) -> bool:
+    """It is if a process was killed, or lost its power, while it set WAL mode.
+
+    It leaves a file of one page, and the journal with which SQLite makes that undone.
+    """
     try:
-        return os.stat(path).st_size == 0
+        if os.stat(path).st_size == 0:
+            return True
     except FileNotFoundError:
         return True
+    if not os.path.exists(f"{path}-journal"):
+        return False
+    return all(os.access(place, os.W_OK) for place in (path, os.path.dirname(path)))

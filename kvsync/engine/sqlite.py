@@ -356,6 +356,7 @@ class SqliteEngine:
                 pool.sidecar,
                 self._mode,
                 allow_network=self._allow_network,
+                retrying=self._patiently,
                 patience=self.busy_timeout,
                 alone=pool.lock,
             )

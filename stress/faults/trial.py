@@ -1,7 +1,7 @@
 """One fault in one call: what its process was told, against what others find afterwards.
 
 - It ends in time, and what it raises is kvsync's own; a fault of the disk is told as one.
-- The file is sound.
+- The file is sound, and in WAL mode.
 - What was acknowledged is there. What was not is there as a whole or not at all.
 - Every other call works at once, in other processes and, once the fault has passed, in the same
   one. What is held is free once its holder is dead, and at once if it never was acknowledged.
@@ -223,6 +223,8 @@ class Trial:
         with kvsync.open(path) as store:
             damage = store.check().damage
             assert not damage, f"integrity_check: {damage}"
+            mode = store.stats().journal_mode
+            assert mode == "wal", f"it is in mode {mode} for good"
             items = put_back(store.queue("it"))
             assert items >= self._call.keeps, f"{items} items are left of {self._call.keeps}"
             expect_free(store, "it")

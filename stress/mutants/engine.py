@@ -107,3 +107,9 @@ def bare_errors() -> None:
 def power_not_waited_for() -> None:
     """With durability "power" no commit waits for the disk."""
     put_item(setup.DURABILITY, "power", "off")
+
+
+@caught_by("power")
+def folder_not_synced() -> None:
+    """With durability "power" a rollback journal that was unlinked may come back."""
+    put_item(setup.DURABILITY, "power", "full")

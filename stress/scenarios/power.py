@@ -1,5 +1,6 @@
 """After a power failure at any instant a store with durability "power" has every acknowledged
-commit, and with "process" a sound file and all commits up to some moment, without a gap.
+commit, in WAL mode and with a rollback journal, and with "process" a sound file and all commits up
+to some moment, without a gap. What kvsync made is in WAL mode, whatever was cut short.
 
 The power is that of an ext4 file system on a loop device: its shutdown ioctl throws away what was
 not on the disk yet. The file system under that device goes on, so what is shown is that the
@@ -9,8 +10,11 @@ for what is lost, as a program of nothing but `pwrite` and `fdatasync` shows as 
 """
 
 import os
+import sqlite3
 import time
 from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -41,8 +45,11 @@ _MOST_IN_VAIN = 40
 _LARGE = "x" * 60_000
 """Written now and then, so that checkpoints come and go."""
 
+_FOREIGN = "rollback-journal"
+"""The store in a file that another program made, which keeps its mode. It is held to "power"."""
+
 WAYS = {
-    SOUND: {"power": "power", "process": "process"},
+    SOUND: {"power": "power", "process": "process", _FOREIGN: "power"},
     "process-as-power": {"power": "process"},
     "none-as-power": {"power": "none"},
 }
@@ -83,18 +90,37 @@ def _write(worker: Worker, path: str, promise: str) -> None:
         worker.journal.note(promise, number)
 
 
+@dataclass
+class _Account:
+    """What one store was told, and what was in it after its failures."""
+
+    promise: str
+    doubtful: Counter[int] = field(default_factory=Counter)
+    """Acknowledged during a cut."""
+    failures: int = 0
+    acknowledged: int = 0
+    lost: int = 0
+    unheard: int = 0
+    """Commits that are there and that nobody was told of, not even while the power was cut."""
+
+    @property
+    def keeps_all(self) -> bool:
+        return self.promise != "process"
+
+
 def run(stage: Stage) -> None:
     disk = Disk(os.path.join(stage.folder, "disk"), _SIZE)
+    accounts = [_Account(promise) for promise in WAYS[stage.way]]
     with Crew(stage) as crew:
         crew.start(_take_part, stage.processes)
         crew.assemble()
-        failures, doubtful = 0, {promise: Counter[int]() for promise in WAYS[stage.way]}
+        failures = 0
         while not stage.enough(failures) or _is_too_few(stage, failures):
+            _fail(stage, crew, disk, accounts[failures % len(accounts)])
             failures += 1
-            promise = [*doubtful][failures % len(doubtful)]
-            _fail(stage, crew, disk, promise, doubtful[promise])
         for member in crew.members:
             member.dismiss(None)
+    stage.books = _books([each for each in accounts if each.keeps_all], stage.processes)
     stage.expect_some(*map(_told, WAYS[stage.way]))
 
 
@@ -108,10 +134,23 @@ def _is_too_few(stage: Stage, failures: int) -> bool:
     return bool(untried) and failures < _MOST_IN_VAIN and not stage.violations
 
 
-def _fail(stage: Stage, crew: Crew, disk: Disk, promise: str, doubtful: Counter[int]) -> None:
-    """Once; what was acknowledged during the cut is `doubtful` from then on."""
+def _books(accounts: list[_Account], processes: int) -> Books:
+    """All who wrote were cut off, each time."""
+    return Books(
+        acknowledged=sum(each.acknowledged for each in accounts),
+        lost=sum(each.lost for each in accounts),
+        unheard=sum(each.unheard for each in accounts),
+        cut_off=processes * sum(each.failures for each in accounts),
+    )
+
+
+def _fail(stage: Stage, crew: Crew, disk: Disk, account: _Account) -> None:
+    """Once; what was acknowledged during the cut is doubtful from then on."""
+    promise = account.promise
     path = os.path.join(disk.folder, f"{promise}.db")
     with disk.mounted():
+        if promise == _FOREIGN:
+            _make_foreign(path)
         for member in crew.members:
             member.pipe.send((path, promise))
         time.sleep(stage.chance.uniform(0, _LONGEST))
@@ -122,33 +161,40 @@ def _fail(stage: Stage, crew: Crew, disk: Disk, promise: str, doubtful: Counter[
         for member in crew.members:
             crew.receive(member)
     os.unlink(_cut(path))
+    after = Counter(acknowledged(stage.folder)[promise])
     with disk.mounted():
         spell.end()
         stage.struck(spell.fault)
-        _expect_recovered(stage, path, promise, [*(told - doubtful)])
-    doubtful += Counter(acknowledged(stage.folder)[promise]) - told
+        account.failures += 1
+        last = _expect_recovered(stage, path, promise)
+    account.acknowledged = (told - account.doubtful).total()
+    account.lost = sum(number > last for number in told - account.doubtful)
+    account.unheard = last - len([number for number in after if number <= last])
+    account.doubtful += after - told
+    stage.figures |= {_told(promise): account.acknowledged, f"{promise}: recovered": last}
+    if account.keeps_all:
+        stage.expect(
+            not account.lost,
+            f"{promise}: {account.lost} of {account.acknowledged} acknowledged commits are lost",
+        )
 
 
-def _expect_recovered(stage: Stage, path: str, promise: str, told: list[int]) -> None:
+def _make_foreign(path: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma synchronous=extra")  # it stays whatever comes
+        connection.execute("create table if not exists orders (id integer)")
+
+
+def _expect_recovered(stage: Stage, path: str, promise: str) -> int:
+    """Returns how many commits there are."""
     with kvsync.open(path) as store:
         last, entries = store.counter("last").value, store.dict("entries")
-        damage, found = store.check().damage, sorted(entries.values())
+        mode, damage, found = store.stats().journal_mode, store.check().damage, [*entries.values()]
         use(store, "afterwards")
-    stage.figures |= {_told(promise): len(told), f"{promise}: recovered": last}
+    expected = "delete" if promise == _FOREIGN else "wal"
+    stage.expect(mode == expected, f"{promise}.db is in mode {mode}, not {expected}")
     stage.expect(not damage, f"integrity_check: {damage}")
-    stage.expect(found == list(range(1, last + 1)), f"{last} commits, but the entries are {found}")
-    if promise == "power":
-        lost = len([number for number in told if number > last])
-        unheard, cut_off = _unheard(stage, last), _cut_off(stage)
-        stage.books = Books(len(told), lost, None, None, unheard, cut_off)
-        stage.expect(not lost, f"{lost} of {len(told)} acknowledged commits are lost")
-
-
-def _unheard(stage: Stage, last: int) -> int:
-    """How many commits are there that nobody was told of, not even while the power was cut."""
-    return last - len({number for number in acknowledged(stage.folder)["power"] if number <= last})
-
-
-def _cut_off(stage: Stage) -> int:
-    """All who wrote, each time."""
-    return stage.processes + ((stage.books and stage.books.cut_off) or 0)
+    stage.expect(
+        sorted(found) == list(range(1, last + 1)), f"{last} commits, but the entries are {found}"
+    )
+    return last
