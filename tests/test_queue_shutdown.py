@@ -10,6 +10,7 @@ import pytest
 import kvsync
 from kvsync.primitives.items import Kept
 from kvsync.primitives.taking import Getting, Reserving
+from kvsync.testing import ManualClock
 from tests.processes import PATIENCE, expect, kill_myself, running
 from tests.queues import NAME, items, tickets, waiting
 
@@ -125,12 +126,15 @@ def test_a_shutdown_wakes_all_who_wait(store: kvsync.Store, immediate: bool) -> 
     assert items(store) == [1]
 
 
-def test_the_last_item_of_a_closing_queue_sends_the_others_home(store: kvsync.Store) -> None:
+def test_the_last_item_of_a_closing_queue_sends_the_others_home(
+    timed_store: kvsync.Store, clock: ManualClock
+) -> None:
     """They wait while a delayed one may still come."""
-    jobs = store.queue(NAME)
-    jobs.put("late", delay=0.2)
-    with waiting(jobs.get, store) as one, waiting(jobs.get, store) as other:
+    jobs = timed_store.queue(NAME)
+    jobs.put("late", delay=60)
+    with waiting(jobs.get, timed_store) as one, waiting(jobs.get, timed_store) as other:
         jobs.shutdown()
+        clock.advance(60)
         assert one.result() == "late"
         with pytest.raises(kvsync.ShutDown):
             other.result()
