@@ -1,8 +1,8 @@
 """What the scenarios of queues share: who puts, and how the last items are worked off."""
 
 import queue
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -27,6 +27,9 @@ On a busy machine that may be too short for its turn to write, too: then nothing
 ROOM = 10
 """As many items hold the queues of the windows in which calls are recorded: few, so that a search
 need not try many orders in which they may have come in."""
+
+HANDED_OUT, SETTLED = "handed-out", "settled"
+"""Notes of hand-outs, `packed`; and of their ends."""
 
 _PER_PRODUCER = 10_000_000
 _MASTER = 0
@@ -99,6 +102,29 @@ def reserved(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand]]:
                 task = jobs.reserve(SHORTLY)
             yield task, hand
             worker.ready()
+
+
+@contextmanager
+def in_hand(worker: Worker, task: kvsync.Task) -> Iterator[None]:
+    """Note the hand-out, and that who had it lived to its end."""
+    worker.journal.note(HANDED_OUT, packed(task))
+    yield
+    worker.journal.note(SETTLED, packed(task))
+
+
+def packed(task: kvsync.Task) -> int:
+    """The hand-out in one number; of one item, the later one has the larger."""
+    number: int = task.item
+    return number << 64 | task.receipt
+
+
+def recovered(notes: Mapping[str, list[int]], rest: Iterable[int]) -> int:
+    """Hand-outs whose end nobody noted, for who had the item was killed, and after which there was
+    another: to a worker, or, for the items of `rest`, when all workers had gone."""
+    last = {each >> 64: each for each in sorted(notes[HANDED_OUT])}
+    unfinished = {*notes[HANDED_OUT]} - {*notes[SETTLED]}
+    left = {*rest}
+    return sum(each < last[each >> 64] or each >> 64 in left for each in unfinished)
 
 
 def handed_out(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand, Recording]]:

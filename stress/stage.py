@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
@@ -219,19 +219,29 @@ class Stage:
         self.expect(not damage, f"integrity_check: {damage}")
 
     def expect_accounted(
-        self, values: Mapping[str, int], killed: int = 0, unknown: int | None = None
+        self,
+        values: Mapping[str, int],
+        killed: int = 0,
+        unknown: int | None = None,
+        *,
+        recovered: int | None = None,
+        beside: Collection[str] = (),
     ) -> None:
         """All that was acknowledged is in `values`, and at most one more for each killed writer;
-        and no more than `unknown`, if that is counted.
+        and no more than `unknown`, if that is counted. The notes `beside` it are of other things.
         """
-        notes = acknowledged(self.folder)
+        notes = {
+            label: numbers
+            for label, numbers in acknowledged(self.folder).items()
+            if label not in beside
+        }
         for label in sorted(values.keys() | notes.keys()):
-            self._expect_each_once(label, values.get(label, 0), notes[label])
+            self._expect_each_once(label, values.get(label, 0), notes.get(label, []))
         total, known = sum(values.values()), sum(map(len, notes.values()))
         unheard = max(0, total - known)
         self.figures |= {"acknowledged": known, "unheard": unheard}
         lost = sum(max(0, len(notes[label]) - values.get(label, 0)) for label in notes)
-        self.books = Books(known, lost, None, unknown, unheard, killed)
+        self.books = Books(known, lost, recovered, unknown, unheard, killed)
         self.expect_some("acknowledged")
         self.expect(
             total <= known + killed,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stress import backlog
 from stress.backlog import produce
 from stress.crew import Crew, Job, Worker
 from stress.journal import Journal, acknowledged
@@ -153,15 +154,22 @@ def _packed(item: int, receipt: int) -> str:
         ([f"handed-out {_packed(1, 5)}"], [], 0),
         ([f"handed-out {_packed(1, 5)}", f"handed-out {_packed(2, 6)}"], [], 0),
         ([f"handed-out {_packed(1, 5)}", f"settled {_packed(1, 5)}"], [1], 0),
-        ([f"handed-out {_packed(1, 5)}", f"under {_packed(1, 5)}"], [], 0),
     ],
-    ids=["again", "left", "acknowledged unheard", "another item", "put back, then left", "settled"],
+    ids=["again", "left", "its end unheard", "another item", "put back, then left"],
 )
 def test_an_item_is_recovered_if_it_came_again_after_who_left_no_end_of_it(
     stage: Stage, notes: list[str], rest: list[int], recovered: int
 ) -> None:
     note(stage, *notes)
-    assert queue._recovered(acknowledged(stage.folder), rest) == recovered
+    assert backlog.recovered(acknowledged(stage.folder), rest) == recovered
+
+
+def test_notes_of_other_things_are_no_acknowledgements(stage: Stage) -> None:
+    note(stage, "put 0", f"handed-out {_packed(1, 5)}", f"settled {_packed(1, 5)}")
+    others = (backlog.HANDED_OUT, backlog.SETTLED)
+    stage.expect_accounted({"put": 1}, recovered=3, beside=others)
+    assert stage.violations == []
+    assert stage.books == Books(1, 0, 3, None, 0, 0)
 
 
 @pytest.mark.parametrize("job", [queue_failures._produce, queue_failures._consume])

@@ -92,12 +92,14 @@ def _lead(worker: Worker) -> None:
         ending, history = worker.window()
         name = f"leader{ending}"
         office = WAYS[worker.way](worker.store, name)
-        token = history.call(name, "acquire", None, office.campaign)
-        with alone(f"{worker.path}-witness-{name}", token):
+        with worker.in_doubt():
+            token = history.call(name, "acquire", None, office.campaign)
+        with alone(f"{worker.path}-witness-{name}", token), worker.holding():
             assert office.is_leader(), "the leader does not know that it leads"
             worker.journal.note(name, UNKNOWN)
             worker.ready()
-        history.call(name, "release", None, office.resign)
+        with worker.in_doubt():
+            history.call(name, "release", None, office.resign)
 
 
 def _be_deposed(worker: Worker) -> None:
@@ -152,6 +154,7 @@ def run(stage: Stage) -> None:
         for name in (*terms, "deposed"):
             follows = store.election(name).campaign(timeout=PATIENCE)
             stage.expect(follows, f"nobody follows the last {name}")
+    stage.books = crew.books()
     search = partial(linearizability.flaw, model=FencedMutex())
     judge.expect_legal(stage, search, fenced_mutex.flaw)
     stage.expect_sound_file()

@@ -6,22 +6,27 @@ time, the items leave in the order in which they came.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from queue import Empty
 
 import kvsync
 from stress import judge
 from stress.backlog import (
+    HANDED_OUT,
     ROOM,
+    SETTLED,
     VISIBILITY,
     Hand,
     expect_nothing_left,
     expect_unheard,
     handed_out,
+    in_hand,
     left,
     named,
+    packed,
     produce,
+    recovered,
     reserve,
 )
 from stress.checkers import Violation, linearizability, refusals
@@ -60,13 +65,12 @@ WAYS: dict[str, Callable[[kvsync.Task], None]] = {
 
 def _consume(worker: Worker) -> None:
     for task, hand, history in handed_out(worker):
-        worker.journal.note("handed-out", _packed(task))
-        if worker.chance.random() < _SLOW:
-            time.sleep(1.5 * VISIBILITY)
-        worker.journal.note("worked", task.item)
-        with worker.in_doubt():
-            _settle(worker, task, hand, history)
-        worker.journal.note("settled", _packed(task))
+        with in_hand(worker, task):
+            if worker.chance.random() < _SLOW:
+                time.sleep(1.5 * VISIBILITY)
+            worker.journal.note("worked", task.item)
+            with worker.in_doubt():
+                _settle(worker, task, hand, history)
 
 
 def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -> None:
@@ -76,23 +80,17 @@ def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -
             return
         _ack(task, history, WAYS[worker.way])
     except kvsync.StaleReceiptError:
-        worker.journal.note("settled", _packed(task))
+        worker.journal.note(SETTLED, packed(task))
         hand.expect_over()
         worker.journal.note("late", task.item)
     else:
         worker.journal.note("acknowledged", task.item)
-        worker.journal.note("under", _packed(task))
+        worker.journal.note("under", packed(task))
 
 
 def _ack(task: kvsync.Task, history: Recording, way: Callable[[kvsync.Task], None]) -> None:
     jobs = task._items.queue
     history.call(jobs, "ack", named(task), partial(way, task), kvsync.StaleReceiptError)
-
-
-def _packed(task: kvsync.Task) -> int:
-    """The hand-out in one number."""
-    number: int = task.item
-    return number << 64 | task.receipt
 
 
 def run(stage: Stage) -> None:
@@ -123,9 +121,9 @@ def _expect_only_the_last(stage: Stage) -> None:
     """Only who has an item now may acknowledge it: not one from whom it was taken before."""
     last: dict[int, int] = {}
     notes = acknowledged(stage.folder)
-    for packed in notes["handed-out"]:
-        last[packed >> 64] = max(packed, last.get(packed >> 64, 0))
-    stale = [packed >> 64 for packed in notes["under"] if packed < last[packed >> 64]]
+    for each in notes[HANDED_OUT]:
+        last[each >> 64] = max(each, last.get(each >> 64, 0))
+    stale = [each >> 64 for each in notes["under"] if each < last[each >> 64]]
     stage.expect(not stale, f"{len(stale)} acks under a receipt that was over: {stale[:5]}")
 
 
@@ -168,10 +166,10 @@ def _expect_accounted(
     acks, puts = len(worked - acked - {*rest}), len(worked - put)
     expect_unheard(stage, "acks", acks, "consumers", killed[_consume])
     expect_unheard(stage, "puts", puts, "producers", killed[produce])
-    unheard, recovered = acks + puts, _recovered(notes, rest)
+    unheard, known = acks + puts, len(acked) + len(rest)
     stage.expect_heard(unheard, unknown)
-    known = len(acked) + len(rest)
-    stage.books = Books(known, len(lost), recovered, unknown, unheard, killed.total())
+    back = recovered(notes, rest)
+    stage.books = Books(known, len(lost), back, unknown, unheard, killed.total())
     stage.figures |= {
         "put": len(put),
         "acknowledged": known,
@@ -181,12 +179,3 @@ def _expect_accounted(
         "unheard acks": acks,
         "unheard puts": puts,
     }
-
-
-def _recovered(notes: Mapping[str, list[int]], rest: Iterable[int]) -> int:
-    """Hand-outs whose end nobody noted, for who had the item was killed, and after which there was
-    another: to a worker, or here, for what is left."""
-    last = {packed >> 64: packed for packed in sorted(notes["handed-out"])}
-    unfinished = {*notes["handed-out"]} - {*notes["settled"], *notes["under"]}
-    left = {*rest}
-    return sum(each < last[each >> 64] or each >> 64 in left for each in unfinished)

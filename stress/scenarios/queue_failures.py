@@ -14,7 +14,7 @@ from contextlib import suppress
 from queue import Empty, Full
 
 import kvsync
-from stress.backlog import numbers
+from stress.backlog import in_hand, numbers, recovered
 from stress.crew import PATIENCE, Crew, Worker
 from stress.journal import acknowledged
 from stress.record import Books
@@ -123,7 +123,7 @@ def _consume(worker: Worker) -> None:
             with worker.in_doubt():
                 task = failing.reserve(_SHORTLY)
                 worker.journal.note("tried", task.item)
-            with worker.in_doubt():
+            with in_hand(worker, task), worker.in_doubt():
                 _settle(worker, task)
             worker.ready()
 
@@ -155,7 +155,8 @@ def run(stage: Stage) -> None:
     stage.figures["tried by workers"] = len(notes["tried"])
     _judge_attempts(stage, Counter(notes["tried"] + left), dead)
     done, died = {*notes["done"], *left}, {letter.item for letter in dead}
-    _judge_ends(stage, {*notes["put"]}, done, died, crew)
+    back = recovered(notes, [*left, *died])
+    _judge_ends(stage, {*notes["put"]}, done, died, crew, back)
     unserved = len(notes["unserved"])
     stage.expect(not unserved, f"{unserved} times items were left while somebody waited for one")
     stage.expect_some("tried by workers")
@@ -183,7 +184,9 @@ def _judge_attempts(
     stage.expect(not early, f"{len(early)} died before their last attempt, or without a reason")
 
 
-def _judge_ends(stage: Stage, put: set[int], done: set[int], died: set[int], crew: Crew) -> None:
+def _judge_ends(
+    stage: Stage, put: set[int], done: set[int], died: set[int], crew: Crew, back: int
+) -> None:
     """An ack of which nobody knows was cut off by the kill of a consumer."""
     killed = crew.killed_at[_consume]
     both = done & died
@@ -197,7 +200,7 @@ def _judge_ends(stage: Stage, put: set[int], done: set[int], died: set[int], cre
     acks, puts = min(len(lost), killed), len((done | died) - put)
     unknown, unheard = crew.unknown, acks + puts
     stage.expect_heard(unheard, unknown)
-    stage.books = Books(len(put), len(lost) - acks, None, unknown, unheard, crew.killed)
+    stage.books = Books(len(put), len(lost) - acks, back, unknown, unheard, crew.killed)
     stage.figures |= {
         "put": len(put),
         "done": len(done),

@@ -8,9 +8,19 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import Full
 
 import kvsync
-from stress.backlog import VISIBILITY, drain, jobs_of, numbers, reserved
+from stress.backlog import (
+    HANDED_OUT,
+    SETTLED,
+    VISIBILITY,
+    drain,
+    in_hand,
+    jobs_of,
+    numbers,
+    recovered,
+    reserved,
+)
 from stress.crew import Crew, Worker
-from stress.journal import UNKNOWN
+from stress.journal import UNKNOWN, acknowledged
 from stress.stage import SOUND, Stage
 
 UNIT = "kills"
@@ -39,13 +49,14 @@ def _produce(worker: Worker) -> None:
 
 def _consume(worker: Worker) -> None:
     for task, hand in reserved(worker):
-        if worker.chance.random() < _SLOW:
-            time.sleep(1.5 * VISIBILITY)
-        try:
-            with worker.in_doubt():
-                _finish(worker.store, task, worker.way)
-        except kvsync.StaleReceiptError:
-            hand.expect_over()
+        with in_hand(worker, task):
+            if worker.chance.random() < _SLOW:
+                time.sleep(1.5 * VISIBILITY)
+            try:
+                with worker.in_doubt():
+                    _finish(worker.store, task, worker.way)
+            except kvsync.StaleReceiptError:
+                hand.expect_over()
 
 
 def _finish(store: kvsync.Store, task: kvsync.Task, way: str) -> None:
@@ -63,11 +74,18 @@ def run(stage: Stage) -> None:
     with stage.open() as store:
         stage.figures["by workers"] = store.counter("results").value
         stage.expect_some("by workers")
+        rest = []
         for task in drain(stage, store):
             _finish(store, task, SOUND)
+            rest.append(task.item)
         _expect_each_once(stage, store)
-        put = store.counter("put").value
-        stage.expect_accounted({"put": put}, crew.killed, crew.unknown)
+        stage.expect_accounted(
+            {"put": store.counter("put").value},
+            crew.killed,
+            crew.unknown,
+            recovered=recovered(acknowledged(stage.folder), rest),
+            beside=(HANDED_OUT, SETTLED),
+        )
     stage.expect_sound_file()
 
 
