@@ -191,14 +191,6 @@ def test_a_file_whose_maker_was_killed_in_the_middle_is_made_anew(path: Path) ->
     assert not Path(f"{path}-journal").exists()
 
 
-def test_wal_mode_is_on_the_disk_before_anything_is_committed_in_it(path: Path) -> None:
-    """With its folder (3 is EXTRA): the journal that makes it undone must not come back later."""
-    with closing(sqlite3.connect(path)) as connection:
-        setup.set_wal(connection, str(path))
-        assert connection.execute("pragma synchronous").fetchall() == [(3,)]
-        assert connection.execute("pragma journal_mode").fetchall() == [("wal",)]
-
-
 def test_a_foreign_file_whose_writer_was_killed_keeps_its_journal_mode(path: Path) -> None:
     run_program(WITHOUT_COMMIT, path, "create table orders as select 7 as id")
     assert Path(f"{path}-journal").exists()

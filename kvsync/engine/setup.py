@@ -129,6 +129,7 @@ def _begin_in_wal(path: str) -> None:
         ((pages,),) = connection.execute("pragma page_count").fetchall()
         if not pages:
             connection.execute(f"pragma page_size={_PAGE_SIZE}").fetchall()
+            connection.execute(f"pragma synchronous={DURABILITY['power']}").fetchall()
             set_wal(connection, path)
 
 
@@ -153,12 +154,7 @@ def _create(path: str, mode: int) -> None:
 
 
 def set_wal(connection: sqlite3.Connection, path: str) -> None:
-    """For good: were the folder not synced, a power failure could bring the journal back, and it
-    would be rolled back under what was committed since. The connection is only good for this.
-
-    Raises: UnsafeFilesystemError if SQLite answers with another mode; sqlite3.Error if busy.
-    """
-    connection.execute(f"pragma synchronous={DURABILITY['power']}").fetchall()
+    """Raises: UnsafeFilesystemError if SQLite answers with another mode; sqlite3.Error if busy."""
     ((mode,),) = connection.execute("pragma journal_mode=wal").fetchall()
     if mode != "wal":
         raise UnsafeFilesystemError(f"cannot use {path}: SQLite offers no WAL mode there")

@@ -464,10 +464,8 @@ class SqliteEngine:
             self._pool.close()  # SQLite changes the mode for the file's only connection
             self._with_link(lambda connection: setup.set_wal(connection, self.path))
 
-        try:
-            self._patiently(convert)
-        finally:
-            self._pool.close()  # `synchronous` depends on the mode
+        self._patiently(convert)
+        self._pool.close()  # `synchronous` depends on the mode
 
     @takes_link
     def _with_link(self, use: Callable[[sqlite3.Connection], T]) -> T:
