@@ -16,6 +16,7 @@ import pytest
 
 import kvsync
 from kvsync.cli.queue import put, work
+from kvsync.cli.queue.child import Child
 from tests.lines import calling
 from tests.processes import PATIENCE, eventually, expect, running
 from tests.test_cli import KVSYNC, Run, refused, run, succeeded
@@ -639,6 +640,21 @@ def test_a_signal_that_does_not_wake_the_wait_for_a_command_is_heard() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "heard\n", "")
 
 
+def test_no_signal_cuts_short_a_look_at_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would be locked for ever, so that the command could not be seen to end any more."""
+    heard, looks, look = [False], [], subprocess.Popen.poll
+
+    def poll(process: "subprocess.Popen[bytes]") -> int | None:
+        looks.append(heard[-1])
+        return look(process)
+
+    monkeypatch.setattr(subprocess.Popen, "poll", poll)
+    with Child(["sh", "-c", "read -r said; exec sleep 0.1"], b"said\n", {}) as child:
+        assert child.wait(lambda: heard.append(True), lambda: heard.append(False)) == 0
+    assert True in heard
+    assert looks.count(False) == len(looks) > 1
+
+
 HALF_ASLEEP = """
 import signal, threading
 from pathlib import Path
@@ -663,7 +679,7 @@ try:
     with Child(["sh", "-c", "sleep 20; echo too late"], b"", {}) as child:
         sender = threading.Thread(target=send, args=[threading.get_native_id()])
         sender.start()
-        child.wait()
+        child.wait(lambda: None, lambda: None)
 except Heard:
     print("heard")
 """

@@ -74,11 +74,17 @@ class Child:
         if self._process.returncode is None:
             self._end()
 
-    def wait(self) -> int:
-        """Its exit status; negative, the signal that ended it."""
+    def wait(self, listen: Callable[[], object], hold: Callable[[], object]) -> int:
+        """Its exit status; negative, the signal that ended it.
+
+        Signals are held back when this is called. It calls `listen` before it sleeps, and `hold`
+        after it: an exception in the middle of a look would leave it locked for ever.
+        """
         with _sleeper(self._process.pid) as sleep:
             while (status := self._process.poll()) is None:
+                listen()
                 sleep()
+                hold()
         self._listener.join(_LAST_WORDS)
         return status
 

@@ -95,8 +95,7 @@ class _Runner:
 
     def __call__(self, task: kvsync.Task) -> None:
         with _Answer(task) as answer, self._start(task) as child:
-            answer.begin()
-            status = child.wait()
+            status = child.wait(answer.pass_on, answer.hold)
         if status:
             self._retry(task, _told(status), child.last_words)
 
@@ -152,8 +151,8 @@ def _told_of_the_late() -> Iterator[None]:
 class _Answer:
     """Says so when a signal asks to stop and has to wait for the command; the second does not.
 
-    Until `begin` all of them wait: a command that is just being started could not be ended. If it
-    is not started at all they are passed on in the end.
+    All of them wait until they are passed on, and again when they are held: a command that is just
+    being started, or looked at, could not be ended. In the end they are passed on in any case.
     """
 
     def __init__(self, task: kvsync.Task) -> None:
@@ -177,7 +176,11 @@ class _Answer:
         if not has_answered:  # last: whoever is to read it may hold us up
             _say(self._sentence)
 
-    def begin(self) -> None:
+    def hold(self) -> None:
+        """Have them wait from now on."""
+        self._waiting = []
+
+    def pass_on(self) -> None:
         """Pass on what has come, and from now on at once."""
         waiting, self._waiting = self._waiting or [], None
         for number in waiting:
@@ -186,7 +189,7 @@ class _Answer:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self.begin()
+        self.pass_on()
 
 
 @contextmanager
