@@ -559,6 +559,7 @@ _most_kept = [_FEW_KEPT]
 
 
 def _drop_what_holds_nothing() -> None:
+    _most_kept[0] = max(_FEW_KEPT, 2 * len(_kept))  # though this be cut short: not again soon
     for key, (held, proof) in list(_kept.items()):
         if not held:
             _kept.pop(key, None)

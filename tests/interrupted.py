@@ -27,6 +27,8 @@ _WITHIN = (
 )
 _CALLED = (_FOLDER, contextlib.__file__)  # which kvsync's own blocks may stand on
 
+_MOST_POINTS = 5_000
+"""No call of a test has so many."""
 
 Trace = Callable[[FrameType, str, Any], Any]
 
@@ -176,6 +178,7 @@ def _at_each(
     while _is_cut_off(call, tracing, point):
         yield point
         point += 1
+        assert point < _MOST_POINTS, "each interruption makes the call longer"
     assert point, "no point was met"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync import session as session_module
 from kvsync import waiting as wait_loop
 from kvsync.engine import transaction as transaction_module
 from kvsync.engine.sqlite import SqliteEngine
@@ -118,6 +119,26 @@ def test_an_interrupted_wait_for_an_item_loses_none(
         assert [attempts for _, attempts, *_ in state(jobs)] == [0] * 2 * puts
         jobs.purge()
         puts = 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_an_interrupted_reserve_puts_back_keeps_no_session_alive(
+    store: kvsync.Store, count: int
+) -> None:
+    """Nor does the next one look through more because of it, though others have much in hand."""
+    jobs = store.queue(NAME)
+    fill(jobs)
+    with kvsync.open(store.path) as other:
+        for _ in range(40):
+            other.session.keep(["something"])
+        for point in at_each_point(lambda: jobs.reserve_many(count)):
+            assert in_hand(store) == [], point
+
+
+def in_hand(store: kvsync.Store) -> list[Any]:
+    """What this handle's session is kept alive for."""
+    proof = store.session._life().proof
+    return [held for held, its in session_module._kept.values() if its is proof and held]
 
 
 @takes

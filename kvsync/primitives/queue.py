@@ -349,9 +349,9 @@ class Queue(Primitive):
     def _handed_out(self, attempt: Attempt, caller: FrameType | None) -> list[Task]:
         taken = self._take(attempt)
         delivery = Delivery(caller, partial(self._taking.undo, attempt))
-        most, delay = self._max_attempts, self._retry_delay
+        most, delay, in_hand = self._max_attempts, self._retry_delay, attempt.in_hand
         return [
-            Task(self._session, self._items, kept, item, most, delay, delivery)
+            Task(self._session, self._items, kept, item, most, delay, delivery, in_hand)
             for kept, item in taken
         ]
 

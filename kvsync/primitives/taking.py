@@ -38,6 +38,8 @@ class Attempt:
         self.count = count
         self.patience = patience
         self.values: dict[int, Any] = {}
+        self.in_hand: set[int] = set()
+        """The receipts of what its caller was handed, and has not settled."""
         self.unreadable: Kept | None = None
         self._codec = codec
         self._numbered = False
@@ -80,6 +82,7 @@ class Attempt:
     def _undo(self, patience: float | None) -> None:
         if self._numbered:
             self.session.engine.transact(self._leave, patience=patience)
+        self.in_hand.clear()
 
     def _leave(self, transaction: Transaction) -> None:
         session = self.session.id

@@ -88,7 +88,9 @@ class Task:
         max_attempts: int,
         retry_delay: float,
         delivery: Delivery,
+        in_hand: set[int],
     ) -> None:
+        """`in_hand` has the receipts of those that its attempt got, and that are not settled."""
         self.item = item
         self.id = kept.id
         """The same in every hand-out: a key for results."""
@@ -112,8 +114,9 @@ class Task:
         self._delivery = delivery
         self._settled = False
         self._process = generation()
-        self._in_hand = [self.receipt]
-        session.keep(self._in_hand)
+        self._in_hand = in_hand
+        in_hand.add(self.receipt)
+        session.keep(in_hand)
 
     def ack(self) -> None:
         """It is done: take it away for good. In a transaction it goes when that commits.
@@ -123,7 +126,7 @@ class Task:
         """
         self._check_owner()
         acknowledged = self._items.acknowledge(self.id, self.receipt)
-        self._in_hand.clear()
+        self._in_hand.discard(self.receipt)
         if not acknowledged:
             raise self._stale()
         self._settled = self.is_done = True
@@ -281,7 +284,7 @@ class Task:
     def _settle(self, step: _Settlement, patience: float | None = None) -> None:
         self._check_owner()
         settled = self._items.engine.transact(step, patience=patience)
-        self._in_hand.clear()
+        self._in_hand.discard(self.receipt)
         if not settled:
             raise self._stale()
         self._settled, self.is_done = True, False
