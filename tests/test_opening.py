@@ -8,6 +8,7 @@ import pwd
 import shutil
 import sqlite3
 import stat
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -162,6 +163,8 @@ def test_an_empty_file_becomes_a_store(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+UNNAMED = os.O_TMPFILE
+
 WITHOUT_COMMIT = """
 import os, sqlite3, sys
 path, *before = sys.argv[1:]
@@ -178,17 +181,57 @@ os._exit(0)
 """Ends, as by SIGKILL, in the middle of a transaction with a rollback journal."""
 
 
-def test_a_file_whose_maker_was_killed_in_the_middle_is_made_anew(path: Path) -> None:
-    """SQLite sets WAL mode in a transaction, too: what is rolled back by the next is that mode."""
-    run_program(WITHOUT_COMMIT, path)
-    assert path.stat().st_size
-    assert Path(f"{path}-journal").exists()
+def test_a_new_file_comes_in_wal_mode_as_sqlite_would_make_it(path: Path) -> None:
+    """As a whole, so that no moment of a maker's death leaves another mode, or part of a page."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"pragma page_size={setup._PAGE_SIZE}")
+        connection.execute("pragma journal_mode=wal")
+    assert path.read_bytes() == setup._first_page()
+
+
+JOURNAL = struct.pack(">8s5I", bytes.fromhex("d9d505f920a163d7"), 0, 1, 0, 512, setup._PAGE_SIZE)
+"""By which SQLite makes an empty file empty again (https://www.sqlite.org/fileformat2.html)."""
+
+
+def test_an_empty_file_whose_maker_was_killed_in_the_middle_is_made_anew(path: Path) -> None:
+    """SQLite sets WAL mode in a transaction, too: what the next one rolls back is that mode."""
+    path.write_bytes(setup._first_page())
+    Path(f"{path}-journal").write_bytes(JOURNAL.ljust(512, b"\0"))
     with kvsync.open(path) as store:
         assert store.counter("hits").add() == 1
         assert store.stats().journal_mode == "wal"
         assert store.engine.read("pragma synchronous") == [(1,)]
         assert store.engine.read("pragma page_size") == [(setup._PAGE_SIZE,)]
     assert not Path(f"{path}-journal").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR, None])
+def test_a_file_system_without_unnamed_files_will_do(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None
+) -> None:
+    """As an overlay of older kernels, or another system, which has no such flag."""
+
+    def refuse(name: Any, flags: int, *more: Any, **options: Any) -> int:
+        if flags & UNNAMED == UNNAMED:
+            raise OSError(number, os.strerror(number or 0))
+        return open_(name, flags, *more, **options)
+
+    open_ = os.open
+    if number is None:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    else:
+        monkeypatch.setattr(os, "open", refuse)
+    with kvsync.open(path, mode=0o640) as store:
+        assert store.counter("hits").add() == 1
+        assert store.stats().journal_mode == "wal"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "write", lambda _, data: len(data) - 1)
+    with kvsync.open(path) as store, pytest.raises(kvsync.OpenError, match="No space left"):
+        store.counter("hits").add()
+    assert not path.exists()
 
 
 def test_a_foreign_file_whose_writer_was_killed_keeps_its_journal_mode(path: Path) -> None:
@@ -209,10 +252,10 @@ def test_who_opens_a_foreign_file_waits_for_its_writer(
         writer.execute("create table orders (id integer)")
         writer.execute("begin exclusive")
         writer.execute("insert into orders values (7)")
-        assert Path(f"{path}-journal").exists()
+        commits = [writer.commit]
         with kvsync.open(path, busy_timeout=0) as store, pytest.raises(kvsync.BusyError):
             store.counter("hits").add()
-        monkeypatch.setattr(gate.Turn, "rest", lambda *_: writer.commit())
+        monkeypatch.setattr(gate.Turn, "rest", lambda *_: commits.pop()())
         with kvsync.open(path) as store:
             assert store.counter("hits").add() == 1
             assert store.engine.read("select id from orders") == [(7,)]

@@ -1,13 +1,16 @@
 """Bringing a file to the state in which every process may use it without a further look.
 
-Making the file, setting WAL mode and making the tables happen under a lock in the folder beside the
-database, for `pragma journal_mode=wal` does not wait for other connections. Once the tables are
-there the lock is never taken again. Every step looks first whether another process has done it, and
-a process killed between two of them leaves what the next one completes.
+A new file comes into its folder in WAL mode; an empty one is set to it, which does not wait for
+other connections. So this, and making the tables, happen under a lock in the folder beside the
+database. Once the tables are there the lock is never taken again. Every step looks first whether
+another process has done it, and a process killed between two of them leaves what the next one
+completes.
 """
 
+import errno
 import os
 import sqlite3
+import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, suppress
 from typing import TypeVar
@@ -57,9 +60,8 @@ def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) ->
 
 def connect(path: str, durability: str) -> sqlite3.Connection:
     """A connection to an existing file, set up as kvsync needs it."""
-    # mode=rw: a thread that connects after the file was deleted must not make a new one.
     connection = sqlite3.connect(
-        f"file://{quote(os.fsencode(path))}?mode=rw",
+        _address(path),
         uri=True,
         timeout=_CONNECT_PATIENCE,
         isolation_level=None,
@@ -102,55 +104,108 @@ def prepare_file(
 ) -> None:
     """See to it that the file is there. A file that kvsync makes is in WAL mode.
 
-    `alone` is entered while it is made, so that no fork comes then. Not while others are waited
-    for: a fork would have to wait too.
+    `alone` is entered while it is made, so that no other thread forks then. Not while others are
+    waited for: a fork would have to wait too.
 
-    Raises: what `examine` raises; BusyError; sqlite3.Error.
+    Raises: what `examine` raises; what `retrying` and `set_wal` raise; BusyError; OSError.
     """
     path = sidecar.database
     examine(path, allow_network=allow_network)
-    if not _may_be_empty(path):
+    if _is_made(path):
         return
 
     def make() -> None:
         with alone:
-            if _may_be_empty(path):
+            if not os.path.exists(path):
                 _create(path, mode)
+            if not _is_made(path):
                 _begin_in_wal(path)
 
     _under_setup_lock(sidecar, mode, patience, lambda: retrying(make))
 
 
+def _is_made(path: str) -> bool:
+    """Not if it is empty; nor if it was, and whoever made a store of it was killed, or lost its
+    power, as SQLite set WAL mode: that leaves a page, and the journal that makes it undone.
+    """
+    size = _size(path)
+    return size > _PAGE_SIZE or (size > 0 and not _size(f"{path}-journal"))
+
+
+def _size(path: str) -> int:
+    """Bytes; 0 if there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _create(path: str, mode: int) -> None:
+    """A file with its first page, and exactly this mode, whatever the umask, from its first moment.
+
+    Where it cannot come into its folder as a whole it is empty at first.
+    """
+    folder = os.path.dirname(path)
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, mode)
+    except (AttributeError, OSError) as error:  # not this system, or not this file system
+        if getattr(error, "errno", errno.EOPNOTSUPP) not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
+        os.fchmod(descriptor, mode)
+        os.close(descriptor)
+        return
+    try:
+        os.fchmod(descriptor, mode)
+        if os.write(descriptor, page := _first_page()) != len(page):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+        # With a folder's descriptor, though the path is absolute: only then links are followed.
+        with suppress(FileExistsError):
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    _sync_folder(folder)
+
+
+def _first_page() -> bytes:
+    """Of a database without tables, in WAL mode: https://www.sqlite.org/fileformat2.html.
+
+    SQLite could set that mode itself, but in a transaction with a rollback journal, in a file that
+    others can see by then.
+    """
+    page = bytearray(_PAGE_SIZE)
+    wal, change, pages, leaf, rows = 2, 1, 1, 13, 0
+    struct.pack_into(">16sH6B", page, 0, b"SQLite format 3", _PAGE_SIZE, wal, wal, 0, 64, 32, 32)
+    struct.pack_into(">2I", page, 24, change, pages)
+    major, minor, patch = sqlite3.sqlite_version_info
+    struct.pack_into(">2I", page, 92, change, major * 1_000_000 + minor * 1_000 + patch)
+    struct.pack_into(">B3HB", page, 100, leaf, 0, rows, _PAGE_SIZE, 0)
+    return bytes(page)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _begin_in_wal(path: str) -> None:
     """Unless the file has pages. A journal that nobody uses any more is rolled back by the look."""
     with closing(
-        sqlite3.connect(path, timeout=_CONNECT_PATIENCE, isolation_level=None)
+        sqlite3.connect(_address(path), uri=True, timeout=_CONNECT_PATIENCE, isolation_level=None)
     ) as connection:
         ((pages,),) = connection.execute("pragma page_count").fetchall()
         if not pages:
             connection.execute(f"pragma page_size={_PAGE_SIZE}").fetchall()
-            connection.execute(f"pragma synchronous={DURABILITY['power']}").fetchall()
             set_wal(connection, path)
 
 
-def _create(path: str, mode: int) -> None:
-    """An empty file with exactly this mode, whatever the umask, from its first moment on."""
-    if os.path.exists(path):
-        return  # an empty file, such as tempfile makes: its mode is its maker's business
-    if not hasattr(os, "O_TMPFILE"):
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-        descriptor = os.open(path, flags, mode)
-        os.fchmod(descriptor, mode)
-        os.close(descriptor)
-        return
-    descriptor = os.open(os.path.dirname(path), os.O_TMPFILE | os.O_RDWR, mode)
-    try:
-        os.fchmod(descriptor, mode)
-        with suppress(FileExistsError):
-            # With a folder's descriptor, though the path is absolute: only then links are followed.
-            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
-    finally:
-        os.close(descriptor)
+def _address(path: str) -> str:
+    """Of an existing file: who comes after it was deleted must not make a new one."""
+    return f"file://{quote(os.fsencode(path))}?mode=rw"
 
 
 def set_wal(connection: sqlite3.Connection, path: str) -> None:
@@ -213,18 +268,3 @@ def _under_setup_lock(
         if descriptor in owned:
             unlock(descriptor, UNLOCK)  # the first call: no exception can keep it locked
             close(descriptor)
-
-
-def _may_be_empty(path: str) -> bool:
-    """It is if a process was killed, or lost its power, while it set WAL mode.
-
-    It leaves a file of one page, and the journal with which SQLite makes that undone.
-    """
-    try:
-        if os.stat(path).st_size == 0:
-            return True
-    except FileNotFoundError:
-        return True
-    if not os.path.exists(f"{path}-journal"):
-        return False
-    return all(os.access(place, os.W_OK) for place in (path, os.path.dirname(path)))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from types import CodeType
 from typing import TypeVar
@@ -356,7 +357,7 @@ class SqliteEngine:
                 pool.sidecar,
                 self._mode,
                 allow_network=self._allow_network,
-                retrying=self._patiently,
+                retrying=partial(self._patiently, writing=False),
                 patience=self.busy_timeout,
                 alone=pool.lock,
             )
@@ -385,7 +386,7 @@ class SqliteEngine:
         schema.check(found, writing=False)
         return found
 
-    def _patiently(self, step: Callable[[], T]) -> T:
+    def _patiently(self, step: Callable[[], T], *, writing: bool = True) -> T:
         """Run `step`, again after every obstacle, with SQLite's errors translated."""
 
         def attempt() -> T:
@@ -399,11 +400,11 @@ class SqliteEngine:
         try:
             return attempt()
         except Obstructed as obstacle:
-            return self.wait(obstacle, attempt)
+            return self.wait(obstacle, attempt, writing=writing)
 
     def sync(self) -> None:
-        # Opening the log is harmless, for SQLite holds no locks on it. In a rollback journal
-        # there is none, and a commit has reached the disk by itself.
+        # Opening the log is harmless, for SQLite holds no locks on it. With a rollback journal
+        # there is none: a commit is an unlink there, which the folder makes last.
         for path in (f"{self.path}-wal", os.path.dirname(self.path)):
             try:
                 descriptor = os.open(path, os.O_RDONLY)
