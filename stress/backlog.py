@@ -29,7 +29,7 @@ ROOM = 10
 need not try many orders in which they may have come in."""
 
 HANDED_OUT, SETTLED = "handed-out", "settled"
-"""Notes of hand-outs, `packed`; and of their ends."""
+"""Notes of hand-outs, `packed`; and that whoever had them was about to settle them."""
 
 _PER_PRODUCER = 10_000_000
 _MASTER = 0
@@ -106,7 +106,7 @@ def reserved(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand]]:
 
 @contextmanager
 def in_hand(worker: Worker, task: kvsync.Task) -> Iterator[None]:
-    """Note the hand-out, and that who had it lived to its end."""
+    """Note that it certainly has it, until it begins to settle it."""
     worker.journal.note(HANDED_OUT, packed(task))
     yield
     worker.journal.note(SETTLED, packed(task))
@@ -119,8 +119,8 @@ def packed(task: kvsync.Task) -> int:
 
 
 def recovered(notes: Mapping[str, list[int]], rest: Iterable[int]) -> int:
-    """Hand-outs whose end nobody noted, for who had the item was killed, and after which there was
-    another: to a worker, or, for the items of `rest`, when all workers had gone."""
+    """Hand-outs of who was killed with the item in hand, after which there was another: to a
+    worker, or, for the items of `rest`, when all workers had gone."""
     last = {each >> 64: each for each in sorted(notes[HANDED_OUT])}
     unfinished = {*notes[HANDED_OUT]} - {*notes[SETTLED]}
     left = {*rest}

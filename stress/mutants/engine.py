@@ -111,5 +111,18 @@ def power_not_waited_for() -> None:
 
 @caught_by("power")
 def folder_not_synced() -> None:
-    """With durability "power" a rollback journal that was unlinked may come back."""
+    """With durability "power" a rollback journal that was unlinked may come back: `full` does not
+    sync the folder."""
     put_item(setup.DURABILITY, "power", "full")
+
+
+@caught_by("power")
+def half_made_taken_for_made() -> None:
+    """A new file is empty until SQLite has set WAL mode in it, and one that is not empty is taken
+    for made."""
+    edit(setup._create, "os.write(descriptor, page := _first_page()) != len(page)", "False")
+    edit(
+        setup._is_made,
+        'size > _PAGE_SIZE or (size > 0 and not _size(f"{path}-journal"))',
+        "size > 0",
+    )

@@ -59,14 +59,16 @@ WAYS: dict[str, Way] = {
 
 
 def _count(worker: Worker) -> None:
-    worker.journal.note("counter", worker.store.counter("hits").add())
+    with worker.in_doubt():
+        worker.journal.note("counter", worker.store.counter("hits").add())
 
 
 def _swap(worker: Worker) -> None:
     entries = worker.store.dict("entries")
     old = entries.get("swapped", 0)
-    if entries.compare_and_set("swapped", old or kvsync.MISSING, old + 1):
-        worker.journal.note("swapped", old + 1)
+    with worker.in_doubt():
+        if entries.compare_and_set("swapped", old or kvsync.MISSING, old + 1):
+            worker.journal.note("swapped", old + 1)
 
 
 def _transfer(worker: Worker) -> None:
@@ -218,9 +220,8 @@ def _act(worker: Worker) -> None:
     """What was not to be had in time, or was busy for too long, has changed nothing."""
     while worker.going_on():
         with suppress(kvsync.AcquireTimeout, kvsync.BusyError):
-            with worker.in_doubt():
-                worker.chance.choice(_ACTS)(worker)
-                worker.journal.note("acts", UNKNOWN)
+            worker.chance.choice(_ACTS)(worker)
+            worker.journal.note("acts", UNKNOWN)
             worker.ready()
 
 
@@ -272,7 +273,7 @@ def _expect_accounted(
         )
     known = sum(len(notes[label]) for label in values)
     lost = sum(max(0, len(notes[label]) - value) for label, value in values.items())
-    unheard = max(0, sum(values.values()) - known)
+    unheard = sum(max(0, value - len(notes[label])) for label, value in values.items())
     stage.expect_heard(unheard, crew.unknown)
     stage.books = Books(known, lost, None, crew.unknown, unheard, crew.killed)
 

@@ -10,12 +10,14 @@ for what is lost, as a program of nothing but `pwrite` and `fdatasync` shows as 
 """
 
 import os
+import shutil
 import sqlite3
 import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import kvsync
@@ -36,8 +38,11 @@ NEMESES = ("power",)
 _SIZE = 64 << 20
 """Bytes."""
 
-_LONGEST = 0.5
-"""Seconds from one power failure to the next."""
+_LONGEST, _SHORT = 0.5, 0.02
+"""Seconds until the power fails, at most; and, the first time, from when a store begins to be."""
+
+_FAILURES = 3
+"""Of one store; then comes a new one, for much can only go wrong while it is made."""
 
 _MOST_IN_VAIN = 40
 """Failures after which a promise is given up under which nothing was acknowledged before any."""
@@ -64,9 +69,9 @@ def _take_part(worker: Worker) -> None:
         worker.pipe.send(None)
 
 
-def _live_as_child(worker: Worker, path: str, promise: str) -> None:
+def _live_as_child(worker: Worker, path: str, promise: str, name: str) -> None:
     try:
-        _write(worker, path, promise)
+        _write(worker, path, promise, name)
     except (kvsync.StorageError, kvsync.OpenError):
         if not os.path.exists(_cut(path)):
             raise
@@ -77,7 +82,7 @@ def _cut(path: str) -> str:
     return f"{os.path.dirname(path)}-cut"
 
 
-def _write(worker: Worker, path: str, promise: str) -> None:
+def _write(worker: Worker, path: str, promise: str, name: str) -> None:
     """Number entries, in turns with others, until the power fails."""
     store = kvsync.open(path, durability=WAYS[worker.way][promise])
     counter, entries, large = store.counter("last"), store.dict("entries"), store.dict("large")
@@ -87,21 +92,27 @@ def _write(worker: Worker, path: str, promise: str) -> None:
             entries[str(number)] = number
             if number % 20 == 0:
                 large[str(number % 400)] = _LARGE
-        worker.journal.note(promise, number)
+        worker.journal.note(name, number)
 
 
 @dataclass
-class _Account:
-    """What one store was told, and what was in it after its failures."""
+class _Store:
+    """What one was told, and what was in it after its failures."""
 
     promise: str
-    doubtful: Counter[int] = field(default_factory=Counter)
-    """Acknowledged during a cut."""
+    number: int
     failures: int = 0
     acknowledged: int = 0
+    recovered: int = 0
     lost: int = 0
     unheard: int = 0
     """Commits that are there and that nobody was told of, not even while the power was cut."""
+    doubtful: Counter[int] = field(default_factory=Counter)
+    """Acknowledged during a cut."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.promise}-{self.number}"
 
     @property
     def keeps_all(self) -> bool:
@@ -109,23 +120,41 @@ class _Account:
 
 
 def run(stage: Stage) -> None:
-    disk = Disk(os.path.join(stage.folder, "disk"), _SIZE)
-    accounts = [_Account(promise) for promise in WAYS[stage.way]]
+    disk, promises = Disk(os.path.join(stage.folder, "disk"), _SIZE), [*WAYS[stage.way]]
+    stores = {promise: [_Store(promise, 0)] for promise in promises}
     with Crew(stage) as crew:
         crew.start(_take_part, stage.processes)
         crew.assemble()
         failures = 0
         while not stage.enough(failures) or _is_too_few(stage, failures):
-            _fail(stage, crew, disk, accounts[failures % len(accounts)])
+            store = stores[promises[failures % len(promises)]][-1]
+            _fail(stage, crew, disk, store)
             failures += 1
+            of_these = stores[store.promise]
+            _tell(stage, store.promise, of_these)
+            if store.failures >= _FAILURES:
+                of_these.append(_Store(store.promise, store.number + 1))
         for member in crew.members:
             member.dismiss(None)
-    stage.books = _books([each for each in accounts if each.keeps_all], stage.processes)
-    stage.expect_some(*map(_told, WAYS[stage.way]))
+    kept = [each for each in chain.from_iterable(stores.values()) if each.keeps_all]
+    stage.books = Books(
+        acknowledged=sum(each.acknowledged for each in kept),
+        lost=sum(each.lost for each in kept),
+        unheard=sum(each.unheard for each in kept),
+        cut_off=stage.processes * sum(each.failures for each in kept),
+    )
+    stage.expect_some(*map(_told, promises))
 
 
 def _told(promise: str) -> str:
     return f"{promise}: acknowledged"
+
+
+def _tell(stage: Stage, promise: str, stores: list[_Store]) -> None:
+    stage.figures |= {
+        _told(promise): sum(each.acknowledged for each in stores),
+        f"{promise}: recovered": sum(each.recovered for each in stores),
+    }
 
 
 def _is_too_few(stage: Stage, failures: int) -> bool:
@@ -134,54 +163,54 @@ def _is_too_few(stage: Stage, failures: int) -> bool:
     return bool(untried) and failures < _MOST_IN_VAIN and not stage.violations
 
 
-def _books(accounts: list[_Account], processes: int) -> Books:
-    """All who wrote were cut off, each time."""
-    return Books(
-        acknowledged=sum(each.acknowledged for each in accounts),
-        lost=sum(each.lost for each in accounts),
-        unheard=sum(each.unheard for each in accounts),
-        cut_off=processes * sum(each.failures for each in accounts),
-    )
-
-
-def _fail(stage: Stage, crew: Crew, disk: Disk, account: _Account) -> None:
+def _fail(stage: Stage, crew: Crew, disk: Disk, store: _Store) -> None:
     """Once; what was acknowledged during the cut is doubtful from then on."""
-    promise = account.promise
-    path = os.path.join(disk.folder, f"{promise}.db")
+    path = os.path.join(disk.folder, f"{store.name}.db")
     with disk.mounted():
-        if promise == _FOREIGN:
+        if store.promise == _FOREIGN:
             _make_foreign(path)
         for member in crew.members:
-            member.pipe.send((path, promise))
-        time.sleep(stage.chance.uniform(0, _LONGEST))
-        told = Counter(acknowledged(stage.folder)[promise])
+            member.pipe.send((path, store.promise, store.name))
+        _wait(stage, path, anew=not store.failures)
+        told = Counter(acknowledged(stage.folder)[store.name])
         Path(_cut(path)).touch()
         spell = Spell("power", EVERYBODY)
         disk.cut()
         for member in crew.members:
             crew.receive(member)
     os.unlink(_cut(path))
-    after = Counter(acknowledged(stage.folder)[promise])
+    after = Counter(acknowledged(stage.folder)[store.name])
     with disk.mounted():
         spell.end()
         stage.struck(spell.fault)
-        account.failures += 1
-        last = _expect_recovered(stage, path, promise)
-    account.acknowledged = (told - account.doubtful).total()
-    account.lost = sum(number > last for number in told - account.doubtful)
-    account.unheard = last - len([number for number in after if number <= last])
-    account.doubtful += after - told
-    stage.figures |= {_told(promise): account.acknowledged, f"{promise}: recovered": last}
-    if account.keeps_all:
+        store.failures += 1
+        store.recovered = _expect_recovered(stage, path, store.promise)
+        if store.failures >= _FAILURES:
+            _remove(path)
+    sure = told - store.doubtful
+    store.acknowledged = sure.total()
+    store.lost = sum(number > store.recovered for number in sure)
+    store.unheard = store.recovered - len([each for each in after if each <= store.recovered])
+    store.doubtful += after - told
+    if store.keeps_all:
         stage.expect(
-            not account.lost,
-            f"{promise}: {account.lost} of {account.acknowledged} acknowledged commits are lost",
+            not store.lost,
+            f"{store.name}: {store.lost} of {store.acknowledged} acknowledged commits are lost",
         )
 
 
+def _wait(stage: Stage, path: str, *, anew: bool) -> None:
+    """Until the power is to fail: the first time while a store is being made."""
+    end = time.monotonic() + _LONGEST
+    while anew and not os.path.exists(f"{path}-kvsync") and time.monotonic() < end:
+        time.sleep(0.0005)
+    time.sleep(stage.chance.uniform(0, _SHORT if anew else _LONGEST))
+
+
 def _make_foreign(path: str) -> None:
+    """With a table that stays whatever comes, so that it is never empty, and taken for ours."""
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("pragma synchronous=extra")  # it stays whatever comes
+        connection.execute("pragma synchronous=extra")
         connection.execute("create table if not exists orders (id integer)")
 
 
@@ -192,9 +221,15 @@ def _expect_recovered(stage: Stage, path: str, promise: str) -> int:
         mode, damage, found = store.stats().journal_mode, store.check().damage, [*entries.values()]
         use(store, "afterwards")
     expected = "delete" if promise == _FOREIGN else "wal"
-    stage.expect(mode == expected, f"{promise}.db is in mode {mode}, not {expected}")
+    stage.expect(mode == expected, f"{path} is in mode {mode}, not {expected}")
     stage.expect(not damage, f"integrity_check: {damage}")
     stage.expect(
         sorted(found) == list(range(1, last + 1)), f"{last} commits, but the entries are {found}"
     )
     return last
+
+
+def _remove(path: str) -> None:
+    """Make room for the next ones."""
+    os.unlink(path)
+    shutil.rmtree(f"{path}-kvsync")

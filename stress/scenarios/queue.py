@@ -15,7 +15,6 @@ from stress import judge
 from stress.backlog import (
     HANDED_OUT,
     ROOM,
-    SETTLED,
     VISIBILITY,
     Hand,
     expect_nothing_left,
@@ -69,8 +68,8 @@ def _consume(worker: Worker) -> None:
             if worker.chance.random() < _SLOW:
                 time.sleep(1.5 * VISIBILITY)
             worker.journal.note("worked", task.item)
-            with worker.in_doubt():
-                _settle(worker, task, hand, history)
+        with worker.in_doubt():
+            _settle(worker, task, hand, history)
 
 
 def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -> None:
@@ -80,7 +79,6 @@ def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -
             return
         _ack(task, history, WAYS[worker.way])
     except kvsync.StaleReceiptError:
-        worker.journal.note(SETTLED, packed(task))
         hand.expect_over()
         worker.journal.note("late", task.item)
     else:

@@ -30,6 +30,9 @@ _MOST = 3
 _SHORTLY = 0.05
 """Seconds after which who waits looks whether to go on."""
 
+_WORKS_FOR = 0.002
+"""Seconds."""
+
 _MAXSIZE = 200
 _POISON = 3
 """One item of so many fails at every attempt; of the others' early attempts as many fail, too."""
@@ -123,7 +126,9 @@ def _consume(worker: Worker) -> None:
             with worker.in_doubt():
                 task = failing.reserve(_SHORTLY)
                 worker.journal.note("tried", task.item)
-            with in_hand(worker, task), worker.in_doubt():
+            with in_hand(worker, task):
+                time.sleep(worker.chance.uniform(0, _WORKS_FOR))
+            with worker.in_doubt():
                 _settle(worker, task)
             worker.ready()
 
@@ -155,7 +160,7 @@ def run(stage: Stage) -> None:
     stage.figures["tried by workers"] = len(notes["tried"])
     _judge_attempts(stage, Counter(notes["tried"] + left), dead)
     done, died = {*notes["done"], *left}, {letter.item for letter in dead}
-    back = recovered(notes, [*left, *died])
+    back = recovered(notes, left)
     _judge_ends(stage, {*notes["put"]}, done, died, crew, back)
     unserved = len(notes["unserved"])
     stage.expect(not unserved, f"{unserved} times items were left while somebody waited for one")

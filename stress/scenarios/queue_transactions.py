@@ -52,11 +52,11 @@ def _consume(worker: Worker) -> None:
         with in_hand(worker, task):
             if worker.chance.random() < _SLOW:
                 time.sleep(1.5 * VISIBILITY)
-            try:
-                with worker.in_doubt():
-                    _finish(worker.store, task, worker.way)
-            except kvsync.StaleReceiptError:
-                hand.expect_over()
+        try:
+            with worker.in_doubt():
+                _finish(worker.store, task, worker.way)
+        except kvsync.StaleReceiptError:
+            hand.expect_over()
 
 
 def _finish(store: kvsync.Store, task: kvsync.Task, way: str) -> None:
