@@ -346,6 +346,13 @@ def test_an_unprivileged_user_is_refused_in_a_folder_of_root(open_folder: Path) 
 
 
 @needs_root
+def test_a_folder_that_may_only_be_written_will_do(open_folder: Path) -> None:
+    open_folder.chmod(0o333)
+    path = open_folder / "store.db"
+    assert run_all(_as_nobody, [(_add_once, str(path))], "fork") == [1]
+
+
+@needs_root
 def test_an_unprivileged_user_may_not_write_a_file_of_root(open_folder: Path) -> None:
     """It exists, and is root's alone."""
     path = open_folder / "store.db"
