@@ -1,6 +1,7 @@
 """Opening: what may be a store, what may not, and what happens to the file when it may not."""
 
 import errno
+import fcntl
 import grp
 import itertools
 import os
@@ -242,6 +243,23 @@ def test_a_foreign_file_whose_writer_was_killed_keeps_its_journal_mode(path: Pat
         assert store.stats().journal_mode == "delete"
         assert store.engine.read("select id from orders") == [(7,)]
         assert store.engine.read("select name from sqlite_master where name = 'undone'") == []
+
+
+@pytest.mark.parametrize("mode", ["delete", "persist", "truncate"])
+def test_a_file_that_is_made_opens_though_another_process_sets_it_up(path: Path, mode: str) -> None:
+    """And though its writer has a journal there, or has left one: nobody who was stopped in the
+    middle of an opening holds up the others."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute(f"pragma journal_mode={mode}")
+        writer.execute("create table orders (id integer)")
+        assert _add_once(str(path)) == 1
+        writer.execute("begin immediate")
+        writer.execute("insert into orders values (7)")
+        assert Path(f"{path}-journal").exists()
+        with Path(f"{path}-kvsync/setup.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with kvsync.open(path, busy_timeout=0) as store:
+                assert store.counter("hits").value == 1
 
 
 def test_who_opens_a_foreign_file_waits_for_its_writer(
