@@ -110,8 +110,8 @@ def test_a_power_failure_before_which_nobody_wrote_is_none(
     with staged(power, tmp_path, seconds=0) as stage:
         monkeypatch.setattr(power, "_take_part", lambda _: None)
         power.run(stage)
-    told = "nothing was done: power: acknowledged, process: acknowledged stayed at 0"
-    assert stage.violations == [told]
+    told = ", ".join(f"{promise}: acknowledged" for promise in power.WAYS[stage.way])
+    assert stage.violations == [f"nothing was done: {told} stayed at 0"]
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -127,7 +127,7 @@ def test_an_error_of_the_disk_is_one_of_the_cut_only_after_it(
     monkeypatch.setattr(power, "_write", fail)
     worker: Any = None
     with nullcontext() if cut else pytest.raises(kvsync.StorageError):
-        power._live_as_child(worker, path, "power")
+        power._live_as_child(worker, path, "power", "power-0")
 
 
 @pytest.mark.parametrize(
