@@ -295,6 +295,16 @@ def test_interrupts_at_any_instant_leave_no_lock_behind(store: kvsync.Store) -> 
     other.close()
 
 
+def test_an_interrupted_opening_of_what_lies_beside_the_file_leaves_it_closed(
+    store: kvsync.Store,
+) -> None:
+    sidecar = store.engine._pool.sidecar
+    store.counter("hits").add()
+    before = os.listdir("/proc/self/fd")
+    for place in after_each_call(lambda: os.close(sidecar.open(sidecar.claim))):
+        assert os.listdir("/proc/self/fd") == before, place
+
+
 def _in_a_transaction(store: kvsync.Store) -> None:
     with store.transaction():
         store.counter("hits").add()

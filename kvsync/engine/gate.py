@@ -153,11 +153,17 @@ class Sidecar:
 
 def _open_file(path: str) -> int:
     """Not what would block who opens it, such as a FIFO. Raises: OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is no regular file")
+    opened: list[int] = []
+    try:
+        # One call into C: no exception of a signal can come before it is noted.
+        opened.extend(map(os.open, (path,), (os.O_RDONLY | os.O_NONBLOCK,)))
+        if not stat.S_ISREG(os.fstat(opened[0]).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+    except BaseException:
+        while opened:
+            os.close(opened.pop())
+        raise
+    return opened[0]
 
 
 def _refusal(error: OSError, path: str) -> StorageError:
@@ -225,8 +231,10 @@ class Turn:
             pass
         finally:
             if self.claim is None:
-                unlock(descriptor, UNLOCK)  # the first call: no exception can keep it locked
-                close(descriptor)
+                try:
+                    unlock(descriptor, UNLOCK)  # the first call: no exception can keep it locked
+                finally:
+                    close(descriptor)
 
     def end(self) -> None:
         """Give the claim up, which is unlocked."""
