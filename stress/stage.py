@@ -230,13 +230,11 @@ class Stage:
         """All that was acknowledged is in `values`, and at most one more for each killed writer;
         and no more than `unknown`, if that is counted. The notes `beside` it are of other things.
         """
-        notes = {
-            label: numbers
-            for label, numbers in acknowledged(self.folder).items()
-            if label not in beside
-        }
+        notes = acknowledged(self.folder)
+        for label in beside:
+            notes.pop(label, None)
         for label in sorted(values.keys() | notes.keys()):
-            self._expect_each_once(label, values.get(label, 0), notes.get(label, []))
+            self._expect_each_once(label, values.get(label, 0), notes[label])
         total, known = sum(values.values()), sum(map(len, notes.values()))
         unheard = max(0, total - known)
         self.figures |= {"acknowledged": known, "unheard": unheard}

@@ -127,7 +127,7 @@ def test_an_error_of_the_disk_is_one_of_the_cut_only_after_it(
     monkeypatch.setattr(power, "_write", fail)
     worker: Any = None
     with nullcontext() if cut else pytest.raises(kvsync.StorageError):
-        power._live_as_child(worker, path, "power", "power-0")
+        power._live_as_child(worker, path, "power")
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_child_that_ends_well_is_not_spoken_of(said: Said) -> None:
 def test_a_child_that_writes_until_the_power_fails(
     monkeypatch: pytest.MonkeyPatch, said: Said, end: Callable[..., Any], told: list[str]
 ) -> None:
-    orders: list[object] = [("path", "power", "power-0"), None]
+    orders: list[object] = [("path", "power"), None]
     pipe = SimpleNamespace(recv=lambda: orders.pop(0), send=lambda _: None)
     worker = SimpleNamespace(pipe=pipe, ready=lambda: None, explain=said.explain)
     monkeypatch.setattr(power, "_write", end)

@@ -69,9 +69,9 @@ def _take_part(worker: Worker) -> None:
         worker.pipe.send(None)
 
 
-def _live_as_child(worker: Worker, path: str, promise: str, name: str) -> None:
+def _live_as_child(worker: Worker, path: str, promise: str) -> None:
     try:
-        _write(worker, path, promise, name)
+        _write(worker, path, promise)
     except (kvsync.StorageError, kvsync.OpenError):
         if not os.path.exists(_cut(path)):
             raise
@@ -82,7 +82,7 @@ def _cut(path: str) -> str:
     return f"{os.path.dirname(path)}-cut"
 
 
-def _write(worker: Worker, path: str, promise: str, name: str) -> None:
+def _write(worker: Worker, path: str, promise: str) -> None:
     """Number entries, in turns with others, until the power fails."""
     store = kvsync.open(path, durability=WAYS[worker.way][promise])
     counter, entries, large = store.counter("last"), store.dict("entries"), store.dict("large")
@@ -92,7 +92,7 @@ def _write(worker: Worker, path: str, promise: str, name: str) -> None:
             entries[str(number)] = number
             if number % 20 == 0:
                 large[str(number % 400)] = _LARGE
-        worker.journal.note(name, number)
+        worker.journal.note(Path(path).stem, number)
 
 
 @dataclass
@@ -170,7 +170,7 @@ def _fail(stage: Stage, crew: Crew, disk: Disk, store: _Store) -> None:
         if store.promise == _FOREIGN:
             _make_foreign(path)
         for member in crew.members:
-            member.pipe.send((path, store.promise, store.name))
+            member.pipe.send((path, store.promise))
         _wait(stage, path, anew=not store.failures)
         told = Counter(acknowledged(stage.folder)[store.name])
         Path(_cut(path)).touch()
