@@ -855,9 +855,9 @@ def test_a_barrier_sees_to_the_dead_within_the_time_of_the_call(
 
 
 WAITS: dict[str, Callable[[kvsync.Store], Any]] = {
-    "lock": lambda store: store.lock(NAME).acquire(timeout=0.2),
-    "permit": lambda store: store.semaphore(NAME, 1).acquire(timeout=0.2),
-    "get": lambda store: store.queue(NAME).get(timeout=0.2),
+    "lock": lambda store: store.lock(NAME).acquire(timeout=PATIENCE),
+    "permit": lambda store: store.semaphore(NAME, 1).acquire(timeout=PATIENCE),
+    "get": lambda store: store.queue(NAME).get(timeout=PATIENCE),
 }
 
 
@@ -865,11 +865,12 @@ WAITS: dict[str, Callable[[kvsync.Store], Any]] = {
 def test_who_waits_briefly_does_not_wait_for_it_in_the_line(
     path: Path, monkeypatch: pytest.MonkeyPatch, wait: Callable[[kvsync.Store], Any]
 ) -> None:
-    """As it sees to what time has ended, for one."""
+    """As it sees to what time has ended, for one. The wait is to be over soon once it is there."""
     sleep = Wait._sleep
 
     def sleep_until_it_is_over(wait: Wait, *_: Any) -> bool:
         monkeypatch.setattr(Wait, "_sleep", sleep)
+        wait._wish.deadline = wait._engine.boot() + 0.2
         hog.begin()
         wait._transact(wait._mend)
         return True

@@ -14,7 +14,7 @@ import pytest
 
 import kvsync
 from kvsync import session
-from kvsync.engine import doorbell
+from kvsync.engine import descriptors
 from kvsync.engine.doorbell import Mark
 from kvsync.testing import ManualClock
 from tests.processes import PATIENCE, eventually, expect, kill, run_all, running
@@ -241,7 +241,7 @@ def _close_doorbells(path: Path) -> list[bool | None]:
     assert store.session.id
     assert other.session.id
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for descriptor in doorbell._open:
+    for descriptor in descriptors._open.values():
         os.dup2(nothing, descriptor)
     assert store.session.dead() == other.session.dead() == {}
     return [store.engine.doorbells.answers(mark) for mark in marks(store)]

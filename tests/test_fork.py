@@ -14,42 +14,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import kvsync
-from kvsync.engine import flock, links, setup
+from kvsync.engine import links, setup
+from kvsync.engine.gate import claimed
 from tests.interrupted import after_each_call
-from tests.processes import PATIENCE, run_all
+from tests.processes import PATIENCE, in_child, run_all
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="looks at Linux's /proc")
 
 
-def in_child(function: Callable[[], Any]) -> str:
-    """Fork; run `function` in the child; return what it returned, as text."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(write, str(function()).encode())
-        except BaseException as error:
-            os.write(write, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    return answer
+def open_files(path: str, *, pins: bool = False) -> list[str]:
+    """What this process has open of the store and its folder, to read, write or lock it.
 
-
-def open_files(path: str) -> list[str]:
-    """What this process has open of the store and its folder, to read, write or lock it."""
+    Or else to say, for as long, which file it is.
+    """
     found = []
     for entry in os.listdir("/proc/self/fd"):
         try:
@@ -57,7 +42,7 @@ def open_files(path: str) -> list[str]:
             flags = Path(f"/proc/self/fdinfo/{entry}").read_text().split()[3]
         except FileNotFoundError:
             continue
-        if not int(flags, 8) & os.O_PATH:
+        if bool(int(flags, 8) & os.O_PATH) is pins:
             found.append(name)
     return [name for name in found if name.startswith(path)]
 
@@ -80,6 +65,14 @@ def test_no_descriptor_of_the_store_crosses_a_fork(store: kvsync.Store) -> None:
     store.counter("hits").add()
     assert open_files(store.path)
     assert in_child(lambda: open_files(store.path)) == "[]"
+
+
+def test_what_says_which_file_it_is_crosses_a_fork(store: kvsync.Store) -> None:
+    """Else the child could take a file that got the number of the one it replaced for that one."""
+    store.counter("hits").add()
+
+    assert open_files(store.path, pins=True) == [store.path]
+    assert in_child(lambda: open_files(store.path, pins=True)) == str([store.path])
 
 
 def test_the_parent_closes_its_connections_before_the_fork(store: kvsync.Store) -> None:
@@ -210,12 +203,12 @@ def test_a_fork_does_not_wait_for_a_thread_that_waits_to_make_the_file(path: Pat
     """Which waits for another process; nor does what it has open stay with the child."""
     store = kvsync.open(path, busy_timeout=PATIENCE)
     sidecar = store.engine._pool.sidecar
-    setup_lock = sidecar.open(sidecar.setup_lock)
+    sidecar.open(sidecar.setup_lock).close()  # which makes it
+    setup_lock = os.open(sidecar.setup_lock, os.O_RDONLY)
     fcntl.flock(setup_lock, fcntl.LOCK_EX)
-    owned = set(flock.owned)
     thread = threading.Thread(target=store.counter("hits").add)
     thread.start()
-    while not flock.owned - owned:
+    while len(open_files(sidecar.setup_lock)) < 2:
         os.sched_yield()
     try:
         assert in_child(lambda: open_files(sidecar.setup_lock)) == f"['{sidecar.setup_lock}']"
@@ -357,12 +350,13 @@ def test_a_claim_on_the_gate_does_not_stay_with_a_forked_child(store: kvsync.Sto
     """A thread that waits with the claim in hand forks nothing of it into the child."""
     store.counter("hits").add()
     gate = os.open(store.path + "-kvsync/gate", os.O_RDONLY)
+    claim = os.open(store.path + "-kvsync/claim", os.O_RDONLY)
     fcntl.flock(gate, fcntl.LOCK_EX)
-    owned = set(flock.owned)
     thread = threading.Thread(target=store.counter("hits").add)
     thread.start()
-    while not flock.owned - owned:
+    while not claimed(claim):
         os.sched_yield()
+    os.close(claim)
     held = in_child(lambda: open_files(store.path + "-kvsync/claim"))
     os.close(gate)
     thread.join()

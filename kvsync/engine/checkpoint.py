@@ -19,6 +19,8 @@ import os
 import sqlite3
 import struct
 
+from kvsync.engine.descriptors import Descriptor
+
 THRESHOLD, LARGEST_THRESHOLD, SHARE = 4 << 20, 32 << 20, 4
 """Bytes of log that make a checkpoint due: the first; in a large file a quarter of it, at most the
 second.
@@ -85,20 +87,18 @@ class Checkpoint:
     def _reaches(self, size: int) -> bool:
         """Whether the current log holds that many bytes."""
         try:
-            descriptor = os.open(self._log_path, os.O_RDONLY)
+            log = Descriptor(self._log_path, os.O_RDONLY)
         except OSError:
             return False
-        try:
-            header = os.pread(descriptor, _HEADER, 0)
+        with log:
+            header = os.pread(log.number, _HEADER, 0)
             if len(header) < _HEADER:
                 return False
             (page_size,) = struct.unpack_from(">I", header, _PAGE_SIZE_AT)
             self._frame_size = _FRAME_HEADER + page_size
             at = _HEADER + size // self._frame_size * self._frame_size + _FRAME_SALTS_AT
-            salts = os.pread(descriptor, _SALTS, at)
+            salts = os.pread(log.number, _SALTS, at)
             return salts == header[_SALTS_AT : _SALTS_AT + _SALTS]
-        finally:
-            os.close(descriptor)
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str) -> int | None:

@@ -25,19 +25,18 @@ import re
 import secrets
 import select
 import stat
-import threading
-import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from kvsync.engine.descriptors import Descriptor
 from kvsync.engine.gate import Sidecar
 from kvsync.errors import ForkError
 from kvsync.forks import incarnation
 
-_OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK
 # Writing too, so that it is never at its end, as a FIFO without a writer would be.
-_OPEN_WATCHING = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_WATCHING = os.O_WRONLY | os.O_NONBLOCK
 
 
 LOOK, SERVED = b"!", b"+"
@@ -62,34 +61,14 @@ class Mark(NamedTuple):
         return cls(name, found.st_dev, inode if inode < 1 << 63 else inode - (1 << 64))
 
 
-class _End:
-    """One end of a FIFO, open in this process.
-
-    It has no `__del__`, which would swallow the exception of a signal that falls into it. What an
-    interrupted call loses is closed when the next end is opened.
-    """
-
-    def __init__(self, path: str, flags: int) -> None:
-        with _lock:
-            _close_lost_ends()
-            self.descriptor = os.open(path, flags)
-            _open[self.descriptor] = weakref.ref(self)
-        self._process = incarnation()
-
-    def close(self) -> None:
-        """Idempotent. In a forked child it is closed already."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0 and self._process == incarnation():
-            _close(descriptor)
-
-
-class Doorbell(_End):
+class Doorbell(Descriptor):
     """One end to listen at. Closing it takes it away."""
 
     def __init__(self, path: str) -> None:
         """The FIFO at `path` with a "~" behind gets its name only now that it is open."""
         super().__init__(path + "~", _OPEN_LISTENING)
-        found = os.fstat(self.descriptor)
+        self._process = incarnation()
+        found = os.fstat(self.number)
         self.mark = Mark.of(os.path.basename(path), found)
         self._path = path
         os.rename(path + "~", path)
@@ -103,39 +82,39 @@ class Doorbell(_End):
         child that a signal handler forked during the wait.
         """
         poll = select.poll()  # looked up each time: gevent puts its own in its place
-        poll.register(self.descriptor, select.POLLIN)
+        poll.register(self.number, select.POLLIN)
         watched = {}
         for watch in watches:
-            poll.register(watch.descriptor, 0)
-            watched[watch.descriptor] = watch
+            poll.register(watch.number, 0)
+            watched[watch.number] = watch
         found = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
         if self._process != incarnation():
             raise ForkError("this process was forked during a wait, which is its parent's")
-        gone = [watched[descriptor] for descriptor, _ in found if descriptor in watched]
+        gone = [watched[number] for number, _ in found if number in watched]
         return self._take_rings(), gone
 
     def _take_rings(self) -> bytes:
         rings = b""
         with suppress(BlockingIOError):
             while len(rings) % 512 == 0:
-                rings += os.read(self.descriptor, 512)
+                rings += os.read(self.number, 512)
         return rings
 
     def stir(self) -> None:
         """Wake who waits at it, in this process; in a forked child it is closed."""
         if self._process == incarnation():
             with suppress(OSError):  # full: it has been rung often enough
-                os.write(self.descriptor, LOOK)
+                os.write(self.number, LOOK)
 
     def close(self) -> None:
         """Stop listening; idempotent. In a forked child it is closed already."""
-        if self.descriptor >= 0 and self._process == incarnation():
+        if self.number >= 0 and self._process == incarnation():
             with suppress(OSError):
                 os.unlink(self._path)
         super().close()
 
 
-class Watch(_End):
+class Watch(Descriptor):
     """A process's doorbell, held open for writing: `Doorbell.wait` tells when it is gone."""
 
     def __init__(self, path: str) -> None:
@@ -160,12 +139,8 @@ class Doorbells:
         # Reading too: so nobody who is just going away can make this write raise SIGPIPE, which the
         # host program may have at its default. (A ringer keeps no one alive: what is rung is never
         # what proves a life.)
-        with suppress(OSError):  # full: it has been rung often enough
-            descriptor = os.open(self._path(name), _OPEN_LISTENING)
-            try:
-                os.write(descriptor, ring)
-            finally:
-                os.close(descriptor)
+        with suppress(OSError), Descriptor(self._path(name), _OPEN_LISTENING) as bell:
+            os.write(bell.number, ring)  # full: it has been rung often enough
 
     def watch(self, mark: Mark) -> Watch | None:
         """A watch on a living process's doorbell; None if it is gone, or cannot be watched."""
@@ -173,7 +148,7 @@ class Doorbells:
             watch = Watch(self._path(mark.name))
         except OSError:
             return None
-        if Mark.of(mark.name, os.fstat(watch.descriptor)) != mark:
+        if Mark.of(mark.name, os.fstat(watch.number)) != mark:
             watch.close()
             return None
         return watch
@@ -187,7 +162,7 @@ class Doorbells:
                 return None
             if Mark.of(mark.name, found) != mark:
                 return None
-            os.close(os.open(path, _OPEN_WATCHING))
+            Descriptor(path, _OPEN_WATCHING).close()
         except OSError as error:
             return False if error.errno == errno.ENXIO else None
         return True
@@ -231,38 +206,7 @@ class Doorbells:
             is_young = entry.name.endswith("~") and found.st_mtime >= before
             if not stat.S_ISFIFO(found.st_mode) or is_young:
                 return False
-            os.close(os.open(entry.path, _OPEN_WATCHING))
+            Descriptor(entry.path, _OPEN_WATCHING).close()
         except OSError as error:
             return error.errno == errno.ENXIO
         return False
-
-
-_lock = threading.RLock()  # re-entrant for the sake of signal handlers
-_open: dict[int, "weakref.ref[_End]"] = {}
-"""All ends that are open in this process, by descriptor; a forked child closes its copies."""
-
-
-def _close(descriptor: int) -> None:
-    _open.pop(descriptor, None)
-    os.close(descriptor)
-
-
-def _close_lost_ends() -> None:
-    for descriptor, end in list(_open.items()):
-        if end() is None and _open.get(descriptor) is end:  # not closed since, and used again
-            _close(descriptor)
-
-
-def _after_fork_in_child() -> None:
-    for descriptor in _open:
-        with suppress(OSError):
-            os.close(descriptor)
-    _open.clear()
-    _lock.release()
-
-
-os.register_at_fork(
-    before=_lock.acquire,
-    after_in_parent=_lock.release,
-    after_in_child=_after_fork_in_child,
-)

@@ -7,7 +7,6 @@ leave the lock taken. ctypes calls the C function with nothing in between.
 
 import ctypes
 import fcntl
-import os
 
 flock = fcntl.flock
 TRY = fcntl.LOCK_EX | fcntl.LOCK_NB
@@ -17,16 +16,3 @@ unlock = ctypes.CDLL(None).flock
 """Call it as `unlock(descriptor, UNLOCK)`, directly: a function around it could be skipped."""
 
 UNLOCK = fcntl.LOCK_UN
-
-owned: set[int] = set()
-"""Descriptors on which only this process may hold a lock: a forked child closes its copies."""
-
-
-def close(descriptor: int) -> None:
-    """Close one of the `owned`, unless this is a forked child, which has closed it.
-
-    Unlock it before: closing alone would leave the lock with a child that holds a copy.
-    """
-    if descriptor in owned:
-        owned.discard(descriptor)
-        os.close(descriptor)

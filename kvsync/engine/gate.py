@@ -28,7 +28,8 @@ import time
 from contextlib import suppress
 
 from kvsync.engine import holders
-from kvsync.engine.flock import LOOK, TRY, UNLOCK, close, flock, owned, unlock
+from kvsync.engine.descriptors import Descriptor
+from kvsync.engine.flock import LOOK, TRY, UNLOCK, flock, unlock
 from kvsync.errors import BusyError, ReadOnlyError, StorageError
 
 SLICE = 0.001
@@ -102,8 +103,8 @@ class Sidecar:
         _hand_over(path, owner, group)
         os.chmod(path, mode)
 
-    def open(self, path: str, mode: int = 0o600) -> int:
-        """A descriptor of a file in the folder, made if need be; not inherited by other programs.
+    def open(self, path: str, mode: int = 0o600) -> Descriptor:
+        """A file in the folder, made if need be.
 
         `flock` needs no right to write, so a user who may only read the database can queue too.
         """
@@ -118,7 +119,7 @@ class Sidecar:
         except OSError as error:
             raise _refusal(error, path) from error
 
-    def _create(self, path: str, mode: int) -> int:
+    def _create(self, path: str, mode: int) -> Descriptor:
         mode, owner, group = self._access(mode)
         aside = self._create_aside(mode)
         try:
@@ -151,19 +152,13 @@ class Sidecar:
         return stat.S_IMODE(found.st_mode) & 0o666, found.st_uid, found.st_gid
 
 
-def _open_file(path: str) -> int:
+def _open_file(path: str) -> Descriptor:
     """Not what would block who opens it, such as a FIFO. Raises: OSError."""
-    opened: list[int] = []
-    try:
-        # One call into C: no exception of a signal can come before it is noted.
-        opened.extend(map(os.open, (path,), (os.O_RDONLY | os.O_NONBLOCK,)))
-        if not stat.S_ISREG(os.fstat(opened[0]).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-    except BaseException:
-        while opened:
-            os.close(opened.pop())
-        raise
-    return opened[0]
+    file = Descriptor(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(file.number).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return file
 
 
 def _refusal(error: OSError, path: str) -> StorageError:
@@ -193,7 +188,8 @@ class Turn:
         self._began = time.monotonic()
         self._deadline = self._began + patience
         self._late = 0.0  # by so many seconds the last nap was too long
-        self.claim: int | None = None
+        self.claim: Descriptor | None = None  # open, be it locked or not
+        self._claims = False
 
     def rest(self, obstacle: Obstructed) -> None:
         """Sleep until the next attempt is worth it. Raises: BusyError when patience is over."""
@@ -202,7 +198,7 @@ class Turn:
             if isinstance(obstacle, Yielded):
                 return  # everybody gets one real attempt, however short the patience
             raise BusyError(self._complaint(obstacle))
-        if self._writing and self.claim is None:
+        if self._writing and not self._claims:
             self._stake_claim()
         nap = min(left, self._nap(obstacle))
         began = time.monotonic()
@@ -211,7 +207,7 @@ class Turn:
 
     def _nap(self, obstacle: Obstructed) -> float:
         """Seconds to the next attempt: who has waited long comes often, so the claim finds it."""
-        if self.claim is not None:
+        if self._claims:
             return random.uniform(*_CLAIM_NAP)
         if self._urgent:
             return random.uniform(*_URGENT_NAP)
@@ -222,25 +218,13 @@ class Turn:
         return max(aged, random.uniform(0.5, 1.5) * min(_TIMES_LATE * self._late, _LATEST))
 
     def _stake_claim(self) -> None:
-        descriptor = self._sidecar.open(self._sidecar.claim)
+        if self.claim is None or self.claim.number < 0:  # a handler forked: this is the child
+            self.claim = self._sidecar.open(self._sidecar.claim)
         try:
-            owned.add(descriptor)
-            flock(descriptor, TRY)
-            self.claim = descriptor
+            flock(self.claim.number, TRY)
+            self._claims = True
         except BlockingIOError:
             pass
-        finally:
-            if self.claim is None:
-                try:
-                    unlock(descriptor, UNLOCK)  # the first call: no exception can keep it locked
-                finally:
-                    close(descriptor)
-
-    def end(self) -> None:
-        """Give the claim up, which is unlocked."""
-        descriptor, self.claim = self.claim, None
-        if descriptor is not None:
-            close(descriptor)
 
     def _complaint(self, obstacle: Obstructed) -> str:
         waited = time.monotonic() - self._began

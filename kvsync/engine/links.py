@@ -25,8 +25,8 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kvsync.engine.checkpoint import Checkpoint
+from kvsync.engine.descriptors import Descriptor
 from kvsync.engine.failures import FAILURES, is_full, translated
-from kvsync.engine.flock import owned
 from kvsync.engine.gate import SLICE, Sidecar, Yielded, claimed
 from kvsync.engine.setup import connect
 from kvsync.errors import ForkError, StoreReplacedError
@@ -68,7 +68,7 @@ class Link:
         self.looks_first = True
         self._was_full = False
         self.gate = self._claim = -1
-        self._descriptors: list[int] = []
+        self._descriptors: list[Descriptor] = []
         # Registered before it connects: a fork from a signal handler must not overlook it.
         pool.links[id(self)] = weakref.ref(self)
         try:
@@ -143,13 +143,12 @@ class Link:
     def _open(self, path: str) -> int:
         descriptor = self.pool.sidecar.open(path)
         self._descriptors.append(descriptor)
-        return descriptor
+        return descriptor.number
 
     def _close_descriptors(self) -> None:
         self.gate = self._claim = -1
-        while self._descriptors:
-            # Taken out first: a number that is closed twice may be somebody else's by then.
-            os.close(self._descriptors.pop())
+        for descriptor in self._descriptors:
+            descriptor.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptors"):  # no signal interrupted its making
@@ -206,20 +205,17 @@ class Pin:
     """
 
     def __init__(self, path: str) -> None:
-        self._descriptors: list[int] = []
+        self._descriptor: Descriptor | None = None
         if hasattr(os, "O_PATH"):
-            # One call into C: no exception of a signal can come in between.
-            self._descriptors.extend(map(os.open, (path,), (os.O_PATH | os.O_CLOEXEC,)))
-            file = os.fstat(self._descriptors[0])
+            self._descriptor = Descriptor(path, os.O_PATH, crosses_forks=True)
+            file = os.fstat(self._descriptor.number)
         else:
             file = os.stat(path)
         self.identity = file.st_dev, file.st_ino
 
     def __del__(self) -> None:
-        # A signal may have interrupted its making, before it had any.
-        while vars(self).get("_descriptors"):
-            with suppress(OSError):  # the program closed all its descriptors
-                os.close(self._descriptors.pop())
+        if descriptor := vars(self).get("_descriptor"):  # no signal interrupted its making
+            descriptor.close()
 
 
 class Pool:
@@ -491,10 +487,6 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for descriptor in owned:
-        with suppress(OSError):
-            os.close(descriptor)
-    owned.clear()
     for pool in _forking:
         pool.begin_anew()
     _forking.clear()

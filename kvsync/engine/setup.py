@@ -17,7 +17,8 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from kvsync.engine import schema
-from kvsync.engine.flock import TRY, UNLOCK, close, flock, owned, unlock
+from kvsync.engine.descriptors import Descriptor
+from kvsync.engine.flock import TRY, UNLOCK, flock, unlock
 from kvsync.engine.gate import Obstructed, Sidecar, Turn
 from kvsync.engine.location import examine
 from kvsync.errors import SchemaError, UnsafeFilesystemError, UnsupportedSQLiteError
@@ -146,6 +147,8 @@ def _create(path: str, mode: int) -> None:
     Where it cannot come into its folder as a whole it is empty at first.
     """
     folder = os.path.dirname(path)
+    # No `Descriptor`: one that a signal's exception lost would be closed later, and closing any of
+    # the database drops the locks that SQLite has on it in this process.
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, mode)
     except (AttributeError, OSError) as error:  # not this system, or not this file system
@@ -187,13 +190,11 @@ def _first_page() -> bytes:
 def _sync_folder(folder: str) -> None:
     """If it may be read, as those of others' drop boxes may not."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        file = Descriptor(folder, os.O_RDONLY)
     except PermissionError:
         return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with file:
+        os.fsync(file.number)
 
 
 def _begin_in_wal(path: str) -> None:
@@ -244,31 +245,27 @@ def prepare_schema(
 
 
 def _create_behind_gate(sidecar: Sidecar, connection: sqlite3.Connection) -> None:
-    gate = sidecar.open(sidecar.gate)
-    try:
-        flock(gate, TRY)
-        schema.create(connection)
-    finally:
-        unlock(gate, UNLOCK)
-        os.close(gate)
+    with sidecar.open(sidecar.gate) as gate:
+        try:
+            flock(gate.number, TRY)
+            schema.create(connection)
+        finally:
+            unlock(gate.number, UNLOCK)
 
 
 def _under_setup_lock(
     sidecar: Sidecar, mode: int, patience: float, action: Callable[[], None]
 ) -> None:
     """Raises: BusyError when patience is over, and what `action` raises."""
-    descriptor = sidecar.open(sidecar.setup_lock, mode)
-    try:
-        owned.add(descriptor)
-        turn = Turn(sidecar, patience, writing=False)
-        while True:
-            try:
-                flock(descriptor, TRY)
-                break
-            except BlockingIOError:
-                turn.rest(Obstructed("another process was setting the store up"))
-        action()
-    finally:
-        if descriptor in owned:
-            unlock(descriptor, UNLOCK)  # the first call: no exception can keep it locked
-            close(descriptor)
+    with sidecar.open(sidecar.setup_lock, mode) as lock:
+        try:
+            turn = Turn(sidecar, patience, writing=False)
+            while True:
+                try:
+                    flock(lock.number, TRY)
+                    break
+                except BlockingIOError:
+                    turn.rest(Obstructed("another process was setting the store up"))
+            action()
+        finally:
+            unlock(lock.number, UNLOCK)  # the first call: no exception can keep it locked

@@ -17,9 +17,10 @@ from typing import TypeVar
 
 from kvsync.clock import Clock, SystemClock
 from kvsync.engine import Engine, LateParams, Params, Row, Transaction, schema, setup
+from kvsync.engine.descriptors import Descriptor
 from kvsync.engine.doorbell import Doorbells
 from kvsync.engine.failures import FAILURES, translated
-from kvsync.engine.flock import TRY, UNLOCK, flock, owned, unlock
+from kvsync.engine.flock import TRY, UNLOCK, flock, unlock
 from kvsync.engine.gate import Obstructed, Turn
 from kvsync.engine.links import (
     CHECK_EVERY,
@@ -302,9 +303,10 @@ class SqliteEngine:
                 except Obstructed as again:
                     obstacle = again
         finally:
-            if turn.claim is not None and turn.claim in owned:
-                unlock(turn.claim, UNLOCK)  # the first call: no exception can keep it locked
-                turn.end()
+            if turn.claim is not None:
+                # The first call here: no signal's exception can keep it locked.
+                unlock(turn.claim.number, UNLOCK)
+                turn.claim.close()
 
     def _interrupts_a_write(self) -> bool:
         """Whether a call that holds, or may hold, the gate is further down on this very stack."""
@@ -407,15 +409,13 @@ class SqliteEngine:
         # there is none: a commit is an unlink there, which the folder makes last.
         for path in (f"{self.path}-wal", os.path.dirname(self.path)):
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                file = Descriptor(path, os.O_RDONLY)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise StorageError(error.errno, f"cannot sync {path}: {error.strerror}") from error
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with file:
+                os.fsync(file.number)
 
     # --- looking after the file ---------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from kvsync.engine import checkpoint, setup
 from kvsync.engine.checkpoint import Checkpoint
+from kvsync.engine.descriptors import Descriptor
 from kvsync.engine.failures import translated
-from kvsync.engine.links import Link
 from kvsync.engine.sqlite import SqliteEngine
 from kvsync.engine.transaction import Block, SqliteTransaction
 from stress.mutants.breaking import edit, put, put_item
@@ -88,8 +88,9 @@ def failed_write_ignored() -> None:
 
 @caught_by("leaks")
 def descriptors_kept() -> None:
-    """A connection that is closed keeps the descriptor of its gate."""
-    edit(Link._close_descriptors, "os.close(self._descriptors.pop())", "self._descriptors.pop()")
+    """What is closed beside the database, the gate for one, stays open."""
+    edit(Descriptor.close, "_close(self._key)", "pass")
+    edit(Descriptor.__init__, "weakref.ref(self, _lost.setdefault)", "weakref.ref(self)")
 
 
 @caught_by("disk_full", "hostile")

@@ -1,0 +1,177 @@
+"""Descriptors: none is lost for good to a signal, none is left to a forked child."""
+
+import errno
+import fcntl
+import gc
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvsync
+from kvsync.engine.descriptors import Descriptor
+from tests.interrupted import after_each_call
+from tests.processes import PATIENCE, in_child
+
+
+@pytest.fixture
+def file(path: Path) -> str:
+    path.touch()
+    return str(path)
+
+
+def open_files() -> dict[str, str]:
+    """What is open in this process, by number."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the one of this very look
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+def opened_by(calls: Callable[[], Any]) -> list[str]:
+    """The files that are open after these calls and were not before."""
+    close_lost()
+    before = open_files()
+    calls()
+    gc.collect()
+    close_lost()
+    return [name for number, name in open_files().items() if before.get(number) != name]
+
+
+def close_lost() -> None:
+    """As the next one that is opened does."""
+    Descriptor(os.devnull, os.O_RDONLY).close()
+
+
+def test_it_is_open_until_it_is_closed(file: str) -> None:
+    with Descriptor(file, os.O_RDONLY) as descriptor:
+        number = descriptor.number
+        assert os.readlink(f"/proc/self/fd/{number}") == file
+        assert not os.get_inheritable(number)
+    assert descriptor.number == -1
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(number)
+
+
+def test_closing_twice_closes_nobody_elses(file: str) -> None:
+    descriptor = Descriptor(file, os.O_RDONLY)
+    number = descriptor.number
+    descriptor.close()
+    other = os.open(file, os.O_RDONLY)
+    assert other == number
+    descriptor.close()
+    os.close(other)
+
+
+def test_what_the_program_closed_is_no_error(file: str) -> None:
+    descriptor = Descriptor(file, os.O_RDONLY)
+    os.close(descriptor.number)
+    descriptor.close()
+
+
+def test_what_cannot_be_opened_says_why(path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Descriptor(str(path), os.O_RDONLY)
+
+
+def test_one_that_is_lost_is_closed_when_the_next_is_opened(file: str) -> None:
+    Descriptor(file, os.O_RDONLY)
+    assert file in open_files().values()
+    close_lost()
+    assert file not in open_files().values()
+
+
+def test_none_is_lost_to_an_interrupt(file: str) -> None:
+    """Wherever it comes, while one is opened, used and closed."""
+
+    def use() -> None:
+        with Descriptor(file, os.O_RDONLY) as descriptor:
+            os.fstat(descriptor.number)
+
+    places = []
+    assert opened_by(lambda: places.extend(after_each_call(use))) == []
+    assert len(places) > 5
+
+
+def test_a_forked_child_keeps_only_what_crosses_forks(file: str) -> None:
+    """And does not close, later, what has the number of one that it closed."""
+    pin = Descriptor(file, os.O_RDONLY, crosses_forks=True)
+    with Descriptor(os.path.dirname(file), os.O_RDONLY) as folder:
+
+        def look() -> list[Any]:
+            left = file in open_files().values()
+            other = os.open(os.devnull, os.O_RDONLY)
+            folder.close()
+            os.fstat(other)
+            return [left, os.path.dirname(file) in open_files().values(), folder.number]
+
+        assert in_child(look) == "[True, False, -1]"
+        assert os.fstat(folder.number)
+    pin.close()
+
+
+def test_a_forked_child_does_not_keep_what_is_just_being_opened(file: str) -> None:
+    """It is open before it is noted: no fork comes in between."""
+    done = threading.Event()
+
+    def open_and_close() -> None:
+        while not done.is_set():
+            Descriptor(file, os.O_RDONLY).close()
+
+    threads = [threading.Thread(target=open_and_close) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            assert in_child(lambda: file in open_files().values()) == "False"
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_an_interrupted_opening_of_what_lies_beside_the_file_leaves_it_closed(
+    store: kvsync.Store,
+) -> None:
+    sidecar = store.engine._pool.sidecar
+    store.counter("hits").add()
+
+    def use() -> None:
+        sidecar.open(sidecar.claim).close()
+
+    assert opened_by(lambda: list(after_each_call(use))) == []
+
+
+def test_no_wait_at_the_gate_loses_a_descriptor_to_an_interrupt(path: Path) -> None:
+    """Nor leaves the claim taken: at any place, of the wait of a write and of a transaction."""
+    with (
+        kvsync.open(path, busy_timeout=0.01) as store,
+        kvsync.open(path, busy_timeout=PATIENCE) as other,
+    ):
+        store.counter("hits").add()
+        other.counter("hits").add()
+        gate = os.open(f"{path}-kvsync/gate", os.O_RDONLY)
+        claim = os.open(f"{path}-kvsync/claim", os.O_RDONLY)
+
+        def wait() -> None:
+            with pytest.raises(kvsync.BusyError):
+                store.counter("hits").add()
+
+        def interrupted() -> None:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            for _ in after_each_call(wait):
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(claim, fcntl.LOCK_UN)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+
+        try:
+            beside = [name for name in opened_by(interrupted) if "-kvsync/" in name]
+            assert len(beside) <= 2, "one connection's gate and claim"
+        finally:
+            os.close(gate)
+            os.close(claim)
