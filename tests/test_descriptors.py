@@ -1,12 +1,17 @@
 """Descriptors: none is lost for good to a signal, none is left to a forked child."""
 
+import ctypes
 import errno
 import fcntl
 import gc
 import os
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ import pytest
 import kvsync
 from kvsync.engine.descriptors import Descriptor
 from tests.interrupted import after_each_call
-from tests.processes import PATIENCE, in_child
+from tests.processes import PATIENCE, eventually, in_child
 
 
 @pytest.fixture
@@ -46,6 +51,26 @@ def opened_by(calls: Callable[[], Any]) -> list[str]:
 def close_lost() -> None:
     """As the next one that is opened does."""
     Descriptor(os.devnull, os.O_RDONLY).close()
+
+
+@contextmanager
+def opening_and_closing(file: str) -> Iterator[None]:
+    """Two threads do nothing else."""
+    done = threading.Event()
+
+    def open_and_close() -> None:
+        while not done.is_set():
+            Descriptor(file, os.O_RDONLY).close()
+
+    threads = [threading.Thread(target=open_and_close) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_it_is_open_until_it_is_closed(file: str) -> None:
@@ -98,6 +123,35 @@ def test_none_is_lost_to_an_interrupt(file: str) -> None:
     assert len(places) > 5
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])
+def test_no_exception_of_a_handler_is_swallowed(file: str, kind: type[BaseException]) -> None:
+    """Be it one that looks as if the opening had failed, or the closing."""
+    raised = received = 0
+
+    def handler(*_: object) -> None:
+        nonlocal raised
+        raised += 1
+        raise kind
+
+    def storm() -> None:
+        nonlocal received
+        for turn in range(3000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, (2 + turn % 40) * 1e-6)
+                while True:
+                    Descriptor(file, os.O_RDONLY).close()
+            except kind:
+                received += 1
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        assert opened_by(storm) == []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert raised == received == 3000
+
+
 def test_a_forked_child_keeps_only_what_crosses_forks(file: str) -> None:
     """And does not close, later, what has the number of one that it closed."""
     pin = Descriptor(file, os.O_RDONLY, crosses_forks=True)
@@ -117,22 +171,56 @@ def test_a_forked_child_keeps_only_what_crosses_forks(file: str) -> None:
 
 def test_a_forked_child_does_not_keep_what_is_just_being_opened(file: str) -> None:
     """It is open before it is noted: no fork comes in between."""
-    done = threading.Event()
-
-    def open_and_close() -> None:
-        while not done.is_set():
-            Descriptor(file, os.O_RDONLY).close()
-
-    threads = [threading.Thread(target=open_and_close) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
+    with opening_and_closing(file):
         for _ in range(100):
             assert in_child(lambda: file in open_files().values()) == "False"
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+
+
+def test_a_child_without_pythons_fork_hooks_closes_what_it_has(file: str) -> None:
+    """Whatever the other threads of its parent were about to do."""
+    fork = ctypes.PyDLL(None).fork
+    with opening_and_closing(file):
+        for _ in range(50):
+            descriptor = Descriptor(file, os.O_RDONLY)
+            if not (child := fork()):
+                descriptor.close()
+                os._exit(0)
+            descriptor.close()
+            exited = partial(os.waitpid, child, os.WNOHANG)
+            try:
+                eventually(lambda: exited() != (0, 0))  # noqa: B023  # called at once
+            except AssertionError:
+                os.kill(child, signal.SIGKILL)
+                raise
+
+
+def test_a_program_ends_though_its_daemon_threads_go_on(path: Path) -> None:
+    program = (
+        "import kvsync, sys, threading\n"
+        "store = kvsync.open(sys.argv[1])\n"
+        "def add():\n"
+        "    while True:\n"
+        "        with store.lock('job'):\n"
+        "            store.counter('hits').add()\n"
+        "for _ in range(3):\n"
+        "    threading.Thread(target=add, daemon=True).start()\n"
+        "while store.counter('hits').value < 50:\n"
+        "    pass\n"
+    )
+    for _ in range(5):
+        subprocess.run([sys.executable, "-c", program, path], check=True, timeout=PATIENCE)
+
+
+def test_a_number_that_the_program_closed_is_not_closed_once_more(file: str) -> None:
+    """When it belongs to another by then, that one stays open."""
+    lost = Descriptor(file, os.O_RDONLY)
+    os.close(lost.number)
+    with Descriptor(file, os.O_RDONLY) as other:
+        assert other.number == lost.number
+        lost.close()
+        del lost
+        close_lost()
+        os.fstat(other.number)
 
 
 def test_an_interrupted_opening_of_what_lies_beside_the_file_leaves_it_closed(

@@ -241,7 +241,7 @@ def _close_doorbells(path: Path) -> list[bool | None]:
     assert store.session.id
     assert other.session.id
     nothing = os.open(os.devnull, os.O_RDONLY)
-    for descriptor in descriptors._open.values():
+    for descriptor, _ in descriptors._open.values():
         os.dup2(nothing, descriptor)
     assert store.session.dead() == other.session.dead() == {}
     return [store.engine.doorbells.answers(mark) for mark in marks(store)]

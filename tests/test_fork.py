@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -217,6 +217,32 @@ def test_a_fork_does_not_wait_for_a_thread_that_waits_to_make_the_file(path: Pat
         os.close(setup_lock)
         thread.join()
     assert in_child(store.counter("hits").add) == "2"
+    store.close()
+
+
+def test_a_fork_does_not_wait_for_a_thread_that_waits_to_make_the_tables(path: Path) -> None:
+    """Which waits for another process, or for a thread that waits until the fork is over."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table others (x)")
+    store = kvsync.open(path, busy_timeout=PATIENCE)
+    sidecar = store.engine._pool.sidecar
+    sidecar.open(sidecar.setup_lock).close()  # which makes it
+    setup_lock = os.open(sidecar.setup_lock, os.O_RDONLY)
+    fcntl.flock(setup_lock, fcntl.LOCK_EX)
+
+    def child() -> int:
+        fcntl.flock(setup_lock, fcntl.LOCK_UN)  # the parent's thread, too, goes on
+        return store.counter("hits").add()
+
+    thread = threading.Thread(target=store.counter("hits").add)
+    thread.start()
+    while len(open_files(sidecar.setup_lock)) < 2:
+        os.sched_yield()
+    answer = in_child(child)
+    os.close(setup_lock)
+    thread.join()
+    assert answer in ("1", "2")
+    assert store.counter("hits").value == 2
     store.close()
 
 

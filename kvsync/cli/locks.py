@@ -20,6 +20,7 @@ _HEADINGS = "name kind state host pid thread command since for lease token".spli
 _NUMBERS = ("pid", "thread", "token")
 _SPARE = ("thread", "token", "since")
 
+_NAP = 0.5  # seconds
 _AROUND = 5
 """Lines of a page that are not parties: of the time, the heading, who is left out, the cursor."""
 
@@ -58,7 +59,14 @@ def _repeat(asked: Asked, store: kvsync.Store, interval: float) -> None:
                 _begin_page(interval)
             _print(asked, store, _room())
             sys.stdout.flush()
-            time.sleep(interval)
+            _sleep(interval)
+
+
+def _sleep(seconds: float) -> None:
+    """In short naps: a Ctrl-C that comes just before one is answered after it."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _NAP))
 
 
 def _begin_page(interval: float) -> None:

@@ -5,12 +5,20 @@ it opened. Therefore the one call into C that opens a descriptor also notes it, 
 closes it strikes it out. Who was interrupted and never came to `close` loses it with the object: it
 is closed as soon as the next one is opened. (Not by a `__del__`, which would swallow the exception
 of a signal that falls into it.)
+
+No other thread runs in these calls, so that none can fork between the opening and the noting. A
+lock would not do: in a child that was forked without Python's hooks, or at the interpreter's end,
+whoever had it may be gone.
 """
 
+import ctypes
+import errno
 import os
-import threading
 import weakref
-from contextlib import suppress
+from itertools import starmap
+from operator import itemgetter
+
+from kvsync.errors import ForkError
 
 
 class Descriptor:
@@ -21,14 +29,22 @@ class Descriptor:
     """
 
     def __init__(self, path: str, flags: int, *, crosses_forks: bool = False) -> None:
-        """Raises: OSError."""
+        """Raises: OSError; ForkError in a child that a signal's handler forked meanwhile."""
         self.crosses_forks = crosses_forks
         self._key = key = weakref.ref(self, _lost.setdefault)
         hash(key)  # as long as it lives: it has none later, unless it was asked for it
-        with _lock:
-            _close_lost()
-            _open.update(zip((key,), map(os.open, (path,), (flags,)), strict=True))
-        self.number = _open[key]
+        _close_lost()
+        opening = map(_c_open, (os.fsencode(path),), (flags | os.O_CLOEXEC,))
+        noting = zip(opening, starmap(ctypes.get_errno, ((),)), strict=True)
+        _open.update(zip((key,), noting, strict=True))
+        if (noted := _open.get(key)) is None:
+            raise ForkError("this process was forked in the middle of a call of its parent's")
+        self.number, error = noted
+        if self.number < 0:
+            del _open[key]
+            raise OSError(error, os.strerror(error), path)
+        if list(map(_number, list(_open.values()))).count(self.number) > 1:
+            self._forget_the_last_one_of_this_number()
 
     def __enter__(self) -> "Descriptor":
         return self
@@ -44,16 +60,29 @@ class Descriptor:
         self.number = -1  # before: another thread may get this number as soon as it is closed
         _close(self._key)
 
+    def _forget_the_last_one_of_this_number(self) -> None:
+        """The program has closed it; to close it once more would close this one."""
+        for key, noted in list(_open.items()):
+            if key is not self._key and _number(noted) == self.number:
+                _open.pop(key, None)
 
-_lock = threading.RLock()  # re-entrant for the sake of signal handlers
-_open: dict["weakref.ref[Descriptor]", int] = {}
-_lost: dict["weakref.ref[Descriptor]", None] = {}
+
+Key = weakref.ref[Descriptor]
+
+_libc = ctypes.PyDLL(None, use_errno=True)  # which keeps all other threads waiting
+_c_open, _c_close = _libc.open, _libc.close
+_number = itemgetter(0)
+_CLOSED = -1, errno.EBADF
+
+_open: dict[Key, tuple[int, int]] = {}
+"""The number of what is open, or -1 and why it cannot be opened."""
+
+_lost: dict[Key, None] = {}
 """Those whose object is gone. Most of them were closed before."""
 
 
-def _close(key: "weakref.ref[Descriptor]") -> None:
-    with _lock, suppress(KeyError, OSError):
-        next(map(os.close, map(_open.pop, (key,))))
+def _close(key: Key) -> None:
+    next(map(_c_close, map(_number, map(_open.pop, (key,), (_CLOSED,)))))
 
 
 def _close_lost() -> None:
@@ -64,18 +93,12 @@ def _close_lost() -> None:
 
 def _after_fork_in_child() -> None:
     for key in list(_open):
-        found = key()
-        if found is None or not found.crosses_forks:
+        descriptor = key()
+        if descriptor is None:
             _close(key)
-            if found is not None:
-                found.number = -1
-    _lock.release()
+        elif not descriptor.crosses_forks:
+            Descriptor.close(descriptor)  # a doorbell's own would take it away
 
 
-# Imported before the hooks that close connections are registered, so that it is locked last. Who
-# opens or closes one holds the lock: a fork never comes between that and the noting of it.
-os.register_at_fork(
-    before=_lock.acquire,
-    after_in_parent=_lock.release,
-    after_in_child=_after_fork_in_child,
-)
+# Imported before the hooks of the connections are registered, so that this one comes first.
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -82,12 +82,17 @@ class Doorbell(Descriptor):
         child that a signal handler forked during the wait.
         """
         poll = select.poll()  # looked up each time: gevent puts its own in its place
-        poll.register(self.number, select.POLLIN)
         watched = {}
-        for watch in watches:
-            poll.register(watch.number, 0)
-            watched[watch.number] = watch
-        found = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        found: list[tuple[int, int]] = []
+        try:
+            poll.register(self.number, select.POLLIN)
+            for watch in watches:
+                poll.register(watch.number, 0)
+                watched[watch.number] = watch
+            found = poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        except ValueError:  # closed
+            if self._process == incarnation():
+                raise
         if self._process != incarnation():
             raise ForkError("this process was forked during a wait, which is its parent's")
         gone = [watched[number] for number, _ in found if number in watched]

@@ -13,7 +13,8 @@ import sqlite3
 import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, suppress
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 from kvsync.engine import schema
@@ -220,23 +221,31 @@ def set_wal(connection: sqlite3.Connection, path: str) -> None:
         raise UnsafeFilesystemError(f"cannot use {path}: SQLite offers no WAL mode there")
 
 
+class WithConnection(Protocol):
+    """Calls a function with a connection, again after every obstacle."""
+
+    def __call__(self, use: Callable[[sqlite3.Connection], T], /) -> T: ...
+
+
 def prepare_schema(
-    sidecar: Sidecar,
-    connection: sqlite3.Connection,
-    retrying: Retrying[schema.Versions | None],
-    patience: float,
+    sidecar: Sidecar, with_connection: WithConnection, patience: float
 ) -> schema.Versions:
-    """Make the tables unless they are there. Raises: SchemaError, BusyError, sqlite3.Error."""
+    """Make the tables unless they are there.
+
+    A fork waits for whoever has a connection: nobody has one while it waits for the setup lock.
+
+    Raises: SchemaError; BusyError; sqlite3.Error.
+    """
 
     def make() -> None:
-        if retrying(lambda: schema.versions(connection)) is None:
-            retrying(lambda: _create_behind_gate(sidecar, connection))
+        if with_connection(schema.versions) is None:
+            with_connection(partial(_create_behind_gate, sidecar))
 
     try:
-        found = retrying(lambda: schema.versions(connection))
+        found = with_connection(schema.versions)
         if found is None:
             _under_setup_lock(sidecar, 0o600, patience, make)
-            found = retrying(lambda: schema.versions(connection))
+            found = with_connection(schema.versions)
         assert found is not None
         schema.check(found, writing=False)
     except SchemaError as error:

@@ -367,19 +367,16 @@ class SqliteEngine:
         with pool.lock:
             self._pin = pool.pin()
 
-    @takes_link
     def _prepare_schema(self, pool: Pool) -> None:
-        place = pool.place()
-        if place.transaction is not None:
-            self._versions = self._joined_versions(place.transaction)
+        transaction = pool.place().transaction
+        if transaction is not None:
+            self._versions = self._joined_versions(transaction)
             return
-        link = self._patiently(place.take)
-        try:
-            self._versions = setup.prepare_schema(
-                pool.sidecar, link.connection, self._patiently, self.busy_timeout
-            )
-        finally:
-            place.give(link)
+
+        def with_connection(use: Callable[[sqlite3.Connection], T]) -> T:
+            return self._patiently(lambda: self._use_link(use))
+
+        self._versions = setup.prepare_schema(pool.sidecar, with_connection, self.busy_timeout)
 
     def _joined_versions(self, transaction: SqliteTransaction) -> schema.Versions:
         found = schema.versions(transaction.join().connection)
@@ -468,10 +465,13 @@ class SqliteEngine:
         self._patiently(convert)
         self._pool.close()  # `synchronous` depends on the mode
 
-    @takes_link
     def _with_link(self, use: Callable[[sqlite3.Connection], T]) -> T:
         if not self._readable:
             self._prepare()
+        return self._use_link(use)
+
+    @takes_link
+    def _use_link(self, use: Callable[[sqlite3.Connection], T]) -> T:
         place = self._pool.place()
         link = place.take()
         try:
