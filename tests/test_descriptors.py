@@ -1,6 +1,5 @@
 """Descriptors: none is lost for good to a signal, none is left to a forked child."""
 
-import ctypes
 import errno
 import fcntl
 import gc
@@ -11,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import pytest
 import kvsync
 from kvsync.engine.descriptors import Descriptor
 from tests.interrupted import after_each_call
-from tests.processes import PATIENCE, eventually, in_child
+from tests.processes import PATIENCE, in_child
 
 
 @pytest.fixture
@@ -174,24 +172,6 @@ def test_a_forked_child_does_not_keep_what_is_just_being_opened(file: str) -> No
     with opening_and_closing(file):
         for _ in range(100):
             assert in_child(lambda: file in open_files().values()) == "False"
-
-
-def test_a_child_without_pythons_fork_hooks_closes_what_it_has(file: str) -> None:
-    """Whatever the other threads of its parent were about to do."""
-    fork = ctypes.PyDLL(None).fork
-    with opening_and_closing(file):
-        for _ in range(50):
-            descriptor = Descriptor(file, os.O_RDONLY)
-            if not (child := fork()):
-                descriptor.close()
-                os._exit(0)
-            descriptor.close()
-            exited = partial(os.waitpid, child, os.WNOHANG)
-            try:
-                eventually(lambda: exited() != (0, 0))  # noqa: B023  # called at once
-            except AssertionError:
-                os.kill(child, signal.SIGKILL)
-                raise
 
 
 def test_a_program_ends_though_its_daemon_threads_go_on(path: Path) -> None:
