@@ -1,5 +1,6 @@
 """Descriptors: none is lost for good to a signal, none is left to a forked child."""
 
+import ctypes
 import errno
 import fcntl
 import gc
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 import kvsync
+from kvsync.engine import descriptors
 from kvsync.engine.descriptors import Descriptor
 from tests.interrupted import after_each_call
 from tests.processes import PATIENCE, in_child
@@ -100,6 +102,21 @@ def test_what_the_program_closed_is_no_error(file: str) -> None:
 def test_what_cannot_be_opened_says_why(path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Descriptor(str(path), os.O_RDONLY)
+
+
+def test_an_opening_that_a_signal_interrupts_is_tried_again(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `os.open` does it, where its handler raises nothing."""
+
+    def interrupted(*_: object) -> int:
+        monkeypatch.undo()
+        ctypes.set_errno(errno.EINTR)
+        return -1
+
+    monkeypatch.setattr(descriptors, "_c_open", interrupted)
+    with Descriptor(file, os.O_RDONLY) as descriptor:
+        assert os.readlink(f"/proc/self/fd/{descriptor.number}") == file
 
 
 def test_one_that_is_lost_is_closed_when_the_next_is_opened(file: str) -> None:

@@ -34,10 +34,13 @@ class Descriptor:
         self._key = key = weakref.ref(self, _lost.setdefault)
         hash(key)  # as long as it lives: it has none later, unless it was asked for it
         _close_lost()
-        opening = map(_c_open, (os.fsencode(path),), (flags | os.O_CLOEXEC,))
-        noting = zip(opening, starmap(ctypes.get_errno, ((),)), strict=True)
-        _open.update(zip((key,), noting, strict=True))
-        if (noted := _open.get(key)) is None:
+        noted: tuple[int, int] | None = _INTERRUPTED
+        while noted == _INTERRUPTED:
+            opening = map(_c_open, (os.fsencode(path),), (flags | os.O_CLOEXEC,))
+            noting = zip(opening, starmap(ctypes.get_errno, ((),)), strict=True)
+            _open.update(zip((key,), noting, strict=True))
+            noted = _open.get(key)
+        if noted is None:
             raise ForkError("this process was forked in the middle of a call of its parent's")
         self.number, error = noted
         if self.number < 0:
@@ -72,7 +75,7 @@ Key = weakref.ref[Descriptor]
 _libc = ctypes.PyDLL(None, use_errno=True)  # which keeps all other threads waiting
 _c_open, _c_close = _libc.open, _libc.close
 _number = itemgetter(0)
-_CLOSED = -1, errno.EBADF
+_CLOSED, _INTERRUPTED = (-1, errno.EBADF), (-1, errno.EINTR)
 
 _open: dict[Key, tuple[int, int]] = {}
 """The number of what is open, or -1 and why it cannot be opened."""
