@@ -103,5 +103,4 @@ def _after_fork_in_child() -> None:
             Descriptor.close(descriptor)  # a doorbell's own would take it away
 
 
-# Imported before the hooks of the connections are registered, so that this one comes first.
 os.register_at_fork(after_in_child=_after_fork_in_child)
