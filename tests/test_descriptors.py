@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,26 +51,6 @@ def opened_by(calls: Callable[[], Any]) -> list[str]:
 def close_lost() -> None:
     """As the next one that is opened does."""
     Descriptor(os.devnull, os.O_RDONLY).close()
-
-
-@contextmanager
-def opening_and_closing(file: str) -> Iterator[None]:
-    """Two threads do nothing else."""
-    done = threading.Event()
-
-    def open_and_close() -> None:
-        while not done.is_set():
-            Descriptor(file, os.O_RDONLY).close()
-
-    threads = [threading.Thread(target=open_and_close) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
 
 
 def test_it_is_open_until_it_is_closed(file: str) -> None:
@@ -194,9 +174,22 @@ def test_a_forked_child_keeps_only_what_crosses_forks(file: str) -> None:
 
 def test_a_forked_child_does_not_keep_what_is_just_being_opened(file: str) -> None:
     """It is open before it is noted: no fork comes in between."""
-    with opening_and_closing(file):
+    done = threading.Event()
+
+    def open_and_close() -> None:
+        while not done.is_set():
+            Descriptor(file, os.O_RDONLY).close()
+
+    threads = [threading.Thread(target=open_and_close) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
         for _ in range(100):
             assert in_child(lambda: file in open_files().values()) == "False"
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_program_ends_though_its_daemon_threads_go_on(path: Path) -> None:
@@ -241,7 +234,7 @@ def test_an_interrupted_opening_of_what_lies_beside_the_file_leaves_it_closed(
 
 
 def test_no_wait_at_the_gate_loses_a_descriptor_to_an_interrupt(path: Path) -> None:
-    """Nor leaves the claim taken: at any place, of the wait of a write and of a transaction."""
+    """Nor leaves the claim taken, wherever it comes."""
     with (
         kvsync.open(path, busy_timeout=0.01) as store,
         kvsync.open(path, busy_timeout=PATIENCE) as other,

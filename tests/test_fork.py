@@ -70,7 +70,6 @@ def test_no_descriptor_of_the_store_crosses_a_fork(store: kvsync.Store) -> None:
 def test_what_says_which_file_it_is_crosses_a_fork(store: kvsync.Store) -> None:
     """Else the child could take a file that got the number of the one it replaced for that one."""
     store.counter("hits").add()
-
     assert open_files(store.path, pins=True) == [store.path]
     assert in_child(lambda: open_files(store.path, pins=True)) == str([store.path])
 
