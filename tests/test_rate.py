@@ -1,5 +1,6 @@
 """Rate limits: never more than allowed, in the order of asking, nothing lost to interruptions."""
 
+import math
 import os
 import pickle
 import random
@@ -581,6 +582,20 @@ def test_after_a_reboot_the_wall_clock_tells_what_is_left(
         clock.seconds, clock.since_boot = clock.seconds + passed, 3.0
         assert limiter.retry_after() == pytest.approx(wait)
         assert limiter.try_acquire() is (wait == 0)
+
+
+@pytest.mark.parametrize("wall", [math.inf, -math.inf, 1e308, -1e308])
+def test_a_wall_time_beyond_all_times_of_another_boot_is_the_end_of_one_side(
+    still: kvsync.Store, wall: float
+) -> None:
+    """Which a damaged file may hold: at most a burst is to be waited for, at least nothing."""
+    limiter = still.rate_limiter("api", 10, per=60)
+    assert limiter.try_acquire(3)
+    still.engine.write("update kvsync_rate set clock = 'another', wall = :wall", {"wall": wall})
+    left = 0 if wall > 0 else 10
+    assert limiter.stats().available == left
+    assert limiter.try_acquire(10) == bool(left)
+    assert limiter.retry_after(10) == 60
 
 
 def test_slots_of_those_who_slept_through_no_reboot_are_void(

@@ -325,7 +325,7 @@ class RateLimiter(Primitive):
         if state.clock == this_process().clock:
             latest = max(now, state.reserved * _NANOSECOND) + self._depth
             return min(latest, state.tat * _NANOSECOND + state.fraction)
-        return min(now + self._depth, now + round((state.wall - wall) * 1e9) * _NANOSECOND)
+        return now + min(self._depth, _ticks(max(0.0, state.wall - wall)))
 
 
 def _fits(slot: _Slot, deadline: int | None) -> bool:

@@ -224,12 +224,21 @@ _WILD = (
 
 def _wild_rows(target: Target) -> None:
     target.put("closed")
+    if target.chance.random() < 0.5:
+        _come_from_elsewhere(target)
     for _ in range(target.chance.randint(1, 6)):
         table, column = target.chance.choice(_columns(target.path))
         value = target.chance.choice(_WILD).replace("{victim}", victim_of(target.path))
         one = f" where {column} is (select {column} from {table} limit 1)"
         where = target.chance.choice(("", one))
         target.sql(f"update or replace {table} set {column} = {value}{where}")
+
+
+def _come_from_elsewhere(target: Target) -> None:
+    """No moment in it is one of this boot of this machine; other columns tell then."""
+    for table, column in _columns(target.path):
+        if column == "clock":
+            target.sql(f"update {table} set clock = 'of another boot'")
 
 
 def _columns(path: str) -> list[tuple[str, str]]:
