@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from benchmarks import counter, locks, machine, mapping, queues, scale
 from benchmarks.options import Options
-from benchmarks.report import Report, markdown
+from benchmarks.report import Report, opening, targets
 
 BENCHMARKS: dict[str, Callable[[Options], Report]] = {
     "counter": counter.run,
@@ -33,13 +33,17 @@ def main() -> None:
     facts = machine.describe(folder)
     with tempfile.TemporaryDirectory(prefix="kvbench-", dir=folder) as place:
         options = _options(arguments, place)
+        begin = opening(facts, _method(options))
+        print(begin, end="\n\n", flush=True)
         reports = [_run(name, options) for name in arguments.only or BENCHMARKS]
-    facts["load after"] = " ".join(f"{load:.2f}" for load in os.getloadavg())
-    text = markdown(facts, _method(options), reports)
-    print(text)
+    load = " ".join(f"{load:.2f}" for load in os.getloadavg())
+    end = f"{targets(reports).markdown()}\n\n- load after: `{load}`"
+    print(end)
     if arguments.markdown:
-        _save(arguments.markdown, text)
+        tables = [table.markdown() for report in reports for table in report.tables]
+        _save(arguments.markdown, "\n\n".join([begin, *tables, end]) + "\n")
     if arguments.json:
+        facts["load after"] = load
         found = {"machine": facts, "benchmarks": [report.as_json() for report in reports]}
         _save(arguments.json, json.dumps(found, indent=1) + "\n")
 

@@ -37,8 +37,8 @@ def run(options: Options) -> Report:
                 partial(_task, field), size=size, rounds=options.rounds, seconds=options.seconds
             )
             report.measured.update({f"{name}, {size}": each for name, each in measured.items()})
-            report.tables.append(_table(measured, size, report.skipped))
-        report.tables.append(_settings(field, report.skipped))
+            report.show(_table(measured, size, report.skipped))
+        report.show(_settings(field, report.skipped))
     report.targets = [*_targets_alone(report.measured), *_targets_in_a_crowd(report.measured)]
     return report
 

@@ -47,23 +47,21 @@ def run(options: Options) -> Report:
     with gather(PEERS, options.folder, report) as field:
         lengths = {"rounds": options.rounds, "seconds": options.seconds}
         alone = field.compare(_tasks(field, _pair), size=1, **lengths)  # type: ignore[arg-type]
+        report.show(_alone(alone))
         crowd = field.compare(
             _tasks(field, _hold),
             size=options.contenders,
             tells=True,
             **lengths,  # type: ignore[arg-type]
         )
+        report.show(_crowd(crowd, options.contenders))
         with FLOOR.serving(field.make_folder(FLOOR)):
             handed = _timed(field, options, handoff.hand_over, [*field.ready.values(), FLOOR])
+        report.show(latencies("From `release` of a long holder to the next grant", handed))
         recovering = [peer for peer in field.ready.values() if getattr(peer, "recovers", False)]
         saved = _timed(field, options, handoff.recover, recovering)
-        report.tables += [
-            _alone(alone),
-            _crowd(crowd, options.contenders),
-            latencies("From `release` of a long holder to the next grant", handed),
-            latencies("From SIGKILL of the holder to the next grant", saved),
-            _sides(field, report.skipped),
-        ]
+        report.show(latencies("From SIGKILL of the holder to the next grant", saved))
+        report.show(_sides(field, report.skipped))
     for what, measured in (
         ("alone", alone),
         ("crowd", crowd),

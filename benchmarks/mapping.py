@@ -38,7 +38,7 @@ def run(options: Options) -> Report:
             )
     for operation, measured in found.items():
         report.measured.update({f"{name}, {operation}": each for name, each in measured.items()})
-    report.tables.append(_table(found, field, report.skipped, options.few_keys))
+    report.show(_table(found, field, report.skipped, options.few_keys))
     report.targets = [_target(found[op], op, rival) for op in OPERATIONS for rival in _RIVALS]
     return report
 

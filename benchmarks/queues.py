@@ -68,23 +68,21 @@ def run(options: Options) -> Report:
     figures: Figures = {}
     with gather(PEERS, options.folder, report) as field:
         for size in options.producers:
-            figures |= _of_size(field, options, size, report)
+            found = _of_size(field, options, size, report)
+            report.show(*(_table(row, measured, report.skipped) for row, measured in found.items()))
+            figures |= found
         woken = wakeup.measure(field, options)
+        report.show(latencies("Queue: from `put` to a waiting `get`", woken))
         versions = field.versions
     late = delay.measure(options)
+    report.show(latencies(f"Queue: {_PUNCTUAL}", {"kvsync": late}))
     long = backlog.measure(options)
+    report.show(*long.tables(), _sides(versions, report.skipped))
     for row, measured in figures.items():
         report.measured.update({f"{name}, {row}": each for name, each in measured.items()})
-        report.tables.append(_table(row, measured, report.skipped))
     report.measured.update({f"{name}, wake-up": each for name, each in woken.items()})
     report.measured["kvsync, delayed"] = late
     report.measured.update(long.measured)
-    report.tables += [
-        latencies("Queue: from `put` to a waiting `get`", woken),
-        latencies(f"Queue: {_PUNCTUAL}", {"kvsync": late}),
-        *long.tables(),
-        _sides(versions, report.skipped),
-    ]
     report.targets = [
         *_targets(figures),
         *_prompt(woken.get("kvsync")),

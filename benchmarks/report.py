@@ -53,6 +53,12 @@ class Report:
     measured: dict[str, Measured] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def show(self, *tables: Table) -> None:
+        """Keep them, and print them at once: who ends a long run has what it has found so far."""
+        self.tables += tables
+        for table in tables:
+            print(table.markdown(), end="\n\n", flush=True)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -73,16 +79,16 @@ class Report:
         }
 
 
-def markdown(machine: dict[str, str], method: str, reports: Sequence[Report]) -> str:
-    """The whole run as one Markdown text."""
+def opening(machine: Mapping[str, str], method: str) -> str:
+    """What stands above all tables."""
     facts = "\n".join(f"- {name}: `{value}`" for name, value in machine.items())
-    targets = Table(
-        "Targets",
-        ["target", "to reach", "found", ""],
-        [target.row() for report in reports for target in report.targets],
-    )
-    tables = [table.markdown() for report in reports for table in report.tables]
-    return "\n\n".join([facts, method, *tables, targets.markdown()]) + "\n"
+    return f"{facts}\n\n{method}"
+
+
+def targets(reports: Sequence[Report]) -> Table:
+    """Each target, and what was found of it."""
+    rows = [target.row() for report in reports for target in report.targets]
+    return Table("Targets", ["target", "to reach", "found", ""], rows)
 
 
 def figure(spread: Spread, unit: str = "") -> str:

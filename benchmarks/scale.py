@@ -90,4 +90,4 @@ def _conclude(report: Report, sizes: tuple[int, int]) -> None:
         what = f"scale, `{operation}`: cost at 1,000,000 keys against 1,000"
         report.targets.append(Target(what, _BOUND, found, at_most=True))
     columns = ["call", f"{few} keys, p50", f"{many} keys, p50", "mean cost"]
-    report.tables.append(Table("Scale, 1 process, random keys", columns, rows))
+    report.show(Table("Scale, 1 process, random keys", columns, rows))
