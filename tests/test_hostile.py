@@ -14,6 +14,7 @@ import pytest
 import kvsync
 from kvsync.engine import schema
 from kvsync.engine.doorbell import Mark
+from kvsync.session import Session
 from tests.processes import PATIENCE, expect, in_thread, kill, running
 from tests.queues import waiting
 
@@ -142,6 +143,31 @@ def test_a_damaged_item_of_the_dead_holds_up_its_queue_alone(path: Path) -> None
         with pytest.raises(kvsync.CorruptError):
             jobs.reserve(timeout=0)
         lock.release()
+
+
+def test_a_damaged_item_of_the_dead_is_not_tried_again_and_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who only looks into the queue sees to the dead first, and would write all the while."""
+    looks = 0
+    reap = Session.reap
+
+    def counting(*arguments: Any) -> list[int]:
+        nonlocal looks
+        looks += 1
+        assert looks < 10, "it is tried for ever"
+        return reap(*arguments)
+
+    with kvsync.open(path, busy_timeout=PATIENCE) as store:
+        jobs = store.queue("jobs")
+        jobs.put_many(["a", "b"])
+        with running(hold_a_lock_and_an_item, store) as (child, pipe):
+            expect(pipe)
+            damage(path, "update kvsync_item set priority = 'x' where session is not null")
+            kill(child)
+        monkeypatch.setattr(Session, "reap", counting)
+        assert [item.item for item in jobs.peek()] == ["b"]
+        assert looks
 
 
 def test_what_the_dead_held_in_a_space_that_nobody_knows_holds_up_nobody(path: Path) -> None:

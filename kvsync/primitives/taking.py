@@ -300,9 +300,10 @@ class Taking:
         """See to what the dead and the slow have in hand; while that cannot be, they have it."""
         patience = self._session.patience(0)
         with suppress(KvsyncError):
-            # Once more for what did not go into one transaction; but no longer than it may wait.
+            # More of it for what did not go into one transaction; but no longer than it may wait,
+            # and not where the queue is damaged, so that none of it goes.
             while self._look_after_others(patience) and patience.left():
-                pass
+                self._engine.transact(self._items.serve, patience=patience.left())
 
     def _tend(self, patience: Patience) -> None:
         """Now and then, see to what the dead and the slow have in hand."""
