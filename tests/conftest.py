@@ -1,5 +1,7 @@
 """What all tests share: a store in a folder of its own, closed and checked at the end."""
 
+import gc
+import os
 import signal
 import sqlite3
 import sys
@@ -28,6 +30,19 @@ def pytest_configure() -> None:
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two cores: the tests wait for almost as long as they compute."""
+    cores = len(os.sched_getaffinity(0))
+    return cores + cores // 2
+
+
+def pytest_collection_finish() -> None:
+    """What was collected lives to the end: `gc.collect`, made thousands of times, is spared it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

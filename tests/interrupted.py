@@ -103,16 +103,12 @@ def after_each_call(
         place = f"{code.co_name}, line {frame.f_lineno}: {event}"
         raise Interrupt
 
-    gc.freeze()  # so that each collection has little to look at
-    try:
-        while True:
-            place = ""
-            _call_under(profile, call)
-            if not place:
-                break
-            yield place
-    finally:
-        gc.unfreeze()
+    while True:
+        place = ""
+        _call_under(profile, call)
+        if not place:
+            break
+        yield place
     assert met, "no place was met"
 
 
