@@ -324,7 +324,8 @@ def test_the_data_of_a_run_has_the_books(tmp_path: Path) -> None:
     (counter,) = run["scenarios"]
     books, figures = counter["books"], counter["figures"]
     assert (books["acknowledged"], books["lost"]) == (figures["acknowledged"], 0)
-    assert books["unheard"] == figures["unheard"] <= books["unknown"] <= books["cut_off"] == 3
+    assert books["unheard"] == figures["unheard"] <= books["unknown"] <= books["cut_off"]
+    assert books["cut_off"] == figures["kills"] >= 3  # a strike may kill more than are wanted
     assert books["recovered"] is None
     assert "unknown" not in figures
 
