@@ -370,6 +370,13 @@ class Crew:
         while not self._stage.enough(self.killed):
             self.strike()
 
+    def recover(self) -> None:
+        """Return when nobody is stopped, and all work who came in the places of the dead."""
+        self._end_pause()
+        self._meet_all_successors()
+        for member in self.members:
+            member.works()
+
     def strike(self) -> None:
         """Do one of the things that the run does to processes, to one or a few of them."""
         self._meet_successors()

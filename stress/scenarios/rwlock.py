@@ -32,7 +32,7 @@ _WRITE_FOR = 0.0005
 _DOWNGRADED = 0.3
 
 _ENOUGH = 300
-"""Turns of both sides from which on it can be said whether each had its share."""
+"""Turns of both sides in which it shows whether each has its share."""
 
 _LEAST_SHARE = 0.2
 """Of what a process on the other side has. In turn they have the same."""
@@ -154,14 +154,10 @@ def run(stage: Stage) -> None:
         crew.start(_read, readers)
         crew.start(_write, writers)
         crew.assemble()
-        before = _counts(stage)
-        enough = crew.operations() + _ENOUGH
-        crew.until(lambda: crew.operations() >= enough)
-        _judge_shares(stage, _counts(stage) - before, readers, writers)
-        (spared,) = {*crew.members} - {*crew.mortals}  # the last one, a writer
-        before = _counts(stage, spared.number)
+        _judge_shares(stage, crew, readers, writers)
         crew.be_struck()
-        _judge_shares(stage, _counts(stage, spared.number) - before, readers, writers - 1)
+        crew.recover()
+        _judge_shares(stage, crew, readers, writers)
     notes = _counts(stage)
     stage.figures |= {
         "read": notes["read"] + notes["read-beside-others"],
@@ -180,21 +176,21 @@ def run(stage: Stage) -> None:
     stage.expect_sound_file()
 
 
-def _counts(stage: Stage, spared: int | None = None) -> Counter[str]:
-    """Of all, or without who is never killed: it has the turns of those who are only starting."""
-    notes = acknowledged(stage.folder)
-    return Counter({label: sum(who != spared for who in notes[label]) for label in notes})
+def _counts(stage: Stage) -> Counter[str]:
+    return Counter({label: len(who) for label, who in acknowledged(stage.folder).items()})
 
 
-def _judge_shares(stage: Stage, notes: Counter[str], readers: int, writers: int) -> None:
-    """Once while all live, and once of those who are killed alike."""
+def _judge_shares(stage: Stage, crew: Crew, readers: int, writers: int) -> None:
+    """For a while in which all live and nobody is stopped: without writers, readers run free."""
+    before, enough = _counts(stage), crew.operations() + _ENOUGH
+    crew.until(lambda: crew.operations() >= enough)
+    notes = _counts(stage) - before
     together, written = notes["read-beside-others"], notes["written"]
     read = notes["read"] + together
-    if read + written >= _ENOUGH:
-        stage.expect(together > 0, f"of {read} readers none was beside another")
-        a, b = read / readers, written / writers
-        stage.expect(a >= _LEAST_SHARE * b, f"readers starve: {a:.0f} turns each, writers {b:.0f}")
-        stage.expect(b >= _LEAST_SHARE * a, f"writers starve: {b:.0f} turns each, readers {a:.0f}")
+    stage.expect(together > 0, f"of {read} readers none was beside another")
+    a, b = read / readers, written / writers
+    stage.expect(a >= _LEAST_SHARE * b, f"readers starve: {a:.0f} turns each, writers {b:.0f}")
+    stage.expect(b >= _LEAST_SHARE * a, f"writers starve: {b:.0f} turns each, readers {a:.0f}")
 
 
 def _beside_a_writer(history: History) -> Violation | None:
