@@ -303,11 +303,14 @@ class Crew:
 
         From now on one of them, if there are others, lives to the end, so that it shows leaks.
         """
+        self._wait_for_work()
+        self._spared = self.members[-1] if len(self.members) > 1 else None
+        self._stage.begin()
+
+    def _wait_for_work(self) -> None:
         for member in self.members:
             if not member.works() and member.hung:
                 break  # so may all others, and each of them takes its time
-        self._spared = self.members[-1] if len(self.members) > 1 else None
-        self._stage.begin()
 
     def _orders(self) -> Orders:
         stage = self._stage
@@ -374,8 +377,7 @@ class Crew:
         """Return when nobody is stopped, and all work who came in the places of the dead."""
         self._end_pause()
         self._meet_all_successors()
-        for member in self.members:
-            member.works()
+        self._wait_for_work()
 
     def strike(self) -> None:
         """Do one of the things that the run does to processes, to one or a few of them."""
