@@ -40,8 +40,23 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
     return workers if told else workers + workers // 2
 
 
+_finished = 0
+
+
 def pytest_collection_finish() -> None:
     """What was collected lives to the end: `gc.collect`, made thousands of times, is spared it."""
+    _spare_the_collector()
+
+
+def pytest_runtest_logfinish() -> None:
+    """So does what pytest keeps of each test, which would come to a hundred thousand objects."""
+    global _finished
+    _finished += 1
+    if _finished % 25 == 0:
+        _spare_the_collector()
+
+
+def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
 
