@@ -17,15 +17,20 @@ Stored = str | bytes
 
 @runtime_checkable
 class Codec(Protocol):
-    """What `codec=` accepts: an object with `dumps` and `loads`.
+    """What `codec=` accepts: an object with `dumps` and `loads`."""
 
-    `dumps` returns `str` or `bytes`, or raises `TypeError` or `ValueError` for a value that it
-    cannot hold; `loads` gets back what `dumps` returned.
-    """
+    def dumps(self, value: Any, /) -> Stored:
+        """What to store for `value`.
 
-    def dumps(self, value: Any, /) -> Stored: ...
+        Raises: TypeError or ValueError for a value that it cannot hold. What it raises becomes an
+        EncodeError.
+        """
 
-    def loads(self, stored: Any, /) -> Any: ...
+    def loads(self, stored: Any, /) -> Any:
+        """The value for which `dumps` returned `stored`.
+
+        Raises: ValueError for what it cannot read. What it raises becomes a DecodeError.
+        """
 
 
 def _refuse_constant(text: str) -> None:

@@ -65,7 +65,9 @@ class KeyValueSqlite(MutableMapping[str, Any]):
         OpenError and its kin if the file cannot be used. Every method raises KeyTypeError (a
         KeyError and a TypeError) for a key that is no str, InvalidKeyError for one with a lone
         surrogate, and BusyError. Whatever writes raises EncodeError for a value that JSON cannot
-        hold, NaN and infinities among them, before anything is written.
+        hold, NaN and infinities among them, before anything is written; whatever returns values,
+        DecodeError for one that is no JSON. ClosedError, StoreReplacedError and StorageError as any
+        call of a `Store`.
 
     Example:
         >>> db = KeyValueSqlite("app.db", "settings")
@@ -132,7 +134,7 @@ class KeyValueSqlite(MutableMapping[str, Any]):
         return self._store
 
     def create_table(self) -> None:
-        """Make the table unless it is there."""
+        """Make the table unless it is there; the constructor has done it."""
         if not self._engine.read(
             "select 1 from sqlite_schema"
             " where type in ('table', 'view') and name = :name collate nocase",
@@ -321,7 +323,7 @@ class KeyValueSqlite(MutableMapping[str, Any]):
         return [(key, _decode(stored)) for key, stored in rows]
 
     def dict_range(self, key_low: str, key_high: str) -> dict[str, Any]:
-        """`get_range` as a dict."""
+        """The items of `get_range`, as a dict in that order."""
         return dict(self.get_range(key_low, key_high))
 
     def _between(self, columns: str, low: str, high: str) -> list[tuple[Any, ...]]:

@@ -47,7 +47,7 @@ class UnsupportedSQLiteError(KvsyncError, RuntimeError):
 
 
 class BusyError(KvsyncError, TimeoutError):
-    """SQLite's write lock could not be had within `busy_timeout`.
+    """SQLite's write lock could not be had within `busy_timeout`, or a call's shorter `timeout`.
 
     Nothing was changed, but where a call's own words say what else there may be.
     """
@@ -119,7 +119,7 @@ class TransactionError(KvsyncError, RuntimeError):
 
 
 class AcquireTimeout(KvsyncError, TimeoutError):
-    """A `with` block could not be entered within the timeout."""
+    """What a `with` block or a `run` needs was not to be had within the timeout."""
 
 
 class DeadlockError(KvsyncError, RuntimeError):

@@ -39,7 +39,7 @@ from kvsync.session import Session
 
 @dataclass(frozen=True)
 class StoreStats:
-    """A store at one moment; sizes in bytes."""
+    """A store at one moment; sizes in bytes, `busy_timeout` in seconds."""
 
     path: str
     file_bytes: int
@@ -63,6 +63,12 @@ class Store:
 
     Handles are cheap, picklable, and usable from any thread; a file's handles in one process share
     their connections and join the same transaction. A forked child may go on using it.
+
+    Raises: what makes a primitive touches no file, and raises TypeError and ValueError for bad
+    arguments, InvalidNameError (a ValueError) among them. Any other call, of the store and of what
+    it makes, raises BusyError after it has waited for other writers for `busy_timeout`, or for its
+    own `timeout` if that is less, but a second at least; ClosedError, ForkError,
+    StoreReplacedError, StorageError and its kin; and the first one what `open` says of it.
     """
 
     def __init__(self, engine: SqliteEngine, options: dict[str, Any]) -> None:
@@ -93,7 +99,11 @@ class Store:
     # --- primitives ---------------------------------------------------------------------------
 
     def dict(self, name: str, *, codec: str | Codec = "json") -> Dict:
-        """The dict of that name: see `Dict`."""
+        """The dict of that name: see `Dict`.
+
+        Args:
+            codec: "json", "raw", "pickle", or an object with `dumps` and `loads`.
+        """
         return Dict(self, name, codec=codec)
 
     def counter(self, name: str) -> Counter:
@@ -107,13 +117,23 @@ class Store:
     def lock(
         self, name: str, *, timeout: Seconds | None = None, lease: Seconds | None = None
     ) -> Lock:
-        """The lock of that name: see `Lock`."""
+        """The lock of that name: see `Lock`.
+
+        Args:
+            timeout: seconds, or a timedelta, for which `acquire` and a `with` block wait unless
+                told otherwise; None and -1 for ever.
+            lease: seconds, or a timedelta, after which a grant ends by itself; None for never.
+        """
         return Lock(self, name, timeout=timeout, lease=lease)
 
     def rlock(
         self, name: str, *, timeout: Seconds | None = None, lease: Seconds | None = None
     ) -> RLock:
-        """The re-entrant lock of that name: see `RLock`."""
+        """The re-entrant lock of that name: see `RLock`.
+
+        Args:
+            timeout, lease: seconds, or timedeltas, as for `lock`.
+        """
         return RLock(self, name, timeout=timeout, lease=lease)
 
     def semaphore(
@@ -124,25 +144,46 @@ class Store:
         timeout: Seconds | None = None,
         lease: Seconds | None = None,
     ) -> Semaphore:
-        """The semaphore of that name: see `Semaphore`."""
+        """The semaphore of that name: see `Semaphore`.
+
+        Args:
+            limit: permits that are held at a time, at most.
+            timeout, lease: seconds, or timedeltas, as for `lock`.
+        """
         return Semaphore(self, name, limit, timeout=timeout, lease=lease)
 
     def rwlock(
         self, name: str, *, timeout: Seconds | None = None, lease: Seconds | None = None
     ) -> RWLock:
-        """The read-write lock of that name: see `RWLock`."""
+        """The read-write lock of that name: see `RWLock`.
+
+        Args:
+            timeout, lease: seconds, or timedeltas, as for `lock`, of either side.
+        """
         return RWLock(self, name, timeout=timeout, lease=lease)
 
     def election(
         self, name: str, *, timeout: Seconds | None = None, lease: Seconds | None = None
     ) -> Election:
-        """The election of that name: see `Election`."""
+        """The election of that name: see `Election`.
+
+        Args:
+            timeout: seconds, or a timedelta, for which a campaign waits unless told otherwise; None
+                and -1 for ever.
+            lease: seconds, or a timedelta, after which the lead ends by itself; None for never.
+        """
         return Election(self, name, timeout=timeout, lease=lease)
 
     def rate_limiter(
         self, name: str, limit: int, *, per: Seconds, burst: int | None = None
     ) -> RateLimiter:
-        """The rate limiter of that name: see `RateLimiter`."""
+        """The rate limiter of that name: see `RateLimiter`.
+
+        Args:
+            limit: units in `per`.
+            per: seconds, or a timedelta, from a nanosecond to ten years.
+            burst: units that may go at once after a rest; None for `limit` of them.
+        """
         return RateLimiter(self, name, limit, per=per, burst=burst)
 
     def once(self, name: str, *, per: Seconds | None = None) -> Once:
@@ -183,7 +224,10 @@ class Store:
         return Event(self, name)
 
     def condition(self, name: str, lock: Lock | RLock | None = None) -> Condition:
-        """The condition of that name, on its rlock or on the lock given: see `Condition`."""
+        """The condition of that name, on its rlock or on the lock given: see `Condition`.
+
+        Raises: TypeError for what is neither lock; ValueError for one of another store.
+        """
         return Condition(self, name, lock)
 
     def barrier(
@@ -194,7 +238,14 @@ class Store:
         action: Callable[[], object] | None = None,
         timeout: Seconds | None = None,
     ) -> Barrier:
-        """The barrier of that name: see `Barrier`."""
+        """The barrier of that name: see `Barrier`.
+
+        Args:
+            parties: threads that wait for each other.
+            action: called by the one that comes last, before anybody goes on.
+            timeout: seconds, or a timedelta, for which `wait` waits unless told otherwise; None
+                for ever.
+        """
         return Barrier(self, name, parties, action=action, timeout=timeout)
 
     # --- transactions -------------------------------------------------------------------------
@@ -244,7 +295,7 @@ class Store:
         (with rlock and rwlock), "semaphore", "election" and "condition" those that somebody holds
         or waits for.
 
-        Raises: ValueError for an unknown kind.
+        They are sorted. Blocks no writer. Raises: ValueError for an unknown kind.
         """
         return names(self._sqlite, kind)
 
@@ -256,7 +307,9 @@ class Store:
         puts its item into the queue anew.
 
         Raises: ValueError for an unknown kind, and for one of which there is nothing to delete: of
-        a lock, semaphore, election or condition nothing is left when nobody uses it.
+        a lock, semaphore, election or condition nothing is left when nobody uses it; TypeError,
+        InvalidNameError for what is no name; BusyError, ClosedError, StoreReplacedError as any
+        call, and then some of it may be gone.
         """
         delete(self._sqlite, kind, name)
 
@@ -286,19 +339,22 @@ class Store:
         store must not replace a good copy: that reads all of it once more, which takes time for a
         large one.
 
-        Raises: CorruptError if the store is damaged; StorageError; TransactionError inside a
-        transaction; ValueError if `path` is the store itself.
+        Raises: CorruptError if the store is damaged; StorageError if the copy cannot be written,
+        or a log beside `path` shows that it is in use; TransactionError inside a transaction;
+        ValueError if `path` is the store itself. The file at `path` is as it was then.
         """
         self._sqlite.backup(os.fspath(path))
 
     def check(self) -> Health:
-        """Read the whole file and report damage. Blocks no writer."""
+        """Read the whole file and report damage: see `Health`. Blocks no writer."""
         return self._sqlite.health()
 
     def close(self) -> None:
-        """Give this handle up. Its primitives raise ClosedError from now on. Idempotent.
+        """Give this handle up, and all that is held through it. Idempotent.
 
-        Its buffered counters are flushed first. Raises: what their `flush` raises, and then the
+        Its primitives raise ClosedError from now on. Its buffered counters are flushed first.
+
+        Raises: what their `flush` raises, BusyError and StorageError as any call, and then the
         store stays open; TransactionError inside a transaction.
         """
         self._sqlite.forbid_in_transaction("close")
@@ -354,8 +410,9 @@ def open(
         clock: another source of time, for tests.
 
     Raises: StorePathError for an empty path, ":memory:", or another scheme; ValueError and
-        TypeError for bad options. The first use raises OpenError and its kin if the file cannot
-        be used.
+        TypeError for bad options; UnsupportedSQLiteError if Python's SQLite is too old. The first
+        use raises OpenError and its kin if the file cannot be used, ReadOnlyError if this user may
+        not, and TransactionError inside a transaction on a file that has no tables of kvsync's yet.
     """
     options = {
         "busy_timeout": _check_timeout(busy_timeout),

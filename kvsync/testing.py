@@ -11,6 +11,9 @@ class ManualClock:
         >>> clock.advance(61)
         >>> "a" in store.dict("nonces")
         False
+
+    Args:
+        seconds: what both clocks show at first.
     """
 
     def __init__(self, seconds: float = 1_000_000.0) -> None:
@@ -25,5 +28,5 @@ class ManualClock:
         return self._seconds
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks on."""
+        """Move both clocks on by that many seconds."""
         self._seconds += seconds

@@ -64,6 +64,9 @@ class BufferedCounter:
     At most the adds of the last interval, and of the commit then under way, are lost if this
     process is killed by SIGKILL or the power fails. None are lost at a normal exit, after an
     uncaught exception, or in `multiprocessing` children. Others see an add once it is committed.
+    Leaving a `with` block closes it.
+
+    Raises: TypeError, ValueError unless `interval` is a finite number above zero.
 
     Example:
         >>> hot = store.counter("hits").buffered(interval=0.1)
@@ -140,11 +143,11 @@ class BufferedCounter:
             raise request.error
 
     def close(self) -> None:
-        """Flush. A later `add` works still, and is flushed as any other."""
+        """Flush. A later `add` works still, and is flushed as any other. Raises: as `flush`."""
         self.flush()
 
     def stats(self) -> BufferedCounterStats:
-        """How much is not committed yet."""
+        """How much is not committed yet. Touches no file."""
         return BufferedCounterStats(self.name, sum(self._taken) + sum(tuple(self._waiting)))
 
     def __enter__(self) -> "BufferedCounter":

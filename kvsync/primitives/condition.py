@@ -59,6 +59,8 @@ class Condition(Enterable, Primitive):
     name. Who waits on one condition must use one lock. Those who wait are notified in the order in
     which they came; a notification whose receiver dies before it has the lock goes to the next.
 
+    Raises: TypeError for what is neither lock; ValueError for one of another store.
+
     Example:
         >>> changed = store.condition("changed")
         >>> with changed:
@@ -85,11 +87,14 @@ class Condition(Enterable, Primitive):
         return self._lock
 
     def acquire(self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET) -> bool:
-        """`acquire` of the lock."""
+        """Take the lock, waiting for up to `timeout` seconds; returns whether it was taken.
+
+        Raises: as `acquire` of the lock.
+        """
         return self._lock.acquire(blocking, timeout)
 
     def release(self) -> None:
-        """`release` of the lock."""
+        """Give the lock back. Raises: as `release` of the lock."""
         self._lock.release()
 
     def _begin(self) -> Grant:
@@ -111,13 +116,14 @@ class Condition(Enterable, Primitive):
     def wait(self, timeout: Seconds | None = None) -> bool:
         """Give the lock back, wait until notified, and take it again; returns whether it was.
 
-        `timeout` is seconds to wait for the notification; taking the lock again has no limit. An
-        RLock is given back however often it was taken. Whatever is raised, by a signal's handler
-        too, the lock is held again, unless that fails itself; then the lock's error is raised.
+        `timeout` is seconds to wait for the notification, None for ever; taking the lock again has
+        no limit. An RLock is given back however often it was taken. Whatever is raised, by a
+        signal's handler too, the lock is held again, unless that fails itself; then the lock's
+        error is raised.
 
         Raises: NotOwnedError without the lock, LeaseLostError; TransactionError inside a
-        transaction; ValueError for a negative timeout; BusyError, ClosedError, StoreReplacedError
-        as any call.
+        transaction; TypeError, ValueError for a bad timeout, a negative one among them; BusyError,
+        ClosedError, StoreReplacedError as any call.
         """
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("wait")
@@ -132,7 +138,7 @@ class Condition(Enterable, Primitive):
         """Wait until `predicate()` is true; returns what it said last.
 
         It is called with the lock held, at once and after every notification, for up to `timeout`
-        seconds. Raises: as `wait`, and what it raises.
+        seconds; None for ever. Raises: as `wait`, and what it raises.
         """
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("wait")
@@ -251,13 +257,15 @@ class Condition(Enterable, Primitive):
     def notify(self, n: int = 1) -> None:
         """Wake `n` of those who wait, or as many as there are; they go on as they get the lock.
 
-        In a transaction they wake when that commits. Raises: NotOwnedError without the lock,
-        LeaseLostError; TypeError, ValueError unless `n` is an int above zero.
+        In a transaction they wake when that commits.
+
+        Raises: NotOwnedError without the lock, LeaseLostError; TypeError, ValueError unless `n` is
+        an int above zero; BusyError, ClosedError, StoreReplacedError as any call.
         """
         self._notify(check_whole("n", n))
 
     def notify_all(self) -> None:
-        """Wake all who wait. Raises: as `notify`."""
+        """Wake all who wait, as `notify` does. Raises: as that."""
         self._notify(_EVERYBODY)
 
     def _notify(self, n: int) -> None:

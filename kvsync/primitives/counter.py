@@ -50,7 +50,7 @@ class CountersStats:
 
 
 class Counter(Primitive):
-    """An integer shared by all processes that open the store; 0 until somebody adds.
+    """An integer of 64 bits, shared by all processes that open the store; 0 until somebody adds.
 
     Example:
         >>> hits = store.counter("hits")
@@ -69,8 +69,8 @@ class Counter(Primitive):
     def add(self, n: int = 1) -> int:
         """Add `n`, atomically; returns the new value.
 
-        Raises: CounterOverflowError past 64 bits, TypeError for what is no int; either way
-        nothing is changed.
+        Raises: CounterOverflowError past 64 bits, TypeError for what is no int; BusyError,
+        ClosedError, StoreReplacedError as any call. Nothing is changed then.
         """
         if n == 1 and type(n) is int:
             rows = self._engine.write(_ADD, self._add_one)
@@ -104,7 +104,7 @@ class Counter(Primitive):
 
     @property
     def value(self) -> int:
-        """The value now."""
+        """The value now. Blocks no writer."""
         rows = self._engine.read(
             "select value from kvsync_counter where family = :family and label = :label",
             {"family": self._family, "label": self._name},
@@ -112,14 +112,17 @@ class Counter(Primitive):
         return rows[0][0] if rows else 0
 
     def set(self, value: int) -> None:
-        """Make it `value`, whatever it was. Raises: CounterOverflowError, TypeError."""
+        """Make it `value`, whatever it was. Raises: as `add`."""
         self._engine.write(_SET, self._to(check_range(value)))
 
     def _to(self, value: int) -> Params:
         return {"family": self._family, "label": self._name, "value": value}
 
     def reset(self) -> int:
-        """Make it 0; returns what it was. No add is lost between the two."""
+        """Make it 0; returns what it was. No add is lost between the two.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
+        """
 
         def work(transaction: Transaction) -> int:
             old = self.value
@@ -132,7 +135,8 @@ class Counter(Primitive):
     def compare_and_set(self, expected: int, new: int) -> bool:
         """Make it `new` if it is `expected`; returns whether it was.
 
-        Raises: TypeError for what is no int, CounterOverflowError if `new` exceeds 64 bits.
+        Raises: TypeError for what is no int, CounterOverflowError if `new` exceeds 64 bits;
+        BusyError, ClosedError, StoreReplacedError as any call.
         """
         check_int(expected)
         check_range(new)
@@ -150,13 +154,15 @@ class Counter(Primitive):
 
         Args:
             interval: seconds between flushes; what a SIGKILL can lose.
+
+        Raises: TypeError, ValueError unless that is a finite number above zero.
         """
         from kvsync.primitives.buffered import BufferedCounter
 
         return BufferedCounter(self, interval=interval)
 
     def stats(self) -> CounterStats:
-        """The value now, with its name."""
+        """The value now, with its name. Blocks no writer."""
         return CounterStats(self._name, self.value)
 
     def __iadd__(self, n: int) -> "Counter":
@@ -178,6 +184,8 @@ class Counters(Primitive, Mapping[str, int]):
 
     As a mapping it shows the labels that were ever added to; any other reads as 0.
 
+    Raises: wherever a label is taken, TypeError and InvalidNameError: labels are as names.
+
     Example:
         >>> by_route = store.counters("http")
         >>> by_route.add("GET /")
@@ -189,7 +197,7 @@ class Counters(Primitive, Mapping[str, int]):
         return self.counter(label).add(n)
 
     def add_many(self, amounts: Mapping[str, int]) -> None:
-        """Add to many labels in one commit: all or none. Raises: as `Counter.add`."""
+        """Add to each label its amount, in one commit: all or none. Raises: as `Counter.add`."""
         additions = [(self.counter(label), check_int(n)) for label, n in dict(amounts).items()]
 
         def work(transaction: Transaction) -> None:
@@ -200,17 +208,20 @@ class Counters(Primitive, Mapping[str, int]):
             self._engine.transact(work)
 
     def counter(self, label: str) -> Counter:
-        """The counter under one label."""
+        """The counter under one label, made without a look at the store: see `Counter`."""
         return Counter(self._store, label, family=self._name)
 
     def clear(self) -> None:
-        """Forget every label, in one commit."""
+        """Forget every label, in one commit.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
+        """
         self._engine.write(
             "delete from kvsync_counter where family = :family", {"family": self._name}
         )
 
     def stats(self) -> CountersStats:
-        """How many labels there are."""
+        """How many labels there are. Blocks no writer."""
         return CountersStats(self._name, len(self))
 
     def __getitem__(self, label: str) -> int:
@@ -228,9 +239,11 @@ class Counters(Primitive, Mapping[str, int]):
         return (label for label, _ in self._stream())
 
     def items(self) -> ItemsView[str, int]:
+        """Labels and values in label order, read a page at a time."""
         return StreamedItems(self)
 
     def values(self) -> ValuesView[int]:
+        """The values in the order of their labels, read a page at a time."""
         return StreamedValues(self)
 
     def __len__(self) -> int:

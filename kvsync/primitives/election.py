@@ -26,6 +26,9 @@ T = TypeVar("T")
 class Election(Lockable):
     """Who campaigns becomes the leader in turn, and stays it until it resigns or dies.
 
+    `timeout` is for how many seconds a campaign waits, None for ever; `lease`, after how many the
+    lead ends by itself, None for never. You rarely need a lease.
+
     A leader that is in doubt steps down: if the store cannot be asked, it leads no more, and gives
     the lead up as soon as it can. What the store says may change right after: for work that must
     not be done by two, pass the election as the guard of a transaction.
@@ -53,8 +56,9 @@ class Election(Lockable):
     def campaign(self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET) -> bool:
         """Wait to become the leader, for up to `timeout` seconds; returns whether this object is.
 
-        Returns at once if it is the leader already. Threads that campaign through one object wait
-        each in a place of its own; the lead of one is that of all. Raises: as `Lock.acquire`.
+        None and -1 wait for ever, 0 is one try; left out, the constructor's timeout holds. Returns
+        at once if it is the leader already. Threads that campaign through one object wait each in a
+        place of its own; the lead of one is that of all. Raises: as `Lock.acquire`.
         """
         seconds = check_blocking(blocking, timeout, self._timeout)
         won = self._lead() or self._acquire(seconds)
@@ -77,11 +81,16 @@ class Election(Lockable):
             raise
 
     def resign(self) -> None:
-        """Let the next one lead. Raises: NotOwnedError, LeaseLostError."""
+        """Let the next one lead.
+
+        Raises: NotOwnedError if this object does not lead, LeaseLostError if not any more;
+        TransactionError inside a transaction; BusyError and StorageError as any call, and then the
+        lead is given up as soon as the store can be written.
+        """
         self.release()
 
     def release(self) -> None:
-        """The same."""
+        """The same as `resign`. Raises: as that."""
         grant = self._grant()
         self._units.release(grant)
         if grant.thread == this_thread():
@@ -110,7 +119,7 @@ class Election(Lockable):
             return False
 
     def leader(self) -> Holder | None:
-        """Who leads; None if nobody does."""
+        """Who leads; None if nobody does. Blocks no writer."""
         return self.holder()
 
     def run(self, func: Callable[[], T], *, timeout: Seconds | Unset | None = UNSET) -> T:
@@ -120,8 +129,14 @@ class Election(Lockable):
         is called at once, and that lead goes on afterwards. If it leads by another thread's `run`,
         that one ends first.
 
-        Raises: what `func` raises; AcquireTimeout; LeaseLostError if the lead ended before `func`
-        did, unless `func` has resigned what this `run` had won.
+        `timeout` is seconds to campaign, None for ever; left out, the constructor's holds.
+
+        Raises: what `func` raises; AcquireTimeout if the lead was not won in time; LeaseLostError
+        if it ended before `func` did, unless `func` has resigned what this `run` had won;
+        TransactionError inside a transaction, unless this object leads already; DeadlockError if
+        the campaign could never end; TypeError for what cannot be called; TypeError, ValueError for
+        a bad timeout, a negative one among them; BusyError, ClosedError, StoreReplacedError as any
+        call.
         """
         check_callable(func)
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)

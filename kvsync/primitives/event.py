@@ -44,13 +44,16 @@ class Event(Primitive):
         self._tickets = Tickets(self._engine, _SPACE, name)
 
     def is_set(self) -> bool:
-        """Whether it is set now."""
+        """Whether it is set now. Blocks no writer."""
         return bool(
             self._engine.read("select 1 from kvsync_event where name = :name", {"name": self._name})
         )
 
     def set(self) -> None:
-        """Set it, and wake all who wait. In a transaction they wake when that commits."""
+        """Set it, and wake all who wait. In a transaction they wake when that commits.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
+        """
         self._engine.transact(self._set)
 
     def _set(self, transaction: Transaction) -> None:
@@ -63,14 +66,19 @@ class Event(Primitive):
             self._tickets.tell_all(transaction, _SERVED)
 
     def clear(self) -> None:
-        """Clear it. Who was woken before stays so."""
+        """Clear it. Who was woken before stays so.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
+        """
         self._engine.write("delete from kvsync_event where name = :name", {"name": self._name})
 
     def wait(self, timeout: Seconds | None = None) -> bool:
         """Wait until it is set, for up to `timeout` seconds; returns whether it was set meanwhile.
 
-        Raises: TransactionError inside a transaction; ValueError for a negative timeout; BusyError,
-        ClosedError, StoreReplacedError as any call.
+        None waits for ever, 0 is one look.
+
+        Raises: TransactionError inside a transaction; TypeError, ValueError for a bad timeout, a
+        negative one among them; BusyError, ClosedError, StoreReplacedError as any call.
         """
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("wait")

@@ -68,7 +68,7 @@ _NO_DEFAULT: Final = Missing()
 
 @dataclass(frozen=True)
 class DictStats:
-    """A dict at one moment."""
+    """A dict at one moment: how many keys it has, and how many of these have a TTL."""
 
     name: str
     length: int
@@ -88,7 +88,10 @@ class Dict(Primitive, MutableMapping[str, Any]):
 
     Raises: in every method, KeyTypeError (a KeyError and a TypeError) for a key that is no str,
     and InvalidKeyError for one with a NUL or a lone surrogate. Whatever writes raises EncodeError
-    for a value that the codec cannot hold, before anything is written.
+    for a value that the codec cannot hold, before anything is written; whatever returns a value,
+    or compares it, raises DecodeError for one that another codec wrote. BusyError, ClosedError,
+    StoreReplacedError as any call. The constructor raises TypeError and ValueError for what is no
+    codec.
 
     Example:
         >>> settings = store.dict("settings")
@@ -131,6 +134,8 @@ class Dict(Primitive, MutableMapping[str, Any]):
 
         Args:
             ttl: seconds, by the wall clock, so that it survives a reboot; None for no end.
+
+        Raises: TypeError, ValueError unless that is a finite time above zero.
         """
         entry = self._entry(key, value)
         if ttl is None:
@@ -231,12 +236,16 @@ class Dict(Primitive, MutableMapping[str, Any]):
         """Add `by` to the number at `key`, 0 if it is not there; returns the sum. Keeps the TTL.
 
         Raises: NotANumberError (a TypeError) if the value is no number; CounterOverflowError if
-        an integer sum exceeds 64 bits or a float sum is infinite. Nothing is changed then.
+        an integer sum exceeds 64 bits or a float sum is infinite; TypeError if `by` is no number,
+        ValueError if it is not finite. Nothing is changed then.
         """
         return self.increment_many({key: by})[key]
 
     def increment_many(self, amounts: Mapping[str, float]) -> dict[str, Any]:
-        """`increment` for many keys in one commit, all or none; returns the sums."""
+        """`increment` for many keys in one commit, all or none; returns the sums by key.
+
+        Raises: as `increment`.
+        """
         entries = [(self._at(key), check_number(by)) for key, by in _snapshot(amounts).items()]
 
         def work(transaction: Transaction) -> dict[str, Any]:
@@ -284,7 +293,9 @@ class Dict(Primitive, MutableMapping[str, Any]):
         """Set many keys in one commit, all or none.
 
         Args:
-            ttl: as for `set`.
+            ttl: seconds, as for `set`.
+
+        Raises: as `set`.
         """
         seconds = None if ttl is None else _seconds(ttl)
         entries = [self._entry(key, value) for key, value in _snapshot(items).items()]
@@ -304,7 +315,8 @@ class Dict(Primitive, MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Remove everything in one commit; for millions of keys, `store.delete` holds others up
-        less."""
+        less. Raises: BusyError, ClosedError, StoreReplacedError as any call.
+        """
         self._engine.write("delete from kvsync_dict where name = :name", {"name": self._name})
 
     # --- in key order -------------------------------------------------------------------------
@@ -324,9 +336,11 @@ class Dict(Primitive, MutableMapping[str, Any]):
         return int(length)
 
     def items(self) -> ItemsView[str, Any]:
+        """Keys and values in key order, read a page at a time."""
         return StreamedItems(self)
 
     def values(self) -> ValuesView[Any]:
+        """The values in the order of their keys, read a page at a time."""
         return StreamedValues(self)
 
     def _stream(self) -> Iterator[tuple[str, Any]]:
@@ -347,6 +361,8 @@ class Dict(Primitive, MutableMapping[str, Any]):
             high: where to stop; None for the end.
             reverse: from the end to the beginning.
             limit: the number of keys at most.
+
+        Raises: TypeError, ValueError unless `limit` is an int that is not negative.
         """
         for bound in (low, high):
             if bound is not None:
@@ -364,7 +380,7 @@ class Dict(Primitive, MutableMapping[str, Any]):
     # --- the object ---------------------------------------------------------------------------
 
     def stats(self) -> DictStats:
-        """How many keys there are, and how many of them will expire."""
+        """How many keys there are, and how many of them will expire. Blocks no writer."""
         ((expiring,),) = self._engine.read(
             "select count(*) from kvsync_dict where name = :name and expires > :now",
             {"name": self._name, "now": self._engine.now()},
@@ -423,6 +439,9 @@ class KeyRange:
 
     A key that is there throughout is seen exactly once; one that comes or goes meanwhile may or
     may not be.
+
+    Raises: while iterating, DecodeError for a value that another codec wrote; BusyError,
+    ClosedError, StoreReplacedError as any call.
     """
 
     def __init__(
@@ -432,10 +451,11 @@ class KeyRange:
         self._low, self._high = low, high
         self._reverse, self._limit = reverse, limit
 
-    def __iter__(self) -> Iterator[str]:
+    def keys(self) -> Iterator[str]:
+        """The keys; iterating gives the same."""
         return (key for (key,) in self._rows("key"))
 
-    keys = __iter__
+    __iter__ = keys
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Keys and their values."""

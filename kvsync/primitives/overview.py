@@ -42,7 +42,7 @@ _STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
 
 @dataclass(frozen=True)
 class Party:
-    """A thread in a line. `since` is wall time; `age` is in seconds."""
+    """A thread in a line. `since` is wall time, in seconds since 1970; `age` is in seconds."""
 
     host: str
     pid: int

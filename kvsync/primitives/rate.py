@@ -127,6 +127,9 @@ class RateLimiter(Primitive):
     spaced. The limits are this object's; other objects of this name may have others, and share
     what was used. What was used survives a restart, and by the wall clock a reboot.
 
+    Raises: TypeError; ValueError unless `limit` and `burst` are above zero, `per` is from a
+    nanosecond to ten years, and a burst is there again within ten years.
+
     Example:
         >>> mails = store.rate_limiter("mails", 100, per=60)
         >>> mails.try_acquire()
@@ -171,11 +174,14 @@ class RateLimiter(Primitive):
     # --- acquiring ----------------------------------------------------------------------------
 
     def try_acquire(self, n: int = 1) -> bool:
-        """Take `n` units if they are available now; returns whether they were. Never waits.
+        """Take `n` units if they are available now; returns whether they were.
 
-        Inside a transaction it is part of that: rolled back, nothing was taken.
+        It waits for no units, only for other writers, and for those about a second. Inside a
+        transaction it is part of that: rolled back, nothing was taken.
 
-        Raises: ValueError for more than `burst`, which are never available.
+        Raises: ValueError for more than `burst`, which are never available, and for less than one;
+        TypeError for what is no int; BusyError, ClosedError, StoreReplacedError as any call. With
+        BusyError nothing was taken.
         """
         return self.acquire(n, timeout=0)
 
@@ -188,8 +194,9 @@ class RateLimiter(Primitive):
         has asked for some after this call; else they are spent, for the slots behind are fixed.
         So are those of a process that is killed while it waits.
 
-        Raises: ValueError for more than `burst`; TransactionError inside a transaction if it would
-        have to wait, and then nothing was taken.
+        Raises: ValueError for more than `burst`; TypeError, ValueError for other bad arguments;
+        TransactionError inside a transaction if it would have to wait; BusyError, ClosedError,
+        StoreReplacedError as any call. With TransactionError and BusyError nothing was taken.
         """
         self._check(n)
         seconds = check_timeout(timeout)
@@ -284,7 +291,8 @@ class RateLimiter(Primitive):
     def retry_after(self, n: int = 1) -> float:
         """Seconds until `n` units can be had, if nobody else takes any: 0.0 for now.
 
-        Raises: ValueError for more than `burst`.
+        Blocks no writer. Raises: ValueError for more than `burst`, and for less than one; TypeError
+        for what is no int.
         """
         self._check(n)
         slot = self._look(n)
@@ -299,7 +307,10 @@ class RateLimiter(Primitive):
         return RateLimiterStats(self._name, self._limit, self._per, self._burst, available, wait)
 
     def reset(self) -> None:
-        """Forget what was used; a whole burst is available. Who waits keeps its slot."""
+        """Forget what was used; a whole burst is available. Who waits keeps its slot.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
+        """
         self._engine.write("delete from kvsync_rate where name = :name", {"name": self._name})
 
     # --- the arithmetic -----------------------------------------------------------------------
