@@ -22,7 +22,10 @@ How the package is laid out; imports run downwards only, and import-linter holds
     errors, clock, codec, exits, forks, leftovers, printable, resting, threads   the ground
 """
 
+from kvsync.clock import Clock
+from kvsync.codec import Codec
 from kvsync.compat import KeyValueSqlite
+from kvsync.engine.sqlite import Health
 from kvsync.errors import (
     AcquireTimeout,
     BrokenBarrierError,
@@ -57,54 +60,65 @@ from kvsync.errors import (
     UnsafeFilesystemError,
     UnsupportedSQLiteError,
 )
-from kvsync.primitives.barrier import Barrier
-from kvsync.primitives.buffered import BufferedCounter
-from kvsync.primitives.condition import Condition
-from kvsync.primitives.counter import Counter, Counters
+from kvsync.primitives.barrier import Barrier, BarrierStats
+from kvsync.primitives.buffered import BufferedCounter, BufferedCounterStats
+from kvsync.primitives.condition import Condition, ConditionStats
+from kvsync.primitives.counter import Counter, Counters, CountersStats, CounterStats
 from kvsync.primitives.deadletters import DeadLetter, DeadLetters
 from kvsync.primitives.election import Election
-from kvsync.primitives.event import Event
+from kvsync.primitives.event import Event, EventStats
 from kvsync.primitives.grants import Grant, Holder, Waiter
-from kvsync.primitives.lock import Lock, RLock
-from kvsync.primitives.mapping import MISSING, Dict
-from kvsync.primitives.once import Once
+from kvsync.primitives.lock import Lock, Lockable, LockStats, RLock
+from kvsync.primitives.mapping import MISSING, Dict, DictStats, KeyRange
+from kvsync.primitives.once import Once, OnceStats
 from kvsync.primitives.overview import Holding, Line, Waiting
 from kvsync.primitives.queue import Item, Queue, QueueStats
-from kvsync.primitives.rate import RateLimiter
-from kvsync.primitives.rwlock import RWLock
-from kvsync.primitives.semaphore import Semaphore
+from kvsync.primitives.rate import RateLimiter, RateLimiterStats
+from kvsync.primitives.rwlock import ReadLock, RWLock, WriteLock
+from kvsync.primitives.semaphore import Semaphore, SemaphoreStats
 from kvsync.primitives.task import Task
 from kvsync.primitives.work import Worked
-from kvsync.store import Store, open, temporary
+from kvsync.store import Store, StoreStats, open, temporary
 
 __all__ = [
     "MISSING",
     "AcquireTimeout",
     "Barrier",
+    "BarrierStats",
     "BrokenBarrierError",
     "BufferedCounter",
+    "BufferedCounterStats",
     "BusyError",
+    "Clock",
     "ClosedError",
+    "Codec",
     "Condition",
+    "ConditionStats",
     "CorruptError",
     "Counter",
     "CounterOverflowError",
+    "CounterStats",
     "Counters",
+    "CountersStats",
     "DeadLetter",
     "DeadLetters",
     "DeadlockError",
     "DecodeError",
     "Dict",
+    "DictStats",
     "Election",
     "EncodeError",
     "Event",
+    "EventStats",
     "ForkError",
     "Grant",
+    "Health",
     "Holder",
     "Holding",
     "InvalidKeyError",
     "InvalidNameError",
     "Item",
+    "KeyRange",
     "KeyTypeError",
     "KeyValueSqlite",
     "KvsyncError",
@@ -112,11 +126,14 @@ __all__ = [
     "LimitError",
     "Line",
     "Lock",
+    "LockStats",
+    "Lockable",
     "NotADatabaseError",
     "NotANumberError",
     "NotDoneError",
     "NotOwnedError",
     "Once",
+    "OnceStats",
     "OpenError",
     "OverReleaseError",
     "Queue",
@@ -124,15 +141,19 @@ __all__ = [
     "RLock",
     "RWLock",
     "RateLimiter",
+    "RateLimiterStats",
+    "ReadLock",
     "ReadOnlyError",
     "SchemaError",
     "Semaphore",
+    "SemaphoreStats",
     "ShutDown",
     "StaleReceiptError",
     "StorageError",
     "Store",
     "StorePathError",
     "StoreReplacedError",
+    "StoreStats",
     "Task",
     "TransactionError",
     "UnsafeFilesystemError",
@@ -140,6 +161,7 @@ __all__ = [
     "Waiter",
     "Waiting",
     "Worked",
+    "WriteLock",
     "open",
     "temporary",
 ]
