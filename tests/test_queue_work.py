@@ -5,6 +5,8 @@ import itertools
 import logging
 import os
 import signal
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,12 +75,15 @@ def test_who_is_too_late_goes_on(path: Path, caplog: pytest.LogCaptureFixture) -
     assert ["not in hand any more" in each.getMessage() for each in caplog.records] == [True]
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+ENDS = [KeyboardInterrupt(), GeneratorExit()]
+
+
+@pytest.mark.parametrize("error", [*ENDS, SystemExit(3)], ids=repr)
 def test_a_handler_that_wants_to_end_ends_it(store: kvsync.Store, error: BaseException) -> None:
-    """The item goes back as if it had never been handed out; signals are the program's again."""
-    jobs = store.queue(NAME, max_attempts=1)
+    """Nothing is left in hand; signals are the program's again."""
+    jobs = store.queue(NAME, max_attempts=2, retry_delay=0)
     jobs.put("a")
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in SIGNALS]
 
     def handle(_: kvsync.Task) -> None:
         raise error
@@ -86,9 +91,141 @@ def test_a_handler_that_wants_to_end_ends_it(store: kvsync.Store, error: BaseExc
     with pytest.raises(type(error)) as caught:
         jobs.work(handle)
     assert caught.value is error
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
-    assert [each.attempts for each in jobs.peek()] == [0]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert [each.attempts for each in jobs.peek()] == [0 if error in ENDS else 1]
     assert taken(store) == []
+
+
+@pytest.mark.parametrize("code", [1, 0, None, "no such option"])
+def test_a_handler_that_exits_has_failed(store: kvsync.Store, code: Any) -> None:
+    """Else an item that ends each of its workers, as a parser of options does, comes for ever."""
+    jobs = store.queue(NAME, max_attempts=2, retry_delay=0)
+    jobs.put_many(["poison", "good"])
+
+    def handle(task: kvsync.Task) -> None:
+        if task.item == "poison":
+            sys.exit(code)
+
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            jobs.work(handle, timeout=0)
+        assert ended.value.code == code
+    (letter,) = jobs.dead
+    assert (letter.item, letter.attempts) == ("poison", 2)
+    assert "in handle" in str(letter.error)
+    assert "SystemExit" in str(letter.error)
+    assert jobs.work(handle, timeout=0) == 1
+
+
+def test_who_exits_after_its_item_was_settled_has_not_failed(store: kvsync.Store) -> None:
+    """So a handler can end the work without a failed attempt."""
+    jobs = store.queue(NAME, max_attempts=1)
+    jobs.put_many(["done", "not begun"])
+
+    def handle(task: kvsync.Task) -> None:
+        if task.item == "done":
+            task.ack()
+        else:
+            task.give_back()
+        sys.exit()
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            jobs.work(handle, timeout=0)
+    assert [(each.item, each.attempts) for each in jobs.peek(9)] == [("not begun", 0)]
+    assert len(jobs.dead) == 0
+
+
+def test_who_exits_when_another_has_its_item_changes_nothing(path: Path) -> None:
+    """And the exit goes on, with a note."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME, max_attempts=3)
+        jobs.put("slow")
+        others: list[kvsync.Task] = []
+
+        def handle(_: kvsync.Task) -> None:
+            clock.advance(10)
+            others.append(jobs.reserve(0))
+            sys.exit(1)
+
+        with pytest.raises(SystemExit) as ended:
+            jobs.work(handle, timeout=0, visibility=5)
+        assert "not in hand any more" in ended.value.__notes__[0]
+        assert [other.is_current() for other in others] == [True]
+
+
+def test_a_handler_that_exits_while_the_store_is_busy_has_failed(path: Path) -> None:
+    """That comes out, and the item fails before the next one is taken."""
+    with kvsync.open(path, busy_timeout=0.01) as store:
+        jobs = store.queue(NAME, max_attempts=1)
+        jobs.put("a")
+        foreign = sqlite3.connect(path, isolation_level=None)
+
+        def handle(_: kvsync.Task) -> None:
+            foreign.execute("begin immediate")
+            sys.exit("why it ends")
+
+        with pytest.raises(kvsync.BusyError):
+            jobs.work(handle, timeout=0)
+        foreign.execute("rollback")
+        foreign.close()
+        assert jobs.work(handle, timeout=0) == 0
+        assert ["SystemExit: why it ends" in str(letter.error) for letter in jobs.dead] == [True]
+
+
+def test_two_signals_give_back_the_item_of_a_handler_that_exits(store: kvsync.Store) -> None:
+    """The second one interrupts it, whatever it was about to do."""
+    jobs = store.queue(NAME, max_attempts=1)
+    jobs.put("a")
+
+    def handle(_: kvsync.Task) -> None:
+        try:
+            sys.exit(1)
+        finally:
+            for number in SIGNALS:
+                signal.raise_signal(number)
+
+    assert jobs.work(handle).ended_by == signal.SIGTERM
+    assert [(each.item, each.attempts) for each in jobs.peek(9)] == [("a", 0)]
+
+
+def test_one_signal_does_not_excuse_a_handler_that_exits(store: kvsync.Store) -> None:
+    """It came to its end, and that was a failure. The program's own handler hears of the signal."""
+    jobs = store.queue(NAME, max_attempts=1)
+    jobs.put("a")
+
+    def handle(_: kvsync.Task) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        sys.exit(1)
+
+    with pytest.raises(SystemExit):
+        jobs.work(handle)
+    assert [letter.item for letter in jobs.dead] == ["a"]
+
+
+def test_a_child_that_the_handler_forks_may_exit(store: kvsync.Store) -> None:
+    """By an exception that comes out of its copy of the work: the item is the parent's."""
+    jobs, ours = store.queue(NAME, max_attempts=1), os.getpid()
+    jobs.put("a")
+    status: list[int] = []
+
+    def handle(_: kvsync.Task) -> None:
+        child = os.fork()
+        if child == 0:
+            sys.exit(7)
+        status.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    code: Any = 1
+    try:
+        assert jobs.work(handle, timeout=0) == 1
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        if os.getpid() != ours:
+            os._exit(code)
+    assert status == [7]
+    assert len(jobs.dead) == 0
 
 
 def test_a_handler_that_is_cancelled_has_failed(store: kvsync.Store) -> None:

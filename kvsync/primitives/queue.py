@@ -412,9 +412,11 @@ class Queue(Primitive):
         It goes on until none comes for `timeout` seconds, until the queue is shut down and empty,
         or until SIGTERM or SIGINT: the first one ends the waiting, or lets the handler come to its
         end; a second one interrupts the handler, and its item goes back as if never handed out.
-        What the handler raises counts as a failed attempt, and is logged. What is no Exception ends
-        the work too; KeyboardInterrupt, SystemExit and GeneratorExit give the item back uncounted.
-        What the codec cannot read is logged, and is a dead letter.
+        What the handler raises counts as a failed attempt. An Exception is logged, and the work
+        goes on. Anything else ends it and comes out, SystemExit too, whatever its status: a handler
+        that wants to end the work without a failed attempt settles its task first, by `ack` or
+        `give_back`. KeyboardInterrupt and GeneratorExit give the item back uncounted. What the
+        codec cannot read is logged, and is a dead letter.
 
         Signals are heard where Python hears them, in the main thread of the program, and only those
         that the program does not ignore. A child that the handler forks hears them as if there were

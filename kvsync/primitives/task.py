@@ -37,7 +37,8 @@ class Stop(BaseException):
     """A signal asked to stop, while there was nothing to finish, or for the second time."""
 
 
-_NO_FAILURE = KeyboardInterrupt, SystemExit, GeneratorExit, Stop, Skipped
+_INTERRUPTS = KeyboardInterrupt, GeneratorExit, Stop, Skipped
+_NO_FAILURE: tuple[type[BaseException], ...] = (*_INTERRUPTS, SystemExit)
 """What ends the worker, and says nothing of its item."""
 
 _Settlement = Callable[[Transaction], bool]
@@ -65,7 +66,8 @@ class Task:
 
     Leaving the block cleanly acknowledges it. An exception puts it back for another attempt after
     a while, with its traceback, or among the dead letters after the last one, and goes on its way;
-    KeyboardInterrupt, SystemExit and GeneratorExit put it back as if it had never been handed out.
+    KeyboardInterrupt, SystemExit and GeneratorExit put it back as if it had never been handed out,
+    but SystemExit of a handler that `Queue.work` has called is a failure.
     Where that fails itself (the store is busy, the disk is full), its error comes out, and is what
     the attempt failed of; the item goes back before this store's next call that takes something,
     and so it does where the block ended in a transaction that was then rolled back. A signal's
@@ -113,6 +115,7 @@ class Task:
         self._retry_delay = retry_delay
         self._delivery = delivery
         self._settled = False
+        self._no_failure = _NO_FAILURE
         self._process = generation()
         self._in_hand = in_hand
         in_hand.add(self.receipt)
@@ -255,11 +258,15 @@ class Task:
         if error is None:
             self.ack()
             return
-        step = self._return if isinstance(error, _NO_FAILURE) else self._failing(error)
+        step = self._return if isinstance(error, self._no_failure) else self._failing(error)
         try:
             self._settle(step, patience)
         except StaleReceiptError as stale:
             error.add_note(str(stale))  # what was raised inside is what matters
+
+    def _count_exits(self) -> None:
+        """From now on SystemExit is a failed attempt: the item, and no signal, has led to it."""
+        self._no_failure = _INTERRUPTS
 
     def _abandon(self) -> None:
         """Its loop was left unsettled, and nobody knows why: a failed attempt, at once followed by

@@ -162,6 +162,9 @@ def _settle(task: Task, ear: _Ear, handler: Handler, name: str) -> None:
 def _handle(task: Task, handler: Handler, name: str) -> None:
     try:
         handler(task)
+    except SystemExit:
+        task._count_exits()  # else an item that ends each of its workers would come for ever
+        raise
     except Exception as error:
         _log.exception("queue %r: attempt %d of item %d failed", name, task.attempts, task.id)
         task.__exit__(type(error), error, error.__traceback__)

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -105,7 +105,7 @@ class _Runner:
         try:
             return Child(self._command, item, names)
         except (OSError, RuntimeError) as error:
-            _stop(f"{self._command[0]} cannot be started: {reason(error)}")
+            _stop(task, f"{self._command[0]} cannot be started: {reason(error)}")
 
     def _retry(self, task: kvsync.Task, how: str, error: str) -> None:
         try:
@@ -120,9 +120,11 @@ def _told(status: int) -> str:
     return f"exit status {status}" if status > 0 else f"ended by signal {-status}"
 
 
-def _stop(sentence: str) -> NoReturn:
+def _stop(task: kvsync.Task, sentence: str) -> NoReturn:
     """It is not the item's fault, so it goes back as if never handed out."""
     _say(sentence)
+    with suppress(kvsync.KvsyncError):  # what is still in hand is settled as we leave its block
+        task.give_back()
     raise SystemExit(1)
 
 
