@@ -179,6 +179,28 @@ def test_minus_one_is_for_ever_in_acquire_alone(untouched: kvsync.Store, call: s
         waits(untouched)[call](-1)
 
 
+@pytest.mark.parametrize("block", [True, False])
+@no_timeouts
+def test_what_is_no_timeout_of_a_queue_is_refused(
+    untouched: kvsync.Store, block: bool, timeout: Any, error: type[Exception]
+) -> None:
+    """Though it do not block; a timeout that is one is of no account then, as in `queue`."""
+    jobs = untouched.queue("jobs")
+    calls: list[Callable[[], object]] = [
+        lambda: jobs.put("a", block, timeout),
+        lambda: jobs.put_many("ab", block, timeout),
+        lambda: jobs.put_many([], block, timeout),
+        lambda: jobs.get(block, timeout),
+        lambda: jobs.get_many(2, block, timeout),
+        lambda: jobs.reserve(timeout),
+        lambda: jobs.reserve_many(2, timeout),
+        lambda: jobs.join(timeout),
+    ]
+    for call in calls:
+        with pytest.raises(error, match="timeout"):
+            call()
+
+
 @pytest.mark.parametrize("kind", [*LOCKS, "barrier"])
 @no_timeouts
 def test_a_constructors_timeout_is_checked_at_once(

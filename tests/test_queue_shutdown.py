@@ -27,8 +27,9 @@ def test_a_queue_that_is_shut_down_gives_what_it_has_and_takes_no_more(
     for put in (same.put, same.put_nowait, lambda item: same.put(item, timeout=0)):
         with pytest.raises(kvsync.ShutDown):
             put("x")
-    with pytest.raises(kvsync.ShutDown):
-        same.put_many("xy")
+    for several in ("xy", ""):
+        with pytest.raises(kvsync.ShutDown):
+            same.put_many(several)
     assert same.get() == "a"
     assert same.get_many(2) == ["b", "c"]
     same.reserve().ack()

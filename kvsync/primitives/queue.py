@@ -254,10 +254,15 @@ class Queue(Primitive):
         if 0 < self._maxsize < len(drafts):
             raise ValueError(f"{len(drafts)} items never fit into {self._maxsize}")
         patience = self._patience(timeout, block=block)
-        return self._putting.put(drafts, patience) or [] if drafts else []
+        if drafts:
+            return self._putting.put(drafts, patience) or []
+        if self.is_shutdown:
+            raise ShutDown(f"the queue {self._name!r} was shut down; reopen() opens it again")
+        return []
 
     def _patience(self, timeout: Seconds | None, *, block: bool = True) -> Patience:
-        return self._session.patience(check_wait(timeout) if block else 0)
+        seconds = check_wait(timeout)
+        return self._session.patience(seconds if block else 0)
 
     def _draft(self, item: Any, delay: Seconds, priority: float, key: str | None) -> Draft:
         seconds = check_delay(delay)
