@@ -208,6 +208,10 @@ class Store:
             visibility: seconds for which a worker may have an item; None until it is settled or
                 the worker dies.
             retry_delay: seconds between the first and the second attempt; then it doubles.
+            codec: of the items: "json", "raw" (str and bytes as they are), "pickle" (unsafe where
+                others can write the file), or an object with `dumps` and `loads`.
+
+        Raises: TypeError, ValueError for arguments, a codec of an unknown name among them.
         """
         return Queue(
             self,

@@ -74,7 +74,10 @@ class DeadLetters:
         return map(self._letter, self._kept())
 
     def list(self, limit: int | None = None) -> "list[DeadLetter]":
-        """All of them, or the first `limit`. Raises: TypeError, ValueError for a bad limit."""
+        """All of them, or the first `limit`.
+
+        Raises: TypeError for a limit that is no int, ValueError for a negative one.
+        """
         if limit not in (None, 0):
             check_whole("limit", limit)
         return list(islice(self, limit))
@@ -83,8 +86,12 @@ class DeadLetters:
         """Put those, or all, back into the queue, their attempts at 0; returns how many.
 
         They keep their ids and priorities, so they are in their old places. A bounded queue may
-        then hold more than its `maxsize`. What dies after the call stays a dead letter. Raises:
-        TypeError for an id that is no int.
+        then hold more than its `maxsize`. What dies after the call stays a dead letter. Ids that
+        no dead letter has are ignored. It goes on by five hundred at a time, so that others can
+        write in between.
+
+        Raises: TypeError for an id that is no int; BusyError as any call, and what is done by then
+        stays done.
         """
         return sum(self._each(_redrive, _check_ids(ids)))
 

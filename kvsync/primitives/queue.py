@@ -248,7 +248,7 @@ class Queue(Primitive):
     ) -> list[int]:
         """Put all of them, one after the other, in one commit, or none; returns their ids.
 
-        Raises: as `put`; ValueError for more than `maxsize`.
+        Raises: as `put`, ShutDown for no items too; ValueError for more than `maxsize`.
         """
         drafts = [self._draft(item, delay, priority, None) for item in items]
         if 0 < self._maxsize < len(drafts):
@@ -282,9 +282,10 @@ class Queue(Primitive):
         exception from a signal loses nothing. Who uses `join` says `task_done` after each; one that
         dies before never does, see there.
 
-        Raises: queue.Empty; ShutDown after `shutdown` when there is nothing left; DecodeError for
-        what the codec cannot read, which then is among the dead letters; TransactionError if it
-        would have to wait inside a transaction.
+        Raises: queue.Empty; ShutDown after `shutdown` when there is nothing left, at once if that
+        was immediate; DecodeError for what the codec cannot read, which then is among the dead
+        letters; TransactionError if it would have to wait inside a transaction; TypeError and
+        ValueError for a bad timeout, before anything is taken.
         """
         return self._get(1, self._patience(timeout, block=block))[0]
 
@@ -295,7 +296,7 @@ class Queue(Primitive):
     def get_many(self, n: int, block: bool = True, timeout: Seconds | None = None) -> list[Any]:
         """Take up to `n` items for good, as many as there are, waiting for the first one only.
 
-        Raises: as `get`.
+        Raises: as `get`; TypeError, ValueError unless `n` is an int above zero.
         """
         patience = self._patience(timeout, block=block)
         return self._get(check_whole("n", n), patience)
@@ -321,7 +322,7 @@ class Queue(Primitive):
                 at once in any case.
 
         Raises: as `get`; queue.Empty if there is none in time; TransactionError inside a
-        transaction.
+        transaction; TypeError, ValueError for a bad visibility.
         """
         attempt = self._reserving(1, visibility, self._patience(timeout))
         return self._tasks(attempt, sys._getframe().f_back)[0]
@@ -331,7 +332,9 @@ class Queue(Primitive):
     ) -> list[Task]:
         """Have up to `n` items handed out, as many as there are, waiting for the first one only.
 
-        To settle them all in one commit, do so in a `store.transaction()`. Raises: as `reserve`.
+        To settle them all in one commit, do so in a `store.transaction()`.
+
+        Raises: as `reserve`; TypeError, ValueError unless `n` is an int above zero.
         """
         patience = self._patience(timeout)
         attempt = self._reserving(check_whole("n", n), visibility, patience)
@@ -384,6 +387,9 @@ class Queue(Primitive):
         it after its loop. With `with task:` around the loop's body all is as in `reserve`.
 
         What the codec cannot read is logged, is a dead letter, and does not end the loop.
+
+        Raises: StaleReceiptError on going on, if another has the last one by then; TransactionError
+        inside a transaction; TypeError, ValueError for arguments, once the loop begins.
         """
         while True:
             begun = False
@@ -433,7 +439,9 @@ class Queue(Primitive):
             >>> if jobs.work(handle, timeout=60).ended_by:
             ...     raise SystemExit
 
-        Raises: TypeError, before it takes anything, for a handler that cannot be called.
+        Raises: TypeError, before it takes anything, for a handler that cannot be called; TypeError,
+        ValueError for other arguments; TransactionError inside a transaction; BusyError as any
+        call, also where an item could not be settled: that is done as for a `Task`.
         """
         if not callable(handler):
             raise TypeError(f"a handler is called with a task, which {handler!r} cannot be")
@@ -449,7 +457,10 @@ class Queue(Primitive):
     # --- done with ----------------------------------------------------------------------------
 
     def task_done(self) -> None:
-        """Say that an item that was got is done with. Raises: ValueError if none is left."""
+        """Say that an item that was got is done with. In a transaction it is when that commits.
+
+        Raises: ValueError if none is left.
+        """
         if not self._engine.transact(self._items.task_done):
             raise ValueError("task_done() called more often than items were got")
 
@@ -461,7 +472,7 @@ class Queue(Primitive):
         Nobody notes who got it, so it is waited for even if that process is dead: for ever, unless
         `shutdown(immediate=True)` and `reopen` strike it out. What was reserved has no such debt.
 
-        Raises: TransactionError inside a transaction.
+        Raises: TransactionError inside a transaction; TypeError, ValueError for a bad timeout.
         """
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("join")
@@ -534,7 +545,10 @@ class Queue(Primitive):
         What it holds can still be got; then that raises ShutDown too, though others may still have
         items in hand. Who waits is sent home then: what comes back after that (its worker died,
         say) is got by who asks again. With `immediate` ShutDown comes at once, and `join` returns:
-        the items stay for a later `reopen`.
+        the items stay for a later `reopen`. What is in hand may still be settled. To call it again
+        changes nothing, unless it is immediate now. In a transaction it holds when that commits.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
         """
         self._engine.transact(partial(self._shut, CLOSED if immediate else CLOSING))
 
@@ -542,6 +556,9 @@ class Queue(Primitive):
         """Go on after a `shutdown`.
 
         After an immediate one it begins anew: what was got before needs no `task_done` any more.
+        One that was not shut down stays as it is. In a transaction it holds when that commits.
+
+        Raises: as `shutdown`.
         """
         self._engine.transact(partial(self._shut, OPEN))
 
@@ -572,7 +589,8 @@ class Queue(Primitive):
     def peek(self, n: int = 1) -> list[Item]:
         """The first `n` items that wait, those that are delayed at the end; takes none.
 
-        Raises: DecodeError, which names the item that the codec cannot read.
+        Raises: DecodeError, which names the item that the codec cannot read; TypeError, ValueError
+        unless `n` is an int above zero.
         """
         here = {"queue": self._name, "count": check_whole("n", n), "now": self._engine.now()}
         self._taking.look_after_others()
@@ -592,6 +610,8 @@ class Queue(Primitive):
 
         It does so a thousand at a time, so that others can write in between. What they put after
         the call stays.
+
+        Raises: BusyError as any call, and what is removed by then stays removed.
         """
         removed = 0
         self._taking.look_after_others()

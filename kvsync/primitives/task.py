@@ -143,8 +143,8 @@ class Task:
         that if it is longer, and is then shortened at random by up to a half. `error` is text, or
         an exception: then it is that one's, with its traceback if it has one.
 
-        Raises: StaleReceiptError if this hand-out is over; ValueError for a negative delay;
-        TypeError for what is no error.
+        Raises: StaleReceiptError if this hand-out is over; ValueError for a delay that is negative
+        or not finite; TypeError for what is no delay, or no error.
         """
         self._settle(self._failing(error, None if delay is None else check_delay(delay)))
         return not self._is_last()
@@ -166,7 +166,12 @@ class Task:
     def extend(self, seconds: Seconds) -> None:
         """Have it for that many seconds from now on, however long it was before.
 
-        Raises: StaleReceiptError if this hand-out is over; ValueError unless above zero.
+        Careful: what was handed out without a `visibility` has an end from then on. Then it is
+        given to another, even while its worker lives and works, unless it is extended again in
+        time.
+
+        Raises: StaleReceiptError if this hand-out is over; TypeError, ValueError unless it is a
+        finite time above zero.
         """
         lasts = check_positive("seconds", seconds)
         self._check_owner()
