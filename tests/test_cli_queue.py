@@ -17,6 +17,7 @@ import pytest
 import kvsync
 from kvsync.cli.queue import put, work
 from kvsync.cli.queue.child import Child
+from kvsync.testing import ManualClock
 from tests.lines import calling
 from tests.processes import PATIENCE, eventually, expect, running
 from tests.test_cli import KVSYNC, Run, refused, run, succeeded
@@ -487,6 +488,27 @@ def test_a_signal_counts_that_comes_while_a_command_cannot_be_started(
     assert jobs.work(work._Runner(("cat",), 1)).ended_by == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
     assert [(item.item, item.attempts) for item in jobs.peek()] == [("a", 0)]
+
+
+def test_a_command_that_cannot_be_started_ends_the_work_though_another_has_its_item(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then: its time was over."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue("jobs")
+        jobs.put("a")
+        others: list[kvsync.Task] = []
+
+        def fail(*_: object) -> None:
+            clock.advance(10)
+            others.append(jobs.reserve(0))
+            raise OSError(2, "no")
+
+        monkeypatch.setattr(work, "Child", fail)
+        with pytest.raises(SystemExit, match="1"):
+            jobs.work(work._Runner(("cat",), 5), timeout=0, visibility=5)
+        assert [(other.item, other.is_current()) for other in others] == [("a", True)]
 
 
 def test_a_command_need_not_read_its_stdin_nor_take_its_children_along(
