@@ -234,7 +234,7 @@ class Queue(Primitive):
         return ids[0] if ids else None
 
     def put_nowait(self, item: Any) -> int | None:
-        """`put(item, block=False)`."""
+        """`put(item, block=False)`. Raises: as `put`."""
         return self.put(item, block=False)
 
     def put_many(
@@ -247,6 +247,8 @@ class Queue(Primitive):
         priority: float = 0,
     ) -> list[int]:
         """Put all of them, one after the other, in one commit, or none; returns their ids.
+
+        It waits for room for all, up to `timeout` seconds; for `delay` seconds nobody gets them.
 
         Raises: as `put`, ShutDown for no items too; ValueError for more than `maxsize`.
         """
@@ -290,11 +292,13 @@ class Queue(Primitive):
         return self._get(1, self._patience(timeout, block=block))[0]
 
     def get_nowait(self) -> Any:
-        """`get(block=False)`."""
+        """`get(block=False)`. Raises: as `get`."""
         return self.get(block=False)
 
     def get_many(self, n: int, block: bool = True, timeout: Seconds | None = None) -> list[Any]:
-        """Take up to `n` items for good, as many as there are, waiting for the first one only.
+        """Take up to `n` items for good, as many as there are.
+
+        It waits for the first one only, for up to `timeout` seconds.
 
         Raises: as `get`; TypeError, ValueError unless `n` is an int above zero.
         """
@@ -330,9 +334,10 @@ class Queue(Primitive):
     def reserve_many(
         self, n: int, timeout: Seconds | None = None, *, visibility: Seconds | Unset | None = UNSET
     ) -> list[Task]:
-        """Have up to `n` items handed out, as many as there are, waiting for the first one only.
+        """Have up to `n` items handed out, as many as there are.
 
-        To settle them all in one commit, do so in a `store.transaction()`.
+        It waits for the first one only, for up to `timeout` seconds; `visibility`, in seconds, is
+        as for `reserve`. To settle them all in one commit, do so in a `store.transaction()`.
 
         Raises: as `reserve`; TypeError, ValueError unless `n` is an int above zero.
         """
