@@ -126,6 +126,21 @@ def test_it_stands_on_the_lock_that_it_is_given(store: kvsync.Store, kind: str) 
     assert rows(store) == []
 
 
+def test_to_acquire_it_is_to_acquire_its_lock(store: kvsync.Store) -> None:
+    """Whoever has the one has the other."""
+    lock = store.lock("theirs")
+    condition = store.condition(NAME, lock)
+    assert condition.acquire()
+    assert not lock.acquire(blocking=False)
+    condition.release()
+    assert lock.acquire(blocking=False)
+    assert not condition.acquire(blocking=False)
+    lock.release()
+    with condition:
+        assert not lock.acquire(blocking=False)
+    assert not lock.locked()
+
+
 def test_only_a_lock_of_the_same_file_will_do(store: kvsync.Store, tmp_path: Path) -> None:
     """Else giving it back and joining the line would not be one step."""
     with pytest.raises(TypeError, match="RLock"):

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 import kvsync
-from tests.lines import calling
+from tests.lines import calling, queued
 from tests.processes import (
     PATIENCE,
     eventually,
@@ -132,6 +133,35 @@ def test_who_does_not_hold_cannot_release(store: kvsync.Store) -> None:
 def refused(lock: kvsync.RLock) -> None:
     with pytest.raises(kvsync.NotOwnedError):
         lock.release()
+
+
+@pytest.mark.parametrize("kind", ["lock", "rlock"])
+@pytest.mark.parametrize("timeout", [threading.TIMEOUT_MAX, threading.TIMEOUT_MAX + 1, 1e100])
+def test_a_timeout_has_no_upper_limit(store: kvsync.Store, kind: str, timeout: float) -> None:
+    """Whether the lock is free or is waited for."""
+    lock = getattr(store, kind)("job")
+
+    def take() -> None:
+        with getattr(store, kind)("job", timeout=timeout):
+            assert lock.locked()
+
+    take()
+    lock.acquire()
+    with queued(take, lock) as call:
+        lock.release()
+        call.result()
+    assert not lock.locked()
+
+
+@pytest.mark.parametrize("kind", ["lock", "rlock"])
+def test_a_wait_in_vain_lasts_as_long_as_its_timeout(store: kvsync.Store, kind: str) -> None:
+    def waited() -> float:
+        began = time.monotonic()
+        assert not getattr(store, kind)("job").acquire(timeout=0.1)
+        return time.monotonic() - began
+
+    with getattr(store, kind)("job"), calling(waited) as call:
+        assert call.result() >= 0.1
 
 
 def test_a_thread_that_waits_for_itself_is_told(store: kvsync.Store) -> None:

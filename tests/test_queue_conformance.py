@@ -11,15 +11,17 @@ import pytest
 
 import kvsync
 from kvsync import session
-from tests.cpython import own_tests
+from tests.cpython import differs, own_tests, parameters
 from tests.processes import PATIENCE
 
 suite = own_tests("test.test_queue")
 
 DIFFERS = {
-    "test_shrinking_queue": "the size is the same for all processes: it is told to `store.queue`",
+    "test_shrinking_queue": differs(
+        "the size is the same for all processes: it is told to `store.queue`"
+    ),
 }
-"""Each test that does not apply, and why. All the others pass."""
+"""Each test that does not apply, and why. All the others pass, and these do not."""
 
 _numbers = itertools.count()
 
@@ -43,11 +45,9 @@ def all_tests() -> list[str]:
     return list(unittest.TestLoader().getTestCaseNames(suite.BaseQueueTestMixin))
 
 
-@pytest.mark.parametrize("name", all_tests())
+@pytest.mark.parametrize("name", parameters(all_tests(), DIFFERS))
 def test_it_passes_what_the_standard_library_does(shared: kvsync.Store, name: str) -> None:
-    """Or stands in the list of those that do not apply."""
-    if name in DIFFERS:
-        pytest.skip(DIFFERS[name])
+    """Or stands in the list of those that do not apply, and does not."""
 
     class Case(suite.BaseQueueTestMixin, unittest.TestCase):  # type: ignore[misc]  # no stubs
         queue = SimpleNamespace(Empty=queue.Empty, Full=queue.Full, ShutDown=kvsync.ShutDown)
