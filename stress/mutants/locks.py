@@ -1,6 +1,7 @@
 """What is held, broken: units, tokens, leases, the line of those who want them."""
 
 from kvsync import session, tokens
+from kvsync.engine.sqlite import SqliteEngine
 from kvsync.primitives import grants
 from kvsync.primitives.lock import RLock
 from kvsync.primitives.units import Units
@@ -105,6 +106,12 @@ def lease_cut_short() -> None:
     """Who waits takes a lease for over before it is."""
     edit(grants._is_over, "min(ends) <= boot", "min(ends) - 0.02 <= boot")
     edit(Wait._look, "(end for end in ends", "(end - 0.02 for end in ends")
+
+
+@caught_by("clock")
+def lease_by_the_wall_clock() -> None:
+    """Leases and waits go by the wall clock, which may be set, instead of the boot clock."""
+    edit(SqliteEngine.__init__, "clock.wall, clock.boot", "clock.wall, clock.wall")
 
 
 @caught_by("interrupts")
