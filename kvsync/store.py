@@ -265,7 +265,7 @@ class Store:
             guard: what must be held through the object given (a lock, an election ...), from the
                 beginning to the commit, or nothing happens. A thread that has a grant of its own
                 there goes by that one, even if it was lost; only one that has none goes by another
-                thread's.
+                thread's. Of several permits, or readings, none may be lost.
 
         Raises: BusyError after `busy_timeout` if others go on writing; with a guard,
         NotOwnedError and LeaseLostError, TypeError for what cannot be held, ValueError if it is

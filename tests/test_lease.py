@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
 from tests.conftest import Occupy
 from tests.lines import calling, doorbells, queued
-from tests.processes import eventually, expect, in_thread, kill, running, stop
+from tests.processes import PATIENCE, eventually, expect, in_thread, kill, running, stop
 
 KINDS = ["lock", "rlock", "semaphore", "read", "write", "election"]
 
@@ -183,6 +184,156 @@ def test_a_lease_can_be_extended(store: kvsync.Store, clock: ManualClock, kind: 
     held.extend(2)
     clock.advance(3)
     assert_lost(store, held)
+
+
+@pytest.fixture(params=["semaphore", "read"])
+def twice(request: pytest.FixtureRequest, store: kvsync.Store, clock: ManualClock) -> Any:
+    """Something that this thread holds by two grants, of which the first ends 9 s before."""
+    held = shared(store, request.param)
+    held.acquire()
+    clock.advance(9)
+    held.acquire()
+    return held
+
+
+def shared(store: kvsync.Store, kind: str) -> Any:
+    """What one object may hold several times."""
+    if kind == "read":
+        return make(store, kind, lease=10)
+    return store.semaphore("job", 3, lease=10)
+
+
+def leases(held: Any) -> list[float | None]:
+    """The seconds that are left of each grant, first come first."""
+    return [holder.lease_left for holder in held.stats().holders]
+
+
+def test_an_extension_is_one_of_all_grants(twice: Any, clock: ManualClock) -> None:
+    """Each lease ends so many seconds from now."""
+    assert leases(twice) == [1, 10]
+    twice.extend(20)
+    assert leases(twice) == [20, 20]
+    clock.advance(19)
+    assert twice.owned()
+    twice.ensure_held()
+
+
+def test_one_lost_grant_of_two_is_told(twice: Any, store: kvsync.Store, clock: ManualClock) -> None:
+    """By all that vouches; none is extended, and nothing guarded. Until it is given back."""
+    guarded(store, twice)
+    clock.advance(2)
+    assert not twice.owned()
+    for call in (lambda: twice.extend(20), twice.ensure_held, lambda: guarded(store, twice)):
+        with pytest.raises(kvsync.LeaseLostError):
+            call()
+    with store.transaction(), pytest.raises(kvsync.LeaseLostError):
+        twice.extend(20)
+    assert leases(twice) == [8]
+    assert store.counter("done").value == 1
+    twice.release()
+    with pytest.raises(kvsync.LeaseLostError):
+        twice.release()
+    twice.acquire()
+    guarded(store, twice)
+
+
+def test_a_lost_grant_keeps_those_before_it_from_being_extended(
+    twice: Any, store: kvsync.Store
+) -> None:
+    """All or none: what was extended first is undone."""
+    last = twice.stats().holders[-1].token
+    store.engine.write("update kvsync_unit set session = 0 where token = :token", {"token": last})
+    with pytest.raises(kvsync.LeaseLostError):
+        twice.extend(20)
+    assert leases(twice) == [1]
+
+
+def test_a_thread_without_a_grant_goes_by_all_of_the_object(
+    twice: Any, store: kvsync.Store, clock: ManualClock
+) -> None:
+    """One with a grant by its own alone."""
+
+    def extend() -> bool:
+        twice.extend(20)
+        guarded(store, twice)
+        return twice.owned()
+
+    assert in_thread(extend)
+    assert leases(twice) == [20, 20]
+    twice.extend(1)
+    clock.advance(2)
+    assert not in_thread(twice.owned)
+    assert in_thread(lambda: twice.acquire() and twice.owned())
+
+
+@pytest.mark.parametrize("kind", ["semaphore", "read"])
+def test_what_another_thread_is_about_to_give_back_is_not_lost(
+    store: kvsync.Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has it no more, but the object still notes it: what is left is held."""
+    held = shared(store, kind)
+    held.acquire()
+    kept = held.token
+    forget, seen = Units._forget, []
+
+    def look_before(units: Units, grant: Any) -> None:
+        seen.append(in_thread(lambda: [held.owned(), held.extend(20), guarded(store, held)]))
+        forget(units, grant)
+
+    with calling(held.acquire) as other:
+        assert other.result()
+        theirs = next(grant for grant in held._ours() if grant.token != kept)
+        with monkeypatch.context() as patch:
+            patch.setattr(Units, "_forget", look_before)
+            held._units.release(theirs)
+    assert seen == [[True, None, None]]
+    assert leases(held) == [20]
+
+
+@pytest.mark.parametrize("kind", ["semaphore", "read"])
+def test_a_guard_holds_while_another_thread_waits_to_give_it_back(
+    store: kvsync.Store, kind: str
+) -> None:
+    """It cannot before the guarded transaction has ended."""
+    held, taken, go_on = shared(store, kind), threading.Event(), threading.Event()
+
+    def take_and_give_back() -> bool:
+        held.acquire()
+        taken.set()
+        assert go_on.wait(PATIENCE)
+        held.release()
+        return True
+
+    with calling(take_and_give_back) as other:
+        assert taken.wait(PATIENCE)
+        (theirs,) = held._ours()
+        with store.transaction(guard=held):
+            go_on.set()
+            eventually(lambda: theirs.is_leaving)
+            store.counter("done").add()
+        assert other.result()
+    assert store.counter("done").value == 1
+
+
+@pytest.mark.parametrize("kind", ["semaphore", "read"])
+def test_what_another_thread_gives_back_meanwhile_is_not_lost(
+    store: kvsync.Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when the look at all grants began; the others are looked at anew."""
+    held = shared(store, kind)
+    grants = [held.__enter__() for _ in range(2)]
+    current = Units.is_current
+
+    def give_back_before(units: Units, grant: Any) -> bool:
+        monkeypatch.undo()
+        held._units.release(grants[0])
+        return current(units, grant)
+
+    monkeypatch.setattr(Units, "is_current", give_back_before)
+    held.ensure_held()
+    monkeypatch.setattr(Units, "is_current", lambda *_: held.force_release() and False)
+    with pytest.raises(kvsync.LeaseLostError):
+        held.ensure_held()
 
 
 def test_an_extension_gives_a_lease_to_what_had_none(

@@ -204,7 +204,7 @@ _WAITERS = """
 class Grant:
     """What is held. `token` is the fencing token: larger than that of every earlier grant.
 
-    Its depth is 0 once it was released.
+    Its depth is 0 once it was released; from the moment in which that begins it is leaving.
     """
 
     token: int
@@ -218,6 +218,7 @@ class Grant:
     process: int = field(default_factory=generation)  # see `forks.py`
     thread: Thread = field(default_factory=this_thread)
     depth: int = 1
+    is_leaving: bool = False
     noted_in: list["Grant"] = field(default_factory=list)  # of the object that acquired it
 
     def __repr__(self) -> str:

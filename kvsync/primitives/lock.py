@@ -1,6 +1,8 @@
 """Locks: one unit, which one holder at a time has, freed when its holder dies."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from kvsync.errors import AcquireTimeout, LeaseLostError, NotOwnedError
@@ -92,8 +94,11 @@ class Lockable(Enterable, Primitive):
         """The grant that this object has. Raises: NotOwnedError."""
         grant = self._latest()
         if grant is None:
-            raise NotOwnedError(f"{self._kind} {self._name!r} is not held by this object")
+            raise self._not_owned()
         return grant
+
+    def _not_owned(self) -> NotOwnedError:
+        return NotOwnedError(f"{self._kind} {self._name!r} is not held by this object")
 
     def _latest(self) -> Grant | None:
         """This thread's last grant, else another thread's; a forked child has none of them."""
@@ -109,6 +114,26 @@ class Lockable(Enterable, Primitive):
 
     def _ours(self) -> list[Grant]:
         return [grant for grant in self._units.held[:] if grant.process == generation()]
+
+    def _of_caller(self) -> list[Grant]:
+        """The grants by which it goes whether this caller holds it."""
+        grant = self._latest()
+        return [] if grant is None else [grant]
+
+    def _with_all(self, act: Callable[[list[Grant]], None]) -> None:
+        """To all of them; anew if another thread has given one of them back meanwhile.
+
+        Raises: NotOwnedError if there are none; LeaseLostError if `act` finds one that is lost.
+        """
+        while True:
+            grants = self._of_caller()
+            if not grants:
+                raise self._not_owned()
+            try:
+                return act(grants)
+            except LeaseLostError:
+                if set(grants) <= set(self._of_caller()):
+                    raise
 
     def _begin(self) -> Grant:
         grant = self._acquire(self._timeout)
@@ -136,15 +161,18 @@ class Lockable(Enterable, Primitive):
         return bool(self._units.holders())
 
     def owned(self) -> bool:
-        """Whether this object holds it now."""
-        grant = self._latest()
-        return grant is not None and self._units.is_current(grant)
+        """Whether this object holds it now; of several grants, whether all are held."""
+        try:
+            self.ensure_held()
+        except (NotOwnedError, LeaseLostError):
+            return False
+        return True
 
     def ensure_held(self) -> None:
-        """Raises: NotOwnedError if this object does not hold it, LeaseLostError if not any more."""
-        grant = self._grant()
-        if not self._units.is_current(grant):
-            raise self._units.lost(grant)
+        """Raises: NotOwnedError if this object does not hold it, LeaseLostError if not any more; of
+        several grants, if any of them is lost.
+        """
+        self._with_all(self._units.ensure_current)
 
     @property
     def token(self) -> int | None:
@@ -168,9 +196,12 @@ class Lockable(Enterable, Primitive):
         Careful: what was acquired without a lease has one from then on. It ends by itself, even
         while its holder lives and works, unless it is extended again in time.
 
+        Of several grants all are extended, or none if any of them is lost.
+
         Raises: NotOwnedError, LeaseLostError.
         """
-        self._units.extend(self._grant(), check_positive("seconds", seconds))
+        lasts = check_positive("seconds", seconds)
+        self._with_all(partial(self._units.extend, seconds=lasts))
 
     def force_release(self) -> list[Holder]:
         """Take it away from whoever holds it; returns who did, the dead and the late included.
@@ -179,6 +210,19 @@ class Lockable(Enterable, Primitive):
         transactions are refused.
         """
         return self._units.force_release()
+
+
+class Shared(Lockable):
+    """What one object may hold several times, each time by a grant with a lease of its own.
+
+    `extend`, `ensure_held`, `owned` and guards go by all grants of the calling thread; where it has
+    none, by all that the object has. One that is lost counts until it is released.
+    """
+
+    def _of_caller(self) -> list[Grant]:
+        here, ours = this_thread(), self._ours()
+        grants = [grant for grant in ours if grant.thread == here] or ours
+        return [grant for grant in grants if not grant.is_leaving] or grants
 
 
 class Lock(Lockable):

@@ -7,7 +7,7 @@ from kvsync.errors import DeadlockError, KvsyncError
 from kvsync.forks import generation
 from kvsync.primitives.arguments import Seconds
 from kvsync.primitives.grants import Grant, holders, waiters
-from kvsync.primitives.lock import SPACE, Lockable, LockStats
+from kvsync.primitives.lock import SPACE, Lockable, LockStats, Shared
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.threads import Thread, this_thread
 
@@ -76,8 +76,13 @@ class _Side(Lockable):
         return grant
 
 
-class ReadLock(_Side):
-    """The read side of an `RWLock`: see there. A thread may hold it several times."""
+class ReadLock(_Side, Shared):
+    """The read side of an `RWLock`: see there. A thread may hold it several times.
+
+    Each time has a lease of its own. `extend`, `ensure_held`, `owned` and guards go by all that the
+    calling thread has; where it has none, by all of the object. What is lost counts until it is
+    released.
+    """
 
     _kind = "read"
 

@@ -11,7 +11,7 @@ from kvsync.errors import KvsyncError, OverReleaseError
 from kvsync.forks import generation
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_blocking, check_whole
 from kvsync.primitives.grants import Grant, Holder, Waiter
-from kvsync.primitives.lock import Lockable
+from kvsync.primitives.lock import Shared
 from kvsync.primitives.primitive import Home
 from kvsync.threads import this_thread
 
@@ -31,11 +31,15 @@ class SemaphoreStats:
     waiters: tuple[Waiter, ...]
 
 
-class Semaphore(Lockable):
+class Semaphore(Shared):
     """At most `limit` permits are held at a time, by whichever processes and threads.
 
     Bounded: more than was acquired cannot be released. A differing `limit` is adopted when nobody
     holds a permit or waits; else `acquire` raises LimitError.
+
+    Each `acquire` has a lease of its own. `extend`, `ensure_held`, `owned` and guards go by all
+    permits of the calling thread; where it has none, by all of the object. What is lost counts
+    until it is released.
 
     Example:
         >>> with store.semaphore("downloads", 4):

@@ -61,6 +61,12 @@ _WAITING = """
     select session from kvsync_ticket
     where space = :space and name = :name and state = 'waiting' order by id limit 8
 """
+_EXTEND = """
+    update kvsync_unit set expires = :expires
+    where space = :space and name = :name and token = :token and session = :session
+    and (expires is null or expires > :boot)
+    returning token
+"""
 _OF_ATTEMPT = "where space = :space and name = :name and session = :session and attempt = :attempt"
 
 
@@ -343,6 +349,7 @@ class Units:
         if grant.process != generation():
             raise NotOwnedError(f"{self.space} {self.name!r} was acquired by the parent process")
         try:
+            grant.is_leaving = True  # before others can see that the store has it no more
             current = self._release(grant)
             given_back = not grant.depth
             self._forget(grant)
@@ -483,17 +490,27 @@ class Units:
 
     # --- what is held -------------------------------------------------------------------------
 
-    def extend(self, grant: Grant, seconds: float) -> None:
-        """Let the lease end that many seconds from now. Raises: LeaseLostError."""
-        mine = {**self._here, "token": grant.token, "session": grant.session}
-        rows = self._engine.write(
-            "update kvsync_unit set expires = :expires where space = :space"
-            " and name = :name and token = :token and session = :session"
-            " and (expires is null or expires > :boot) returning token",
-            lambda: {**mine, "boot": (boot := self._engine.boot()), "expires": boot + seconds},
-        )
-        if not rows:
-            raise self.lost(grant)
+    def extend(self, grants: list[Grant], seconds: float) -> None:
+        """Let all their leases end that many seconds from now; none's if one of them is lost.
+
+        Raises: LeaseLostError.
+        """
+
+        def work(transaction: Transaction) -> None:
+            boot = self._engine.boot()
+            for grant in grants:
+                mine = {**self._here, "token": grant.token, "session": grant.session}
+                row = {**mine, "boot": boot, "expires": boot + seconds}
+                if not transaction.execute(_EXTEND, row):
+                    raise self.lost(grant)
+
+        self._engine.transact(work)
+
+    def ensure_current(self, grants: list[Grant]) -> None:
+        """Raises: LeaseLostError if one of them is not held any more."""
+        for grant in grants:
+            if not self.is_current(grant):
+                raise self.lost(grant)
 
     def is_current(self, grant: Grant) -> bool:
         """Whether it is still held: nobody else can have got it."""

@@ -73,7 +73,7 @@ def guard_not_asked() -> None:
 @caught_by("lease")
 def lost_lease_extended() -> None:
     """Extending a lease succeeds, though the lock was lost before."""
-    edit(Units.extend, "if not rows:\n            raise self.lost(grant)", "pass")
+    edit(Units.extend, "raise self.lost(grant)", "pass")
 
 
 @caught_by("rlock")
