@@ -186,9 +186,9 @@ class Store:
         """
         return RateLimiter(self, name, limit, per=per, burst=burst)
 
-    def once(self, name: str, *, per: Seconds | None = None) -> Once:
+    def once(self, name: str, *, per: Seconds | None = None, lease: Seconds | None = None) -> Once:
         """What is done once under that name: see `Once`."""
-        return Once(self, name, per=per)
+        return Once(self, name, per=per, lease=lease)
 
     def queue(
         self,

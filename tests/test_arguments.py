@@ -279,11 +279,13 @@ def test_a_lease_is_extended_by_a_time(
 
 @no_seconds
 def test_a_period_is_a_time(untouched: kvsync.Store, seconds: Any, error: type[Exception]) -> None:
-    """Of a rate limiter, which needs one, and of what is done once in each."""
+    """Of a rate limiter, which needs one, and of what is done once in each; so is its lease."""
     with pytest.raises(error, match="per"):
         untouched.rate_limiter("name", 1, per=seconds)
     with pytest.raises(error, match="per"):
         untouched.once("name", per=seconds)
+    with pytest.raises(error, match="lease"):
+        untouched.once("name", lease=seconds)
     with pytest.raises(TypeError):
         untouched.rate_limiter("name", 1, per=None)  # type: ignore[arg-type]
 

@@ -310,6 +310,35 @@ def test_a_run_whose_turn_was_taken_away_does_not_count(store: kvsync.Store) -> 
     assert task.result() == "the other"
 
 
+def test_a_run_that_hangs_past_its_lease_passes_its_turn_on(path: Path) -> None:
+    """To who waits; what it comes to at last does not count, and its caller is told."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        task = store.once("task", lease=10)
+        with first_and_second(task, lambda: "too late", lambda: "the other") as (one, other):
+            clock.advance(9)
+            assert not other.begun.is_set()
+            clock.advance(2)
+            assert other.begun.wait(PATIENCE)
+            runner = task.stats().runner
+            assert runner is not None
+            assert runner.lease_left == 10
+            assert isinstance(one.go_on(), kvsync.LeaseLostError)
+            assert not task.done()
+        assert other.outcome == task.result() == "the other"
+
+
+def test_a_run_past_its_lease_does_not_count_though_nobody_waits(path: Path) -> None:
+    """Another may have it at any time; within its lease it counts."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        task = store.once("task", lease=10)
+        with pytest.raises(kvsync.LeaseLostError):
+            task.run(lambda: clock.advance(10))
+        assert not task.done()
+        assert task.run(lambda: clock.advance(9) or 1) == 1
+
+
 def test_an_error_of_the_run_is_not_hidden_by_the_loss(store: kvsync.Store) -> None:
     """Its own error comes out."""
 
@@ -499,11 +528,11 @@ def test_it_survives_a_restart(path: Path) -> None:
 
 
 def test_a_copy_by_pickle_is_the_same_thing(store: kvsync.Store) -> None:
-    """Its repr tells its period."""
-    task = store.once("task", per=60)
+    """Its repr tells its period and its lease."""
+    task = store.once("task", per=60, lease=10)
     copy = pickle.loads(pickle.dumps(task))
     task.run(lambda: 1)
     assert copy.run(never) == 1
     assert copy.per == 60
-    assert repr(copy).startswith("<kvsync.Once 'task', per=60.0 in")
+    assert repr(copy).startswith("<kvsync.Once 'task', per=60.0, lease=10.0 in")
     assert repr(store.once("task")).startswith("<kvsync.Once 'task' in")

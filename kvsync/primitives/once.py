@@ -6,7 +6,7 @@ still, so:
 
 - Nobody runs while another does; who gets its turn looks at the mark again before it runs.
 - A run that raises, or dies, leaves no mark, and its unit passes to the next in line.
-- Who lost its unit (taken away by force) does not write: another may run already.
+- Who lost its unit (by force, or by the end of its lease) does not write: another may run already.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,13 @@ from kvsync.errors import (
     NotOwnedError,
 )
 from kvsync.forks import generation
-from kvsync.primitives.arguments import Seconds, check_callable, check_positive, check_wait
+from kvsync.primitives.arguments import (
+    Seconds,
+    check_callable,
+    check_lease,
+    check_positive,
+    check_wait,
+)
 from kvsync.primitives.grants import Grant, Holder, Waiter
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.primitives.units import Units
@@ -64,7 +70,9 @@ class Once(Primitive):
     """What one of us does for all: once, or once in each rolling period of `per` seconds.
 
     The period is wall time and begins with the last success, which survives restarts. The result
-    is stored as JSON; None is a result like any other.
+    is stored as JSON; None is a result like any other. With a `lease`, a run that is not over
+    within so many seconds loses its turn: the next one runs, and what it comes to does not count.
+    `per`, `lease` and `timeout` are seconds, or timedeltas.
 
     Example:
         >>> store.once("greeting").run(lambda: "hello")
@@ -73,12 +81,21 @@ class Once(Primitive):
         'hello'
     """
 
-    def __init__(self, store: Home, name: str, *, per: Seconds | None = None) -> None:
+    def __init__(
+        self,
+        store: Home,
+        name: str,
+        *,
+        per: Seconds | None = None,
+        lease: Seconds | None = None,
+    ) -> None:
         super().__init__(store, name)
         self._per = None if per is None else check_positive("per", per)
+        self._lease = check_lease(lease)
 
     def _options(self) -> dict[str, Any]:
-        return {} if self._per is None else {"per": self._per}
+        options = {"per": self._per, "lease": self._lease}
+        return {key: value for key, value in options.items() if value is not None}
 
     @property
     def per(self) -> float | None:
@@ -101,8 +118,10 @@ class Once(Primitive):
 
         Raises: what `func` raises, to its own caller alone; EncodeError if JSON cannot hold the
         result, and then it is not done; AcquireTimeout; DeadlockError if the wait could never end;
-        LeaseLostError if the turn was taken away by force during the run, which then does not
-        count; TransactionError inside a transaction.
+        LeaseLostError if the turn was lost during the run, by force or by the end of the lease:
+        `func` has run to its end, but that does not count, for another may run it; DecodeError if
+        the result that is stored is damaged; TransactionError inside a transaction; BusyError,
+        ClosedError, StoreReplacedError as any call.
         """
         check_callable(func)
         seconds = check_wait(timeout)
@@ -122,7 +141,7 @@ class Once(Primitive):
     def _run_in_turn(
         self, units: Units, before: _Mark | None, timeout: float | None, call: Callable[[], Any]
     ) -> Any:
-        grant = units.acquire(_KIND, 1, timeout, None)
+        grant = units.acquire(_KIND, 1, timeout, self._lease)
         mark = self._last()
         # A success during our wait is ours too, even if its period is over by now.
         if mark is not None and (self._counts(mark) or before is None or mark.token > before.token):
@@ -153,7 +172,10 @@ class Once(Primitive):
         return mark is not None and self._counts(mark)
 
     def result(self) -> Any:
-        """What `run` would return without calling anything. Raises: NotDoneError."""
+        """What `run` would return without calling anything.
+
+        Raises: NotDoneError; DecodeError if what is stored is damaged.
+        """
         mark = self._last()
         if mark is None or not self._counts(mark):
             raise NotDoneError(f"once {self._name!r} is not done")
@@ -162,7 +184,8 @@ class Once(Primitive):
     def reset(self) -> None:
         """Forget that it was done: the next `run` does it again.
 
-        A run that is under way goes on, and counts.
+        A run that is under way goes on, and counts. Raises: BusyError, ClosedError,
+        StoreReplacedError as any call.
         """
         self._engine.write("delete from kvsync_once where name = :name", {"name": self._name})
 
