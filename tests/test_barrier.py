@@ -294,12 +294,13 @@ def test_a_party_that_dies_in_the_action_breaks_it(store: kvsync.Store) -> None:
 
 
 def test_who_dies_with_nobody_beside_it_breaks_nothing(store: kvsync.Store) -> None:
-    """Those who come later wait for one more; so do those of a later run."""
+    """Nor waits it: those who come later wait for one more; so do those of a later run."""
     assert store.barrier("first", 1).wait() == 0  # from now on none but the barrier sees to them
     barrier = store.barrier(NAME, 2)
     with running(wait, barrier) as (child, _):
         eventually(lambda: barrier.n_waiting == 1)
         kill(child)
+    assert barrier.n_waiting == 0
     with calling(barrier.wait) as call:
         eventually(lambda: [each.pid for each in barrier.stats().waiters] == [os.getpid()])
         assert barrier.wait() == 1

@@ -64,7 +64,7 @@ class Barrier(Primitive):
     Whoever waits and leaves without getting through breaks the barrier for those who wait with it:
     by its timeout, by an error, or by its death. It stays broken, also when all processes have
     ended, until `reset`. A differing number of parties is adopted when nobody waits; else `wait`
-    raises LimitError.
+    raises LimitError. `timeout` is seconds, or a timedelta.
 
     Example:
         >>> store.barrier("start", 1).wait()
@@ -211,13 +211,13 @@ class Barrier(Primitive):
 
     @property
     def n_waiting(self) -> int:
-        """How many wait for others now."""
-        ((count,),) = self._engine.read(
-            "select count(*) from kvsync_ticket"
-            " where space = :space and name = :name and state = 'waiting'",
+        """How many wait for others now; the dead do not."""
+        rows = self._engine.read(
+            "select session, count(*) from kvsync_ticket"
+            " where space = :space and name = :name and state = 'waiting' group by session",
             self._tickets.here,
         )
-        return int(count)
+        return sum(count for session, count in rows if not self._session.is_dead(session))
 
     @property
     def broken(self) -> bool:
@@ -234,7 +234,10 @@ class Barrier(Primitive):
         return BarrierStats(self._name, self._parties, self.broken, tuple(waiting))
 
     def reset(self) -> None:
-        """Make it as new. Who waits gets BrokenBarrierError, and may wait again at once."""
+        """Make it as new. Who waits gets BrokenBarrierError, and may wait again at once.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
+        """
         self._engine.transact(self._reset)
 
     def _reset(self, transaction: Transaction) -> None:
@@ -242,7 +245,10 @@ class Barrier(Primitive):
         transaction.execute("delete from kvsync_barrier where name = :name", {"name": self._name})
 
     def abort(self) -> None:
-        """Break it: who waits gets BrokenBarrierError, and so does who comes, until `reset`."""
+        """Break it: who waits gets BrokenBarrierError, and so does who comes, until `reset`.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
+        """
         self._engine.transact(partial(_break, self._tickets))
 
 
