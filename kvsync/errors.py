@@ -123,7 +123,11 @@ class AcquireTimeout(KvsyncError, TimeoutError):
 
 
 class DeadlockError(KvsyncError, RuntimeError):
-    """To wait on would be for ever: those who could end the wait wait for this thread in turn."""
+    """To wait on would be for ever: those who could end the wait wait for this thread in turn.
+
+    Only circles of what is acquired are found, with no timeout and no lease in them: see
+    `kvsync.open`.
+    """
 
 
 # --- around what is held ----------------------------------------------------------------------

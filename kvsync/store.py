@@ -410,7 +410,9 @@ def open(
         allow_network: accept a network file system, where the caller vouches that only one
             machine uses the file.
         detect_deadlocks: raise DeadlockError for waits that cannot end; False for programs in
-            which another thread releases what a waiting one holds.
+            which another thread releases what a waiting one holds. No circle is seen that passes
+            through a wait with a timeout, a grant with a lease, or a wait for an event, a
+            condition, a barrier or a queue.
         clock: another source of time, for tests.
 
     Raises: StorePathError for an empty path, ":memory:", or another scheme; ValueError and
