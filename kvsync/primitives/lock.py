@@ -41,7 +41,7 @@ class Lockable(Enterable, Primitive):
     A grant belongs to the object that acquired it: any thread may release it through that object,
     and nobody else may. It ends with `release`, with the process, or with `store.close()`. A `with`
     block gives back its own grant, or what its thread took in its place, and nothing of another
-    thread.
+    thread. `timeout` and `lease` are seconds, or timedeltas.
     """
 
     _space: ClassVar[str] = SPACE
@@ -75,7 +75,8 @@ class Lockable(Enterable, Primitive):
         who wait are served in the order in which they came.
 
         Raises: DeadlockError if the wait could never end; TransactionError inside a transaction;
-        BusyError, ClosedError, StoreReplacedError as any call.
+        TypeError, ValueError for arguments that are no such times; BusyError, ClosedError,
+        StoreReplacedError as any call.
         """
         return self._acquire(check_blocking(blocking, timeout, self._timeout)) is not None
 
@@ -86,7 +87,9 @@ class Lockable(Enterable, Primitive):
         """Give it back; the next in line has it when this returns.
 
         Raises: NotOwnedError if this object does not hold it; LeaseLostError if it was lost
-        meanwhile, and somebody else may have had it.
+        meanwhile, and somebody else may have had it; BusyError, and then it is not this object's
+        any more, and free as soon as the store is; TransactionError inside a transaction, and then
+        it is held still.
         """
         self._units.release(self._grant())
 
@@ -157,11 +160,17 @@ class Lockable(Enterable, Primitive):
     # --- how it stands ------------------------------------------------------------------------
 
     def locked(self) -> bool:
-        """Whether anybody holds it. The dead do not, nor does whoever's lease is over."""
+        """Whether anybody holds it. The dead do not, nor does whoever's lease is over.
+
+        Raises: ClosedError, StoreReplacedError as any call.
+        """
         return bool(self._units.holders())
 
     def owned(self) -> bool:
-        """Whether this object holds it now; of several grants, whether all are held."""
+        """Whether this object holds it now; of several grants, whether all are held.
+
+        Raises: ClosedError, StoreReplacedError as any call.
+        """
         try:
             self.ensure_held()
         except (NotOwnedError, LeaseLostError):
@@ -181,7 +190,10 @@ class Lockable(Enterable, Primitive):
         return grant.token if grant is not None else None
 
     def holder(self) -> Holder | None:
-        """Who holds it; None if nobody does."""
+        """Who holds it; None if nobody does.
+
+        Raises: ClosedError, StoreReplacedError as any call.
+        """
         return next(iter(self._units.holders()), None)
 
     def stats(self) -> LockStats:
@@ -198,7 +210,8 @@ class Lockable(Enterable, Primitive):
 
         Of several grants all are extended, or none if any of them is lost.
 
-        Raises: NotOwnedError, LeaseLostError.
+        Raises: NotOwnedError, LeaseLostError; TypeError, ValueError unless `seconds` is a finite
+        time above zero; BusyError, ClosedError, StoreReplacedError as any call.
         """
         lasts = check_positive("seconds", seconds)
         self._with_all(partial(self._units.extend, seconds=lasts))
@@ -208,6 +221,8 @@ class Lockable(Enterable, Primitive):
 
         The former holder is not stopped: it finds out when it releases or extends, and its guarded
         transactions are refused.
+
+        Raises: BusyError, ClosedError, StoreReplacedError as any call.
         """
         return self._units.force_release()
 
@@ -229,7 +244,7 @@ class Lock(Lockable):
     """A lock that any thread of any process may take, one at a time, in the order of asking.
 
     Not re-entrant: see `RLock`. If its holder dies, the next in line has it. `timeout` is how long
-    to wait, `lease` how long to hold at most; you rarely need a lease.
+    to wait, `lease` how long to hold at most, as seconds or timedeltas; you rarely need a lease.
 
     Example:
         >>> with store.lock("nightly") as grant:
@@ -243,7 +258,9 @@ class Lock(Lockable):
 class RLock(Lockable):
     """A lock that the thread which holds it may take again; it is free after as many releases.
 
-    The owner is the thread, through whichever object of this store.
+    The owner is the thread, through whichever object of this store. `timeout` and `lease` are as in
+    `Lock`. Where the thread has lost it, `acquire` raises LeaseLostError at once, until it has
+    released it as often as it had taken it.
     """
 
     _kind = "rlock"
@@ -266,7 +283,7 @@ class RLock(Lockable):
         """Undo one `acquire`; the last one gives it back.
 
         Raises: NotOwnedError if this thread does not hold it; LeaseLostError, from each of them, if
-        it was lost meanwhile.
+        it was lost meanwhile; the last one also as `Lock.release`.
         """
         grant = self._grant()
         if grant.depth > 1:

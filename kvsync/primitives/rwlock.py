@@ -19,7 +19,8 @@ class RWLock(Primitive):
     readers that stand together get in together. A thread that holds the write side may take the
     read side too, and then release the write side (a downgrade). The other way round is refused, at
     once if it is through the same object: two readers that both wait to write would wait for ever.
-    Through another object of the same name it is a deadlock like any other.
+    Through another object of the same name it is a deadlock like any other. `timeout` and `lease`
+    are seconds, or timedeltas.
 
     Example:
         >>> lock = store.rwlock("catalogue")
@@ -81,7 +82,8 @@ class ReadLock(_Side, Shared):
 
     Each time has a lease of its own. `extend`, `ensure_held`, `owned` and guards go by all that the
     calling thread has; where it has none, by all of the object. What is lost counts until it is
-    released.
+    released. `acquire` raises LeaseLostError at once if the thread has lost the write side
+    of the same object.
     """
 
     _kind = "read"
@@ -94,7 +96,11 @@ class ReadLock(_Side, Shared):
 
 
 class WriteLock(_Side):
-    """The write side of an `RWLock`: see there."""
+    """The write side of an `RWLock`: see there.
+
+    `acquire` raises at once, even with `blocking=False`, if the thread has the read side of the
+    same object: DeadlockError, or LeaseLostError if it has lost that.
+    """
 
     _kind = "write"
 

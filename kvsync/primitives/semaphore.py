@@ -35,7 +35,8 @@ class Semaphore(Shared):
     """At most `limit` permits are held at a time, by whichever processes and threads.
 
     Bounded: more than was acquired cannot be released. A differing `limit` is adopted when nobody
-    holds a permit or waits; else `acquire` raises LimitError.
+    holds a permit or waits; else `acquire` raises LimitError. `timeout` and `lease` are seconds, or
+    timedeltas.
 
     Each `acquire` has a lease of its own. `extend`, `ensure_held`, `owned` and guards go by all
     permits of the calling thread; where it has none, by all of the object. What is lost counts
@@ -95,7 +96,9 @@ class Semaphore(Shared):
         """Give back `n` of this object's permits, those that this thread acquired last first.
 
         Raises: OverReleaseError if it has fewer, and then gives back none; LeaseLostError if some
-        of them were lost before, and then gives back the others.
+        of them were lost before, and then gives back the others; BusyError, and then they are not
+        this object's any more, and free as soon as the store is; TransactionError inside a
+        transaction.
         """
         self._release(check_whole("n", n), self._last_first)
 
@@ -180,11 +183,11 @@ class Semaphore(Shared):
             self._units.shrink(grant, left)
 
     def locked(self) -> bool:
-        """Whether no permit is free."""
+        """Whether no permit is free. Raises: ClosedError, StoreReplacedError as any call."""
         return self.free() == 0
 
     def free(self) -> int:
-        """How many permits nobody holds."""
+        """How many permits nobody holds. Raises: ClosedError, StoreReplacedError as any call."""
         return self._left_by(self._units.holders())
 
     def _left_by(self, holders: list[Holder]) -> int:
@@ -192,7 +195,10 @@ class Semaphore(Shared):
         return max(0, self._limit - sum(holder.units for holder in holders))
 
     def holders(self) -> list[Holder]:
-        """Who holds permits, first come first."""
+        """Who holds permits, first come first.
+
+        Raises: ClosedError, StoreReplacedError as any call.
+        """
         return self._units.holders()
 
     def stats(self) -> SemaphoreStats:  # type: ignore[override]  # the same, and more
