@@ -187,7 +187,13 @@ class Store:
         return RateLimiter(self, name, limit, per=per, burst=burst)
 
     def once(self, name: str, *, per: Seconds | None = None, lease: Seconds | None = None) -> Once:
-        """What is done once under that name: see `Once`."""
+        """What is done once under that name: see `Once`.
+
+        Args:
+            per: seconds, or a timedelta, after which it is done again; None for never.
+            lease: seconds after which a run that is not over loses its turn; None for none. You
+                rarely need one.
+        """
         return Once(self, name, per=per, lease=lease)
 
     def queue(

@@ -26,14 +26,6 @@ NOT_EXPORTED = {
 SIDES = {"RWLock.read", "RWLock.write"}
 """Under test as the locks that they return; they themselves write nothing."""
 
-WITHOUT_UNITS_YET = {"Store.once"}
-
-WITHOUT_RAISES_YET = {
-    *("Barrier.abort", "Barrier.reset", "Lockable.force_release", "Once.reset"),
-    "Semaphore.acquire",
-}
-"""What is to be said yet; both lists are to be empty."""
-
 _ERROR = re.compile(r"\b(?:[A-Z]\w*Error|AcquireTimeout|ShutDown)\b")
 
 
@@ -81,8 +73,7 @@ def test_each_time_that_a_call_takes_has_its_unit() -> None:
     calls = {
         name for name, function, of_class in _calls() if not _units_are_told(function, of_class)
     }
-    assert sorted(calls - WITHOUT_UNITS_YET) == []
-    assert sorted(WITHOUT_UNITS_YET - calls) == [], "these have them: take them out of the list"
+    assert sorted(calls) == []
 
 
 def test_each_call_that_writes_says_what_it_raises() -> None:
@@ -95,8 +86,7 @@ def test_each_call_that_writes_says_what_it_raises() -> None:
         if not isinstance(inspect.getattr_static(cls, name), property)
         if "Raises:" not in (cls.__doc__ or "") + (function.__doc__ or "")
     }
-    assert sorted(calls - SIDES - WITHOUT_RAISES_YET) == []
-    assert sorted(WITHOUT_RAISES_YET - calls) == [], "these say it: take them out of the list"
+    assert sorted(calls - SIDES) == []
 
 
 def test_each_error_that_a_docstring_names_is_there() -> None:

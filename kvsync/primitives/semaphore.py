@@ -79,8 +79,10 @@ class Semaphore(Shared):
     ) -> bool:
         """Take `n` permits at once, waiting for up to `timeout` seconds; returns whether they were.
 
-        The arguments and what is raised are those of `Lock.acquire`; and ValueError for more
-        permits than there are.
+        The arguments are those of `Lock.acquire`.
+
+        Raises: as that; ValueError for more permits than there are; LimitError if the semaphore is
+        in use with another limit.
         """
         if check_whole("n", n) > self._limit:
             raise ValueError(f"{n} permits can never be had of a limit of {self._limit}")
