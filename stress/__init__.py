@@ -10,6 +10,7 @@
     nemeses/     what is done to processes while they work, one file each
     tally        what each process has done so far
     measures     how long calls took, how many there were when, and who was inside
+    programs     how one of the suite's is started in a process of its own
     leaks        whether one of them, or the log, grows without bound
     timing       percentiles, and how busy the machine was with other work meanwhile
     journal      what processes were told is done, kept outside of the store

@@ -17,6 +17,14 @@ pytestmark = pytest.mark.suite
 RUN = "import sys; from kvsync.cli import main; sys.exit(main(sys.argv[1:]))"
 WHERE = "import kvsync, kvsync.cli.stress as verb; print(kvsync.__file__, verb._home())"
 
+CELL = """
+import sys, kvsync.cli.stress as verb
+sys.path.insert(0, verb._home())
+from stress.mutants import cells
+cell = cells.run("", "limits", 3, 0.5)
+print(f"{cell.verdict}: {cell.why}")
+"""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -64,6 +72,15 @@ def test_the_command_runs_the_suite(tmp_path: Path, site: Path, *, installed: bo
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"repeat with: kvsync stress --seed=3 {' '.join(chosen)}\n" in done.stdout
     assert "2 ok, 0 VIOLATED, 0 SKIPPED" in done.stdout
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["wheel", "checkout"])
+def test_a_cell_of_the_mutants_finds_the_suite(
+    tmp_path: Path, site: Path, *, installed: bool
+) -> None:
+    """It is a program of its own, and what it runs is the suite that has started it."""
+    done = python(tmp_path, site if installed else ROOT, CELL)
+    assert done.stdout.startswith("ok: "), done.stdout + done.stderr
 
 
 def test_the_command_has_the_options_of_the_program(tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import selectors
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
 import kvsync
+from stress import programs
 from stress.faults.call import Call
 from stress.faults.calls import WAYS
 from stress.faults.strace import KILLED
@@ -41,9 +41,8 @@ class Victim:
         self.child = 0
         """The process id of the last child that ended."""
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "stress.faults.victim"],
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            programs.command("stress.faults.victim"),
+            env=programs.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

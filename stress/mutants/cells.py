@@ -8,7 +8,6 @@ told to stop, and then made to.
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from stress import programs
 from stress.mutants import VARIABLE
 
 OK, VIOLATED, SKIPPED, NO_VERDICT = "ok", "VIOLATED", "SKIPPED", "NO VERDICT"
@@ -59,9 +59,9 @@ def run(mutant: str, scenario: str, seed: int, seconds: float) -> Cell:
     """Run a scenario on kvsync broken in that way, or (no name) on kvsync as it is."""
     began = time.monotonic()
     with _folder() as folder:
-        command = [sys.executable, "-m", "stress", "--scenario", scenario]
-        options = ["--seed", str(seed), "--seconds", f"{seconds:g}"]
-        status, text = _finish([*command, *options], _environment(mutant, folder), folder)
+        options = ["--scenario", scenario, "--seed", str(seed), "--seconds", f"{seconds:g}"]
+        command = programs.command("stress", *options)
+        status, text = _finish(command, _environment(mutant, folder), folder)
     verdict = next((each for each, says in _SAYS.items() if says == (status, _sum(text))), "")
     why = _first(text, f"{scenario}: ") or _last(text)
     seconds = time.monotonic() - began
@@ -74,7 +74,7 @@ def _sum(text: str) -> str:
 
 def _environment(mutant: str, folder: str) -> Mapping[str, str]:
     ours = {VARIABLE: mutant, "TMPDIR": folder, "KVSYNC_STRESS_PATIENCE": f"{_PATIENCE:g}"}
-    return os.environ | ours
+    return programs.environment() | ours
 
 
 def _finish(command: list[str], environment: Mapping[str, str], folder: str) -> tuple[int, str]:
