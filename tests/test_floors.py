@@ -138,6 +138,8 @@ def test_an_error_of_the_disk_is_one_of_the_cut_only_after_it(
         pytest.param(recovery.Case(30.0, 0.016), True, True, id="later than the machine made it"),
         pytest.param(recovery.Case(0.16, 0.016), False, False, id="late by the machine"),
         pytest.param(recovery.Case(0.1, 5.0), False, True, id="in time on a busy machine"),
+        pytest.param(recovery.Case(1.9, 0.001, 2.0), False, True, id="in time past a stopped one"),
+        pytest.param(recovery.Case(2.1, 0.001, 2.0), True, True, id="late past a stopped one"),
     ],
 )
 def test_a_machine_excuses_no_more_than_it_took(

@@ -29,8 +29,8 @@ LONG_ENOUGH = """--kills=6 --rounds=200 --forks=20 --increments=8000 --stops=20 
 HANGS = {("fork", "plain-sqlite3"), ("clock", "leases-by-wall-clock")}
 """Twins whose children hang, until the program's patience is over: too long for here."""
 
-FEW = {"idle": ["--processes=4"], "leaks": ["--rounds=1000"]}
-"""For twins that a few processes show just as well, and one that needs more rounds than others."""
+FEW = {"idle": ["--processes=4"], "leaks": ["--rounds=1000"], "recovery": ["--kills=12"]}
+"""For twins that a few processes show just as well, and some that need more than others."""
 
 TWINS = [
     (name, twin)

@@ -1,10 +1,15 @@
-"""Who waits next holds the lock within 150 ms of a SIGKILL, in 99 of 100 cases, and alone, whoever
-it was that died: the holder, a waiter at any place, who was about to ring, or who was reaping. So
-has who waits for an item of a queue what a worker had in hand when it was killed.
+"""Who waits next holds the lock, and alone, or has the item of a queue, within 150 ms of a SIGKILL
+of whoever was in the way, and within 2 s of its release past a waiter that is stopped, in 99 of 100
+cases.
 
-`--kills N` are so many at each of these points. The instant is drawn at random around the point,
-which the victim tells of where only it can know. The time is measured from the SIGKILL to the
-return of `acquire`; or, if the lock was not yet free then, from the moment at which it was.
+Killed are the holder, a waiter at the head or in the middle, who was about to ring, who was
+reaping, and a worker with an item in hand. `--kills N` are so many at each of these points. The
+instant is drawn at random around the point, which the victim tells of where only it can know. The
+time is measured from the SIGKILL to the return of `acquire`; or, if the lock was not yet free then,
+from the moment at which it was.
+
+Stopped, now and then, is the waiter at the head of a line that has just begun. Once it goes on it
+has its turn, before those who came after it.
 
 What a plain pipe between two processes took at worst at the same time, the machine took, and not
 kvsync: a case that is late only by that is not judged, and if all were late like that, the run
@@ -13,18 +18,24 @@ proves nothing. The shares that are shown leave out nothing.
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
 
+import psutil
+
 import kvsync
 from kvsync import waiting
 from kvsync.engine.doorbell import Doorbells
+from kvsync.primitives import grants, units
 from kvsync.session import MEND, Session
 from stress.crew import Crew, Member, Worker
-from stress.record import Books
+from stress.history import now
+from stress.nemeses.stop import suspend
+from stress.record import Books, Fault
 from stress.stage import SOUND, Skipped, Stage
 from stress.timing import Control, p50_and_p99
 from stress.witness import alone
@@ -32,10 +43,13 @@ from stress.witness import alone
 UNIT = "kills"
 PROCESSES = 4
 PRIMITIVES = ("lock", "queue")
-NEMESES = ("kill",)
+NEMESES = ("kill", "stop")
 
-LIMIT = 0.15
+LIMIT, LIMIT_PAST_STOPPED = 0.15, 2.0
 """Seconds."""
+
+_STOP_EVERY = 10
+"""Rounds of kills in which one waiter is stopped: that takes longer than all of them."""
 
 _AROUND = 0.002
 """Seconds before and after the point."""
@@ -50,10 +64,17 @@ def _look_now_and_then() -> None:
     waiting.HEAD_NETS = waiting._LOOKS_AT_MUTE = (1.0, 1.0)
 
 
+def _give_three_seconds_to_claim() -> None:
+    as_it_is = f":boot + {grants.CLAIM_TIME}"
+    vars(units)["HAND_OVER"] = grants.HAND_OVER.replace(as_it_is, ":boot + 3.0")
+    grants.CLAIM_TIME = 3.0
+
+
 WAYS: dict[str, Callable[[], None]] = {
     SOUND: lambda: None,
     "takes-all-for-dead": _take_all_for_dead,
     "slow-poll": _look_now_and_then,
+    "slow-to-pass-over": _give_three_seconds_to_claim,
 }
 
 # --- in the processes that die --------------------------------------------------------------------
@@ -103,38 +124,41 @@ def _tell_before_reaping(worker: Worker) -> None:
     mend, MEND["lock"] = MEND["lock"], tell_and_mend
 
 
+_PASSED_OVER = "select 1 from kvsync_ticket where state = 'passed'"
+
 _POINTS: dict[str, Callable[[Worker], object]] = {
     "go on": lambda _: None,
     "ring": _tell_instead_of_ringing,
     "reap": _tell_before_reaping,
 }
 
-# --- in the process that kills --------------------------------------------------------------------
+# --- in the process that strikes ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kill: seconds until the next one held, and the control's worst meanwhile."""
+    """One strike: seconds until the next one held, and the control's worst meanwhile."""
 
     seconds: float
     control: float
+    limit: float = LIMIT
 
     @property
     def counts_as_late(self) -> bool:
         """Also without what the control took."""
-        return self.seconds - self.control > LIMIT
+        return self.seconds - self.control > self.limit
 
     @property
     def is_judged(self) -> bool:
         """It is late, or came in time."""
-        return self.counts_as_late or self.seconds <= LIMIT
+        return self.counts_as_late or self.seconds <= self.limit
 
 
 class Line:
     """One member that holds the lock, and those who wait behind it, in their order."""
 
     def __init__(self, stage: Stage, crew: Crew, control: Control, store: kvsync.Store) -> None:
-        self._stage, self._crew, self._control = stage, crew, control
+        self._stage, self._crew, self._control, self._store = stage, crew, control, store
         self._lock, self._jobs = store.lock("turn"), store.queue("jobs")
         self.members = crew.start(_stand_by, stage.processes)
 
@@ -179,10 +203,31 @@ class Line:
         self._crew.kill(self.members[place])
         return when
 
-    def case(self, freed: float, place: int) -> Case:
+    @contextmanager
+    def stopped(self, place: int) -> Iterator[None]:
+        """Meanwhile the one at that place stands still, and not while it writes: nobody could."""
+        member, began = self.members[place], now()
+        process = psutil.Process(member.pid)
+        try:
+            with self._store.transaction():
+                suspend(process)
+            self._control.restart()
+            yield
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+            self._crew.note(Fault("stop", member.number, began, now()))
+
+    def passed_over(self, place: int) -> None:
+        """By the one behind it, who holds the lock; return once it waits in its place again."""
+        members = self.members
+        members[place], members[place + 1] = members[place + 1], members[place]
+        self._crew.until(lambda: not self._store.engine.read(_PASSED_OVER))
+
+    def case(self, freed: float, place: int, limit: float = LIMIT) -> Case:
         """The one at that place is next; the lock was its own from then on."""
         held = self.until(self.members[place], "holds")
-        return Case(max(0.0, held - freed), self._control.worst)
+        return Case(max(0.0, held - freed), self._control.worst, limit)
 
     def dissolve(self, place: int) -> None:
         """Let all go, from the one at that place, who holds the lock; replace the dead."""
@@ -273,16 +318,30 @@ def _worker(line: Line) -> Case:
     return case
 
 
-VICTIMS: dict[str, Callable[[Line], Case]] = {
-    "holder": _holder,
-    "waiter at the head": _first_waiter,
-    "waiter in the middle": _middle_waiter,
-    "holder between commit and ring": _before_ringing,
-    "waiter that reaps": _reaping,
-    "worker of a queue": _worker,
+def _stopped_waiter(line: Line) -> Case:
+    """Before the lock is released to it."""
+    line.form()
+    with line.stopped(1):
+        line.let(0)
+        released = line.until(line.members[0], "released")
+        case = line.case(released, 2, LIMIT_PAST_STOPPED)
+    line.passed_over(1)
+    line.dissolve(1)
+    return case
+
+
+KILLED: dict[str, Callable[[Line], Case]] = {
+    "holder killed": _holder,
+    "waiter at the head killed": _first_waiter,
+    "waiter in the middle killed": _middle_waiter,
+    "holder between commit and ring killed": _before_ringing,
+    "waiter that reaps killed": _reaping,
+    "worker of a queue killed": _worker,
 }
 
-_IN_HAND = ("holder", "waiter that reaps", "worker of a queue")
+STOPPED: dict[str, Callable[[Line], Case]] = {"waiter at the head stopped": _stopped_waiter}
+
+_IN_HAND = ("holder killed", "waiter that reaps killed", "worker of a queue killed")
 """Cases in which who was killed, or who had been killed before, had something; the next one has it
 since.
 """
@@ -290,23 +349,30 @@ since.
 
 def run(stage: Stage) -> None:
     stage.processes = max(stage.processes, PROCESSES)  # a line has a middle
-    cases: dict[str, list[Case]] = {victim: [] for victim in VICTIMS}
+    cases: dict[str, list[Case]] = {victim: [] for victim in KILLED | STOPPED}
     with stage.open() as store, Crew(stage) as crew:
         control = Control(stage, crew)
         line = Line(stage, crew, control, store)
         crew.assemble()
         rounds = 0
-        while not stage.enough(rounds):
-            rounds += 1
-            for victim, kill in VICTIMS.items():
-                cases[victim].append(kill(line))
+        while not stage.enough(min(len(cases[victim]) for victim in KILLED)):
+            for victim, strike in _victims(stage, rounds).items():
+                cases[victim].append(strike(line))
                 _judge(stage, victim, cases[victim])
+            rounds += 1
         line.end()
         control.end()
     _publish(stage, cases)
     stage.books = Books(recovered=sum(len(cases[victim]) for victim in _IN_HAND))
     stage.expect_sound_file()
     _expect_judged(stage, list(chain.from_iterable(cases.values())))
+
+
+def _victims(stage: Stage, number: int) -> dict[str, Callable[[Line], Case]]:
+    """Of the round of that number."""
+    killed = KILLED if "kill" in stage.nemeses else {}
+    stops = "stop" in stage.nemeses and (number % _STOP_EVERY == 0 or not killed)
+    return killed | (STOPPED if stops else {})
 
 
 def _judge(stage: Stage, victim: str, cases: list[Case]) -> None:
@@ -334,9 +400,10 @@ def _publish(stage: Stage, cases: dict[str, list[Case]]) -> None:
 
 def _described(victim: str, cases: list[Case]) -> str:
     seconds = [case.seconds for case in cases]
-    within = sum(each <= LIMIT for each in seconds) / len(seconds)
+    limit = cases[0].limit
+    within = sum(each <= limit for each in seconds) / len(seconds)
     return (
-        f"{victim} killed {len(cases)} times: the next one held after {p50_and_p99(seconds)};"
-        f" {within:.1%} within {LIMIT * 1000:.0f} ms; meanwhile a plain pipe took at worst"
+        f"{victim} {len(cases)} times: the next one held after {p50_and_p99(seconds)};"
+        f" {within:.1%} within {limit * 1000:.0f} ms; meanwhile a plain pipe took at worst"
         f" {p50_and_p99([case.control for case in cases])}"
     )
