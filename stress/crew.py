@@ -461,6 +461,7 @@ class Crew:
 
     def watch(self, seconds: float) -> None:
         """Pass that time, or less if a member ends, which it should not do of itself."""
+        self.look()
         found = connection.wait([member.process.sentinel for member in self.members], seconds)
         for member in [each for each in self.members if each.process.sentinel in found]:
             self._dismiss(member)
@@ -468,6 +469,7 @@ class Crew:
 
     def receive(self, member: Member) -> Any:
         """Its next message. Raises: Broken, which ends the crew's block, if it ended or hangs."""
+        self.look()
         try:
             if member.pipe.poll(PATIENCE):
                 return member.pipe.recv()
@@ -496,6 +498,7 @@ class Crew:
     def _expect_no_leaks(self) -> None:
         self.look()
         self._stage.figures |= self._leaks.figures()
+        self._stage.remarks += self._leaks.doubts()
         for flaw in self._leaks.flaws():
             self._stage.expect(False, flaw)
 

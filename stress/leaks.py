@@ -96,6 +96,12 @@ class Watch:
             flaws.append(f"the -wal grew to {self.largest_wal:,} bytes")
         return flaws
 
+    def doubts(self) -> list[str]:
+        """Why no flaw is no proof."""
+        seen = len(self.samples)
+        few = f"too few samples to judge leaks: {seen}, where {ENOUGH} are enough"
+        return [few] if seen < ENOUGH else []
+
     def figures(self) -> dict[str, float]:
         """The most of each that there was."""
         if not self.samples:

@@ -59,6 +59,18 @@ def test_few_samples_tell_nothing() -> None:
     assert list(growth(samples(descriptors=1000)[: ENOUGH - 1])) == []
 
 
+def test_a_watch_says_that_its_samples_were_too_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(str(tmp_path / "store.db-wal"), interval=0)
+    monkeypatch.setattr(watch, "_needs", lambda _: FIRST)
+    for seen in range(ENOUGH):
+        few = f"too few samples to judge leaks: {seen}, where {ENOUGH} are enough"
+        assert watch.doubts() == [few]
+        watch.look(os.getpid())
+    assert watch.doubts() == []
+
+
 @pytest.fixture
 def idle() -> Iterator[int]:
     """The pid of another process."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from stress import leaks
 from stress.crew import Crew, Worker
 from stress.nemeses import stop
 from stress.scenarios import counter
@@ -91,6 +92,41 @@ def test_who_had_ended_already_was_not_stopped(stage: Stage) -> None:
         _gone(crew)
         stop.Stop().strike(crew)
     assert (stage.strikes["stop"], stage.violations) == (0, [])
+
+
+def _waits(crew: Crew) -> None:
+    crew.watch(0.001)
+
+
+def _hears(crew: Crew) -> None:
+    member = crew.members[-1]
+    member.pipe.send("more")
+    assert crew.receive(member) == "more"
+
+
+def repeats(worker: Worker) -> None:
+    worker.ready()
+    while said := worker.pipe.recv():
+        worker.pipe.send(said)
+
+
+@pytest.mark.parametrize("look", [_waits, _hears])
+def test_leaks_are_looked_for_where_a_crew_waits(
+    stage: Stage, look: Callable[[Crew], None]
+) -> None:
+    """Or it says that it could not."""
+    few = "too few samples to judge leaks"
+    for times in (1, leaks.ENOUGH):
+        stage.remarks.clear()
+        with Crew(stage) as crew:
+            crew._leaks = leaks.Watch(stage.path + "-wal", interval=0)
+            crew.start(repeats)
+            crew.assemble()
+            for _ in range(times):
+                look(crew)
+            crew.members[0].dismiss("")
+        assert (few in "".join(stage.remarks)) == (times == 1)
+    assert stage.violations == []
 
 
 @pytest.fixture
