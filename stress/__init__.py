@@ -3,6 +3,7 @@
     __main__     one scenario after the other
     options      what the run is asked for, and the command that repeats it
     report       what is printed: how to repeat it, progress, the table at the end
+    version      which code a run is of
     record       what a run came to, as data; pages writes it down
     page/        a run as one HTML file with pictures
     stage        one run of a scenario: its chance, its goal, its store, what it found

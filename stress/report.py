@@ -14,6 +14,7 @@ import psutil
 
 import kvsync
 from kvsync.engine.sqlite import Health
+from stress import version
 from stress.checkers.display import beginning
 from stress.record import Matrix, Run, ScenarioResult
 from stress.stage import Stage
@@ -34,13 +35,21 @@ EVERY_IN_A_FILE = 60.0
 def facts(health: Health) -> dict[str, str]:
     """What the figures depend on."""
     bug = " (has the WAL-reset bug)" if health.has_wal_reset_bug else ""
+    return {
+        **surroundings(),
+        "SQLite": f"{sqlite3.sqlite_version}{bug}",
+        "kvsync": kvsync.__version__,
+        "code": version.told(),
+        "file system": health.filesystem,
+    }
+
+
+def surroundings() -> dict[str, str]:
+    """What all programs run in."""
     memory = psutil.virtual_memory().total / (1 << 30)
     return {
         "Python": f"{platform.python_version()} on {platform.platform()}",
         "machine": f"{os.cpu_count()} CPUs, {memory:.1f} GB of memory",
-        "SQLite": f"{sqlite3.sqlite_version}{bug}",
-        "kvsync": kvsync.__version__,
-        "file system": health.filesystem,
     }
 
 
@@ -51,7 +60,11 @@ def date() -> str:
 
 def header(run: Run | Matrix) -> str:
     """All that one needs to repeat a run."""
-    told = {"seed": run.seed, **run.facts, "repeat with": run.command}
+    return listed({"seed": run.seed, **run.facts, "repeat with": run.command})
+
+
+def listed(told: Mapping[str, object]) -> str:
+    """A line for each fact."""
     return "\n".join(f"{name + ':':13}{fact}" for name, fact in told.items())
 
 

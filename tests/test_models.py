@@ -1,5 +1,6 @@
 """The models of the protocols: Spin finds the sound ones sound, and refutes the broken ones."""
 
+import platform
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stress import version
 from stress.models.catalogue import MODELS, Model
 from stress.models.spin import missing
 from tests.processes import PATIENCE
@@ -48,7 +50,19 @@ def test_an_exploration_that_does_not_end_in_time_is_a_wrong_verdict() -> None:
     done = models("--model", "lease", "--minutes", "0.00001")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "UNFINISHED" in done.stdout
-    assert re.match(r"Spin Version \d.*\n.*gcc.* \d", done.stdout, re.IGNORECASE), "what said so"
+
+
+@needs_spin
+def test_a_run_says_of_what_it_is_and_how_to_repeat_it() -> None:
+    told = dict(
+        re.findall(r"^([\w ]+): +(.+)$", models("--model", "lease", "--minutes", "0").stdout, re.M)
+    )
+    assert told["Python"].startswith(platform.python_version())
+    assert re.match(r"Spin Version \d", told["Spin"])
+    assert re.match(r"gcc.* \d", told["gcc"])
+    assert told["code"] == version.told()
+    assert len(told["models"]) == len(version.code())
+    assert told["repeat with"] == "python -m stress.models --model lease --minutes 0"
 
 
 def test_where_spin_is_missing_the_program_says_skipped(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import stress.__main__ as program
-from stress import ground, pages
+from stress import ground, pages, version
 from stress.mutants import cells
 from stress.mutants.cells import OK, VIOLATED, Cell
 
@@ -59,6 +59,7 @@ def test_it_begins_with_the_header_that_every_run_has(
     assert told["seed"] == "7"
     assert told["Python"].startswith(f"{platform.python_version()} on {platform.system()}")
     assert told["SQLite"].startswith(sqlite3.sqlite_version)
+    assert told["code"] == version.told()
     assert told["repeat with"] == "python -m stress mutants --only token-stays --seed 7"
 
 

@@ -81,19 +81,9 @@ def test_cells_of_another_machine_are_refused(file: Path) -> None:
         Kept.opened(file, None, FACTS | {"SQLite": "3.51.3"})
 
 
-def test_a_changed_file_of_kvsync_is_other_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("kvsync", "stress"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("")
-        monkeypatch.setattr(getattr(kept, name), "__file__", str(tmp_path / name / "__init__.py"))
-    before = kept.code()
-    assert kept.code() == before
-    (tmp_path / "kvsync" / "new.py").write_text("")
-    new = kept.code()
-    (tmp_path / "kvsync" / "new.py").write_text("x = 1")
-    assert len({before, new, kept.code()}) == 3
+def test_cells_of_another_commit_of_the_same_code_go_on(file: Path) -> None:
+    Kept.opened(file, 7, FACTS | {"code": f"{kept.code()}, commit 1234567"})
+    assert Kept.opened(file, None, FACTS | {"code": f"{kept.code()}, commit 89abcde"}).seed == 7
 
 
 def test_another_seed_is_refused(file: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stress import version
 from tests.processes import PATIENCE
 from tests.test_stress import ROOT, stress
 
@@ -72,6 +73,7 @@ def test_the_command_runs_the_suite(tmp_path: Path, site: Path, *, installed: bo
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"repeat with: kvsync stress --seed=3 {' '.join(chosen)}\n" in done.stdout
     assert "2 ok, 0 VIOLATED, 0 SKIPPED" in done.stdout
+    assert f"code:        {version.code() if installed else version.told()}\n" in done.stdout
 
 
 @pytest.mark.parametrize("installed", [True, False], ids=["wheel", "checkout"])

@@ -4,25 +4,29 @@ Exit status: 0 if every verdict is the expected one, 1 if one is not, 2 if it ca
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
+from stress import report, version
 from stress.models.catalogue import MODELS, Model
-from stress.models.spin import MEGABYTES, REFUTED, SOUND, Run, explore, missing, versions
+from stress.models.spin import FOLDER, MEGABYTES, REFUTED, SOUND, Run, explore, missing, versions
 
+_PROGRAM = ("python", "-m", "stress.models")
 _HEADER = ("model", "variant", "states", "depth", "expected", "found", "seconds")
 _LAYOUT = "{:13} {:27} {:>12} {:>6}  {:9} {:11} {:>7}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
     if absent := missing():
         print(f"SKIPPED: the models need {' and '.join(absent)}, which is not installed")
         return 2
     size = "small sizes" if options.quick else "full sizes"
-    print("\n".join(versions()))
-    print(f"{size}; every interleaving, COLLAPSE compression, at most {MEGABYTES} MB each\n")
+    print(report.listed(_facts() | {"repeat with": shlex.join([*_PROGRAM, *given])}))
+    print(f"\n{size}; every interleaving, COLLAPSE compression, at most {MEGABYTES} MB each\n")
     print(_LAYOUT.format(*_HEADER), flush=True)
     try:
         wrong = [each for each in _rows(options) if not each]
@@ -33,8 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
+def _facts() -> dict[str, str]:
+    models = [(path.name, path) for path in sorted(FOLDER.glob("*.*"))]
+    return (
+        report.surroundings()
+        | versions()
+        | {
+            "code": version.told(),
+            "models": version.digest(models),
+        }
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m stress.models", description=__doc__)
+    parser = argparse.ArgumentParser(" ".join(_PROGRAM), description=__doc__)
     add = parser.add_argument
     add("--quick", action="store_true", help="small sizes, some seconds in all")
     add("--model", action="append", choices=[model.name for model in MODELS], help="only this one")

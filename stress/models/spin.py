@@ -42,11 +42,15 @@ def missing() -> list[str]:
     return [name for name in NEEDED if shutil.which(name) is None]
 
 
-def versions() -> list[str]:
+def versions() -> dict[str, str]:
     """What the programs that are needed say of themselves, in a line each."""
-    asked = [("spin", "-V"), ("gcc", "--version")]
-    said = [subprocess.run(each, check=True, capture_output=True, text=True) for each in asked]
-    return [each.stdout.splitlines()[0] for each in said]
+    asked = {"Spin": ("spin", "-V"), "gcc": ("gcc", "--version")}
+    return {name: _first_line(*command) for name, command in asked.items()}
+
+
+def _first_line(*command: str) -> str:
+    said = subprocess.run(command, check=True, capture_output=True, text=True)
+    return said.stdout.splitlines()[0]
 
 
 def explore(

@@ -4,7 +4,6 @@ The first line says of which seed and which code they are, and where they were r
 code would prove nothing, and those of another machine nothing about this one.
 """
 
-import hashlib
 import json
 import os
 import random
@@ -12,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import kvsync
-import stress
 from stress.mutants import cells
 from stress.mutants.cells import Cell
+from stress.version import code
 
 
 class Kept:
@@ -30,31 +28,34 @@ class Kept:
     def opened(cls, path: Path | None, seed: int | None, facts: Mapping[str, str]) -> "Kept":
         """Those of a file, if it is there; of a seed at random, if neither says which.
 
+        Which commit the code is of does not matter, if it is the same code.
+
         Raises: OSError; ValueError if it is of another seed, of other code, of a machine or of
             versions that other facts are told of, or something else.
         """
+        where = {name: fact for name, fact in facts.items() if name != "code"}
         if path is not None and path.exists() and path.stat().st_size:
-            return cls._read(path, seed, facts)
+            return cls._read(path, seed, where)
         kept = cls(path, random.randrange(2**32) if seed is None else seed)
-        kept._append({"seed": kept.seed, "code": code(), "facts": facts})
+        kept._append({"seed": kept.seed, "code": code(), "facts": where})
         return kept
 
     @classmethod
-    def _read(cls, path: Path, seed: int | None, facts: Mapping[str, str]) -> "Kept":
+    def _read(cls, path: Path, seed: int | None, where: Mapping[str, str]) -> "Kept":
         lines = path.read_bytes().splitlines(keepends=True)
         if not lines[-1].endswith(b"\n"):  # it was being written when the run was cut off
             del lines[-1]
         try:
             head, *found = map(json.loads, lines)
             kept = cls(path, head["seed"], [Cell(**each) for each in found])
-            of, where = head["code"], head["facts"]
+            of, there = head["code"], head["facts"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not what `mutants --keep` writes") from error
         if seed not in (None, kept.seed):
             raise ValueError(f"{path} is of another seed: {kept.seed}")
         if of != code():
             raise ValueError(f"{path} is of other code: begin anew, with another file")
-        if where != facts:
+        if there != where:
             raise ValueError(f"{path} is of another machine: begin anew, with another file")
         os.truncate(path, sum(map(len, lines)))
         return kept
@@ -76,14 +77,3 @@ class Kept:
 
 def _key(cell: Cell) -> tuple[str, str, int]:
     return cell.mutant, cell.scenario, cell.seed
-
-
-def code() -> str:
-    """Another text for any other code of kvsync, or of its suite."""
-    digest = hashlib.sha256()
-    for package in (kvsync, stress):
-        folder = Path(str(package.__file__)).parent
-        for path in sorted(folder.rglob("*.py")):
-            text = path.read_bytes()
-            digest.update(f"{path.relative_to(folder.parent)} {len(text)} ".encode() + text)
-    return digest.hexdigest()[:16]
