@@ -91,7 +91,7 @@ class Stage:
             os.path.join(folder, "windows"),
             max(SHORTEST, int(terms.seconds * 1e9 / max(1, terms.histories))),
             terms.histories,
-            self.processes,
+            self.processes * getattr(scenario, "THREADS", 1),
             bool(self.long_checks),
         )
         self._terms = terms

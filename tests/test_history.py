@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from stress.history import History, Outcome, Recorder, Unrecorded, now, read
-from stress.windows import LENGTH, LONGEST, SPAN, Scribe, Windows
+from stress.history import History, Outcome, Recorder, Unrecorded, now, of_thread, read
+from stress.scenarios import rlock
+from stress.stage import Stage, Terms
+from stress.windows import CLIENTS, LENGTH, LONGEST, SPAN, Scribe, Windows
 from tests.processes import expect, kill, running
 
 pytestmark = pytest.mark.suite
@@ -162,6 +164,15 @@ def test_no_more_than_eight_share_an_object(folder: str) -> None:
     windows = _windows(folder, 0, clients=20)
     groups = [windows.group(client) for client in range(1, 21)]
     assert {groups.count(group) for group in groups} <= {6, 7, 8}
+
+
+@pytest.mark.parametrize("processes", range(4, 20))
+def test_threads_that_are_told_apart_are_counted_one_by_one(tmp_path: Path, processes: int) -> None:
+    terms = Terms(seed=1, seconds=1, processes=processes)
+    stage = Stage(rlock, terms, str(tmp_path), lambda _: None)
+    clients = [of_thread(1 + number, thread) for number in range(processes) for thread in range(2)]
+    groups = [stage.windows.group(client) for client in clients]
+    assert max(map(groups.count, groups)) <= CLIENTS
 
 
 @pytest.mark.parametrize(

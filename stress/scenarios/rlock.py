@@ -22,8 +22,8 @@ from stress.witness import alone
 UNIT = "kills"
 PROCESSES = 4
 NEMESES = ("kill", "stop")
+THREADS = 2
 
-_THREADS = 2
 _DEEPEST = 4
 _PAUSES = 0.1
 _PAUSE = 0.001
@@ -72,8 +72,8 @@ WAYS: dict[str, Callable[[kvsync.RLock], Turn]] = {
 
 
 def _take_turns(worker: Worker) -> None:
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(partial(_take_turns_in_thread, worker), range(_THREADS)))
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(partial(_take_turns_in_thread, worker), range(THREADS)))
 
 
 def _take_turns_in_thread(worker: Worker, thread: int) -> None:
