@@ -29,7 +29,11 @@ LONG_ENOUGH = """--kills=6 --rounds=200 --forks=20 --increments=8000 --stops=20 
 HANGS = {("fork", "plain-sqlite3"), ("clock", "leases-by-wall-clock")}
 """Twins whose children hang, until the program's patience is over: too long for here."""
 
-FEW = {"idle": ["--processes=4"], "leaks": ["--rounds=1000"], "recovery": ["--kills=12"]}
+FEW = {
+    "idle": ["--processes=4", "--samples=1"],
+    "leaks": ["--rounds=1000"],
+    "recovery": ["--kills=12"],
+}
 """For twins that a few processes show just as well, and some that need more than others."""
 
 TWINS = [

@@ -1,5 +1,5 @@
 """A hundred processes that wait, and have nothing to do, together cost less than 2 % of one core:
-all for one lock, each for a lock of its own, or each for an event of its own.
+all for one lock or for items of one queue, or each for a lock, an event or a queue of its own.
 
 A sample is one look at each of these, once the waiters have been at rest for a while.
 """
@@ -7,8 +7,10 @@ A sample is one look at each of these, once the waiters have been at rest for a 
 import ctypes
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from queue import Empty
 
 import psutil
 
@@ -18,7 +20,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "samples"
 PROCESSES = 100
-PRIMITIVES = ("lock", "event")
+PRIMITIVES = ("lock", "event", "queue")
 SLOW = True  # to spawn so many takes long, and who else is busy makes each look dearer
 
 LIMIT = 0.02
@@ -27,28 +29,99 @@ LIMIT = 0.02
 _REST, _SAMPLE = 3.0, 5.0
 """Seconds: a sample is as long as the longest sleep, so that each waiter looks once in it."""
 
-_Awaited = kvsync.Lock | kvsync.Event
+
+class _Awaited(ABC):
+    """What nobody has until the master lets them."""
+
+    name: str
+
+    @abstractmethod
+    def shut(self) -> None:
+        """From now on it is waited for."""
+
+    @abstractmethod
+    def let(self, how_many: int, /) -> None:
+        """Let so many have it, who wait."""
+
+    @abstractmethod
+    def waiters(self) -> int:
+        """How many wait for it."""
+
+    @abstractmethod
+    def have(self, timeout: float | None = None) -> bool:
+        """Wait for it, and give it back; False if it did not come."""
 
 
-def _wait(thing: _Awaited) -> object:
-    return thing.acquire() if isinstance(thing, kvsync.Lock) else thing.wait()
+class _Lock(_Awaited):
+    def __init__(self, store: kvsync.Store, name: str = "turn") -> None:
+        self.name, self.lock = name, store.lock(name)
+
+    def shut(self) -> None:
+        self.lock.acquire()
+
+    def let(self, _how_many: int) -> None:
+        self.lock.release()
+
+    def waiters(self) -> int:
+        return len(self.lock.stats().waiters)
+
+    def have(self, timeout: float | None = None) -> bool:
+        if had := self.lock.acquire(timeout=timeout):
+            self.lock.release()
+        return had
+
+
+class _Event(_Awaited):
+    def __init__(self, store: kvsync.Store, name: str = "turn") -> None:
+        self.name, self.event = name, store.event(name)
+
+    def shut(self) -> None:
+        self.event.clear()
+
+    def let(self, _how_many: int) -> None:
+        self.event.set()
+
+    def waiters(self) -> int:
+        return len(self.event.stats().waiters)
+
+    def have(self, timeout: float | None = None) -> bool:
+        return self.event.wait(timeout)
+
+
+class _Queue(_Awaited):
+    def __init__(self, store: kvsync.Store, name: str = "turn") -> None:
+        self.name, self.queue = name, store.queue(name)
+
+    def shut(self) -> None:
+        self.queue.purge()
+
+    def let(self, how_many: int) -> None:
+        self.queue.put_many(range(how_many))
+
+    def waiters(self) -> int:
+        return self.queue.stats().getters
+
+    def have(self, timeout: float | None = None) -> bool:
+        try:
+            self.queue.reserve(timeout=timeout).ack()
+        except Empty:
+            return False
+        return True
 
 
 def _poll(thing: _Awaited) -> None:
-    def try_it() -> bool:
-        lock = isinstance(thing, kvsync.Lock)
-        return thing.acquire(blocking=False) if lock else thing.wait(0)
-
-    while not try_it():
+    while not thing.have(timeout=0):
         time.sleep(0.01)
 
 
-WAYS: dict[str, Callable[[_Awaited], object]] = {SOUND: _wait, "poll": _poll}
+WAYS: dict[str, Callable[[_Awaited], object]] = {SOUND: lambda thing: thing.have(), "poll": _poll}
 
 SHAPES: dict[str, Callable[[kvsync.Store, int], _Awaited]] = {
-    "one lock": lambda store, _: store.lock("turn"),
-    "a lock each": lambda store, number: store.lock(f"turn {number}"),
-    "an event each": lambda store, number: store.event(f"turn {number}"),
+    "one lock": lambda store, _: _Lock(store),
+    "one queue": lambda store, _: _Queue(store),
+    "a lock each": lambda store, number: _Lock(store, f"turn {number}"),
+    "an event each": lambda store, number: _Event(store, f"turn {number}"),
+    "a queue each": lambda store, number: _Queue(store, f"turn {number}"),
 }
 
 
@@ -56,10 +129,7 @@ def _wait_as_told(worker: Worker) -> None:
     assert worker.store.session.id
     worker.ready()
     while shape := worker.pipe.recv():
-        thing = SHAPES[shape](worker.store, worker.number)
-        WAYS[worker.way](thing)
-        if isinstance(thing, kvsync.Lock):
-            thing.release()
+        WAYS[worker.way](SHAPES[shape](worker.store, worker.number))
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -104,15 +174,15 @@ def _sample(stage: Stage, store: kvsync.Store, crew: Crew, shape: str) -> tuple[
     awaited = [SHAPES[shape](store, member.number) for member in crew.members]
     things = {thing.name: thing for thing in awaited}.values()
     for thing in things:
-        _ = thing.acquire() if isinstance(thing, kvsync.Lock) else thing.clear()
+        thing.shut()
     for member in crew.members:
         member.pipe.send(shape)
     if stage.way == SOUND:
-        crew.until(lambda: sum(len(thing.stats().waiters) for thing in things) == stage.processes)
+        crew.until(lambda: sum(thing.waiters() for thing in things) == stage.processes)
     crew.watch(_REST)
     began, before = time.monotonic(), _used(crew)
     crew.watch(_SAMPLE)
     result = time.monotonic() - began, _used(crew) - before
     for thing in things:
-        _ = thing.release() if isinstance(thing, kvsync.Lock) else thing.set()
+        thing.let(stage.processes // len(things))
     return result
