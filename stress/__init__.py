@@ -30,6 +30,7 @@
 
 A scenario has `UNIT` (what its goal counts), `PROCESSES`, `WAYS` (the sound way to do it, and
 broken twins that it must catch) and `run(stage)`. `NEMESES` says which faults it bears; left out,
-all that strike any crew, if it counts kills, else none. `PRIMITIVES` is what of kvsync it is about,
-`THREADS` how many of each process a history tells apart, if that is more than one.
+all that strike any crew, if it counts kills, else none; `FAULTS` are its own, in each run.
+`PRIMITIVES` is what of kvsync it is about, `THREADS` how many of each process a history tells
+apart, if that is more than one.
 """

@@ -103,7 +103,7 @@ def _listing() -> str:
 def _described(scenario: ModuleType) -> str:
     broken = ", ".join(twins(scenario))
     slow = "slow; " if getattr(scenario, "SLOW", False) else ""
-    faults = ", ".join(nemeses.borne(scenario)) or "none"
+    faults = ", ".join(nemeses.borne(scenario) + nemeses.own(scenario)) or "none"
     facts = f"counts {scenario.UNIT}; {scenario.PROCESSES} processes; faults: {faults}"
     return f"{invariant(scenario)}\n    {slow}{facts}; twins: {broken}"
 

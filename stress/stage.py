@@ -101,6 +101,7 @@ class Stage:
         """When it was last asked whether to stop, in ns."""
         self._crew: Attended | None = None
         self._primitives = tuple(getattr(scenario, "PRIMITIVES", (self.name,)))
+        self._faults = nemeses.own(scenario)
 
     def begin(self) -> None:
         """Its seconds are counted from now on: all its processes work."""
@@ -174,7 +175,7 @@ class Stage:
             self.name,
             invariant,
             self._primitives,
-            tuple(each for each in self.nemeses if self._was_used(each)),
+            self._used(),
             verdict,
             self.elapsed,
             self.processes,
@@ -189,6 +190,10 @@ class Stage:
             latencies=self.latencies.told(),
             rate=self._throughput.rate(),
         )
+
+    def _used(self) -> tuple[str, ...]:
+        own = self._faults if self.figures.get(self.unit) else ()
+        return *filter(self._was_used, self.nemeses), *own
 
     def _was_used(self, nemesis: str) -> bool:
         return nemesis not in nemeses.STRIKERS or self.strikes[nemesis] > 0

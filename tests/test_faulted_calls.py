@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 import kvsync
-from stress.faults.calls import WAYS
+from stress.faults.calls import PRIMITIVES, WAYS
 from stress.stage import SOUND
 
 pytestmark = pytest.mark.suite
@@ -164,3 +164,10 @@ def test_no_public_class_is_forgotten() -> None:
         if inspect.isclass(cls := getattr(kvsync, name)) and not issubclass(cls, BaseException)
     }
     assert sorted(public - {cls.__name__ for cls in KINDS.values()} - NO_STORE.keys()) == []
+
+
+def test_what_the_calls_are_of_is_told_in_full() -> None:
+    """For the grid of the report."""
+    assert all(any(name in call for call in WAYS[SOUND]) for name in PRIMITIVES)
+    parts = {"", "buffered", "read", "write", "task", "dead"}
+    assert {*KINDS} - parts | {"transaction", "store"} == {*PRIMITIVES}

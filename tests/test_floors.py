@@ -10,7 +10,7 @@ import pytest
 
 import kvsync
 from stress.backlog import SHORTLY
-from stress.scenarios import ALL, bank, everything, power, queue_failures, recovery
+from stress.scenarios import ALL, bank, everything, hostile, power, queue_failures, recovery
 from stress.stage import Skipped, Stage, Terms
 from tests.in_turn import staged
 
@@ -162,3 +162,10 @@ def test_what_else_was_violated_says_enough(tmp_path: Path) -> None:
     stage.expect(False, "the total has changed")
     stage.expect_some("transfers")
     assert stage.violations == ["the total has changed"]
+
+
+def test_a_fault_of_a_scenario_s_own_is_told_once_it_was_used(tmp_path: Path) -> None:
+    stage = Stage(hostile, Terms(seed=1, seconds=1), str(tmp_path), lambda _: None)
+    assert stage.result("", "", "").faults_used == ()
+    stage.enough(1)
+    assert stage.result("", "", "").faults_used == ("file",)

@@ -182,6 +182,7 @@ def test_the_list_has_every_scenario_with_its_invariant(tmp_path: Path) -> None:
     assert done.returncode == 0
     for name, scenario in ALL.items():
         assert f"{name}: {invariant(scenario)}" in done.stdout
+        assert ". " not in invariant(scenario), "one sentence"
     assert "counts rounds; 64 processes" in done.stdout, "that open a fresh file at once"
 
 

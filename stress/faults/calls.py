@@ -390,3 +390,9 @@ WAYS: dict[str, dict[str, Call]] = {
     "separate-commits": {"transaction": Call(_several, _all_of_several)},
 }
 """By the way of a scenario: all calls, and those that a broken twin makes in their place."""
+
+PRIMITIVES = tuple(
+    "store counter counters dict transaction lock rlock semaphore rwlock election event condition"
+    " barrier once rate_limiter queue KeyValueSqlite".split()
+)
+"""What the calls are of."""

@@ -7,7 +7,8 @@
 
 A scenario says in `NEMESES` which of them it bears. `kill`, `stop` and `fork` strike any crew that
 bears them; the others, and `io` and `power`, belong to the scenarios that are about them, which
-bring them about themselves: see `stress/faults/`.
+bring them about themselves: see `stress/faults/`. What a scenario does of itself, always, and
+nobody can ask for, it says in `FAULTS`.
 """
 
 from types import ModuleType
@@ -41,3 +42,8 @@ def borne(scenario: ModuleType) -> tuple[str, ...]:
     """Those that a scenario bears: if it says nothing, all strikers where it counts kills."""
     default = STRIKERS if scenario.UNIT == "kills" else ()
     return tuple(getattr(scenario, "NEMESES", default))
+
+
+def own(scenario: ModuleType) -> tuple[str, ...]:
+    """The faults that are in a scenario whatever the run is asked for: it counts them."""
+    return tuple(getattr(scenario, "FAULTS", ()))

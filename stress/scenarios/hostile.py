@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stress.crew import Crew, Member, Worker
+from stress.faults import calls
 from stress.faults.hostile import (
     IN_FULL,
     IN_PART,
@@ -34,7 +35,8 @@ from stress.stage import SOUND, Stage
 
 UNIT = "files"
 PROCESSES = 2
-PRIMITIVES = ("store",)
+PRIMITIVES = calls.PRIMITIVES
+FAULTS = ("file",)
 
 WAYS = {SOUND: "json", "pickle": "pickle"}
 """The codec by which values are read."""

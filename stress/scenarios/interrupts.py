@@ -22,6 +22,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "interrupts"
 PROCESSES = 4
+FAULTS = ("signal",)
 PRIMITIVES = (
     "lock",
     "rlock",

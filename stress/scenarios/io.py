@@ -23,7 +23,7 @@ from stress.stage import Stage
 
 UNIT = "faults"
 PROCESSES = 2
-PRIMITIVES = ("store", "counter", "dict", "lock", "queue")
+PRIMITIVES = calls.PRIMITIVES
 NEMESES = ("io",)
 
 WAYS = calls.WAYS

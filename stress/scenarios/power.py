@@ -1,6 +1,6 @@
 """After a power failure at any instant a store with durability "power" has every acknowledged
 commit, in WAL mode and with a rollback journal, and with "process" a sound file and all commits up
-to some moment, without a gap. What kvsync made is in WAL mode, whatever was cut short.
+to some moment, without a gap; and what kvsync made is in WAL mode, whatever was cut short.
 
 The power is that of an ext4 file system on a loop device: its shutdown ioctl throws away what was
 not on the disk yet. The file system under that device goes on, so what is shown is that the

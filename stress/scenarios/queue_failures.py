@@ -1,7 +1,9 @@
 """An item that fails at every attempt is handed out as often as it may be, and then is a dead
 letter, as it was put; all others are done with, though workers are killed by SIGKILL at any
-instant; and of a key there is never more than one item in a queue. Of items that fall due, several
-at once, none is ever left while somebody waits for one, whoever else comes in that moment.
+instant; of a key there is never more than one item in a queue; and none that is due is ever left
+while somebody waits for one.
+
+Items fall due several at once, and others come in that moment.
 
 A hand-out counts as an attempt even if its worker dies at once, so who dies may make a dead letter
 of what another would have done: at most one for each consumer that is killed.
