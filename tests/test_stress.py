@@ -56,7 +56,7 @@ WITH_HISTORIES = sorted(
     | {"election", "queue", "rate_limiter", "rlock", "rwlock", "semaphore"}
 )
 
-WITH_LONG_HISTORIES = ["counter", "lock", "queue_get"]
+WITH_LONG_HISTORIES = ["counter", "election", "lock", "queue_get"]
 
 CHANCES = 4
 """Runs: on a busy machine one may be over before anybody met anybody, or was recorded."""

@@ -20,6 +20,7 @@ from stress.witness import alone
 UNIT = "kills"
 PROCESSES = 6
 NEMESES = ("kill", "stop")
+LONG_CHECKS = (fenced_mutex.flaw,)
 
 _DEPOSED = 0.3
 """Of the rounds of those who can be deposed, as many begin by deposing whoever leads."""
