@@ -1,5 +1,6 @@
 """Transfers between the entries of a dict, in transactions, never change their total, as readers
-see it at any time, though writers and readers are killed by SIGKILL at any instant.
+see it at any time, and none that was acknowledged is lost, though writers and readers are killed by
+SIGKILL at any instant.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from stress.stage import SOUND, Stage
 
 UNIT = "kills"
 PROCESSES = 4
-PRIMITIVES = ("dict", "transaction")
+PRIMITIVES = ("dict", "counter", "transaction")
 
 WAYS: dict[str, Callable[[kvsync.Store], AbstractContextManager[None]]] = {
     SOUND: kvsync.Store.transaction,
@@ -23,17 +24,21 @@ _ACCOUNTS = [f"account {number}" for number in range(10)]
 _DEPOSIT = 100
 _TOTAL = _DEPOSIT * len(_ACCOUNTS)
 _READERS = 2
+_AMOUNTS = "transferred"
 
 
 def _transfer(worker: Worker) -> None:
-    accounts = worker.store.dict("accounts")
+    accounts, transfers = worker.store.dict("accounts"), worker.store.counter("transfers")
     while worker.going_on():
         giver, taker = worker.chance.sample(_ACCOUNTS, 2)
-        with WAYS[worker.way](worker.store):
-            amount = worker.chance.randint(0, accounts[giver])
-            accounts[giver] -= amount
-            accounts[taker] += amount
-        worker.journal.note("transferred", amount)
+        with worker.in_doubt():
+            with WAYS[worker.way](worker.store):
+                amount = worker.chance.randint(0, accounts[giver])
+                accounts[giver] -= amount
+                accounts[taker] += amount
+                number = transfers.add()
+            worker.journal.note("transfers", number)
+        worker.journal.note(_AMOUNTS, amount)
         worker.ready()
 
 
@@ -60,9 +65,10 @@ def run(stage: Stage) -> None:
             crew.assemble()
             while not stage.enough(crew.killed):
                 crew.strike()
-        amounts = acknowledged(stage.folder)["transferred"]
-        stage.figures |= {"transfers": len(amounts), "transferred": sum(amounts)}
-        stage.expect_some("transferred")
+        stage.figures[_AMOUNTS] = sum(acknowledged(stage.folder)[_AMOUNTS])
+        stage.expect_some(_AMOUNTS)
+        done, writers = {"transfers": store.counter("transfers").value}, crew.killed_at[_transfer]
+        stage.expect_accounted(done, writers, crew.unknown, beside=(_AMOUNTS,))
         flaw = _flaw(store.dict("accounts"))
         stage.expect(not flaw, flaw)
     stage.expect_sound_file()
