@@ -63,7 +63,7 @@ def _rows(options: argparse.Namespace) -> Iterator[bool]:
     for model in MODELS:
         if options.model and model.name not in options.model:
             continue
-        for variant, sizes in model.explorations(options.quick).items():
+        for variant, sizes in model.explorations(options.quick):
             # What is explored in a moment is not worth seconds of the compiler.
             optimize = "-O0" if options.quick else "-O2"
             run = explore(model.name, sizes, variant, 60 * options.minutes, optimize)

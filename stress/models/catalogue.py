@@ -1,5 +1,6 @@
 """Which models there are, how large they are explored, and the broken variants to be refuted."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 Sizes = dict[str, int]
@@ -14,11 +15,16 @@ class Model:
     full: Sizes
     variants: dict[str, Sizes]
     large_variants: dict[str, Sizes] = field(default_factory=dict)
+    full_too: tuple[Sizes, ...] = ()
+    """Other full sizes, of what would not fit into one."""
 
-    def explorations(self, quick: bool) -> dict[str | None, Sizes]:
+    def explorations(self, quick: bool) -> Iterator[tuple[str | None, Sizes]]:
         """The sound model under None, then its broken variants; `quick` leaves out the large."""
-        sound: dict[str | None, Sizes] = {None: self.quick if quick else self.full}
-        return sound | self.variants | ({} if quick else self.large_variants)
+        for sizes in (self.quick,) if quick else (self.full, *self.full_too):
+            yield None, sizes
+        yield from self.variants.items()
+        if not quick:
+            yield from self.large_variants.items()
 
 
 def _line(workers: int, kills: int, stops: int, slows: int, timeouts: int) -> Sizes:
@@ -35,6 +41,7 @@ def _line(workers: int, kills: int, stops: int, slows: int, timeouts: int) -> Si
 _ONE_KILL = _line(3, 1, 0, 0, 0)
 _ONE_STOP = _line(3, 0, 1, 0, 0)
 _LEASE = {"THREADS": 4, "ROUNDS": 2, "KILLS": 1, "POWER": 1, "ACTS": 2}
+_LEASE_FORGOTTEN = {"THREADS": 3, "ROUNDS": 2, "KILLS": 1, "POWER": 0, "ACTS": 1, "FORGETS": 1}
 _QUEUE = {"WORKERS": 2, "ITEMS": 2, "MOST": 2, "KILLS": 1, "SLOWS": 1}
 
 MODELS = (
@@ -42,6 +49,7 @@ MODELS = (
         "lease",
         quick={"THREADS": 3, "ROUNDS": 1, "KILLS": 1, "POWER": 0, "ACTS": 1, "FORGETS": 1},
         full={"THREADS": 3, "ROUNDS": 2, "KILLS": 1, "POWER": 1, "ACTS": 1},
+        full_too=(_LEASE_FORGOTTEN,),
         variants={
             "NO_GUARD": _LEASE,
             "CHECK_THEN_WRITE": _LEASE,
