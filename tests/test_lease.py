@@ -322,18 +322,70 @@ def test_what_another_thread_gives_back_meanwhile_is_not_lost(
     """It was there when the look at all grants began; the others are looked at anew."""
     held = shared(store, kind)
     grants = [held.__enter__() for _ in range(2)]
-    current = Units.is_current
+    with monkeypatch.context() as patch:
+        current = Units.is_current
 
-    def give_back_before(units: Units, grant: Any) -> bool:
-        monkeypatch.undo()
-        held._units.release(grants[0])
-        return current(units, grant)
+        def give_back_before(units: Units, grant: Any) -> bool:
+            patch.undo()
+            held._units.release(grants[0])
+            return current(units, grant)
 
-    monkeypatch.setattr(Units, "is_current", give_back_before)
-    held.ensure_held()
-    monkeypatch.setattr(Units, "is_current", lambda *_: held.force_release() and False)
+        patch.setattr(Units, "is_current", give_back_before)
+        held.ensure_held()
+    held.force_release()
     with pytest.raises(kvsync.LeaseLostError):
         held.ensure_held()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_just_given_back_is_not_held_and_not_lost(
+    store: kvsync.Store, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The object still notes its only grant, which the store has no more."""
+    held, seen = make(store, kind, lease=10), []
+    forget = Units._forget
+
+    def look_before(units: Units, grant: Any) -> None:
+        for call in (held.ensure_held, lambda: held.extend(20), lambda: guarded(store, held)):
+            with pytest.raises(kvsync.NotOwnedError):
+                call()
+        seen.append(held.owned())
+        forget(units, grant)
+
+    held.acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr(Units, "_forget", look_before)
+        held.release()
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("kind", ["semaphore", "read"])
+def test_a_guard_goes_by_a_lost_grant_that_is_about_to_be_given_back(
+    store: kvsync.Store, clock: ManualClock, kind: str
+) -> None:
+    """While the transaction lasts nobody can give it back, so it counts, and its lease is over."""
+    held, taken, go_on = shared(store, kind), threading.Event(), threading.Event()
+
+    def take_and_give_back() -> None:
+        held.acquire()
+        taken.set()
+        assert go_on.wait(PATIENCE)
+        with pytest.raises(kvsync.LeaseLostError):
+            held.release()
+
+    def take_and_keep() -> None:
+        held.acquire()
+
+    with calling(take_and_give_back) as other:
+        assert taken.wait(PATIENCE)
+        (theirs,) = held._ours()
+        clock.advance(5)
+        in_thread(take_and_keep)
+        with pytest.raises(kvsync.LeaseLostError), store.transaction(guard=held):
+            clock.advance(6)
+            go_on.set()
+            eventually(lambda: theirs.is_leaving)
+        other.result()
 
 
 def test_an_extension_gives_a_lease_to_what_had_none(

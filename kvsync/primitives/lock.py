@@ -119,24 +119,26 @@ class Lockable(Enterable, Primitive):
         return [grant for grant in self._units.held[:] if grant.process == generation()]
 
     def _of_caller(self) -> list[Grant]:
-        """The grants by which it goes whether this caller holds it."""
+        """The grants that decide whether this caller holds it."""
         grant = self._latest()
         return [] if grant is None else [grant]
 
     def _with_all(self, act: Callable[[list[Grant]], None]) -> None:
-        """To all of them; anew if another thread has given one of them back meanwhile.
+        """Do that with all of them, but those that another thread has given back meanwhile.
 
         Raises: NotOwnedError if there are none; LeaseLostError if `act` finds one that is lost.
         """
-        while True:
-            grants = self._of_caller()
-            if not grants:
-                raise self._not_owned()
+        given_back: set[Grant] = set()
+        while grants := [each for each in self._of_caller() if each not in given_back]:
             try:
                 return act(grants)
             except LeaseLostError:
-                if set(grants) <= set(self._of_caller()):
+                gone = {*grants} - {*self._of_caller()}
+                gone |= {each for each in grants if self._units.is_given_back(each)}
+                if not gone:
                     raise
+                given_back |= gone
+        raise self._not_owned()
 
     def _begin(self) -> Grant:
         grant = self._acquire(self._timeout)
@@ -178,14 +180,19 @@ class Lockable(Enterable, Primitive):
         return True
 
     def ensure_held(self) -> None:
-        """Raises: NotOwnedError if this object does not hold it, LeaseLostError if not any more; of
-        several grants, if any of them is lost.
+        """Return if this object holds it now; of several grants, if all are held.
+
+        Raises: NotOwnedError if it does not, LeaseLostError if not any more; ClosedError,
+        StoreReplacedError as any call.
         """
         self._with_all(self._units.ensure_current)
 
     @property
     def token(self) -> int | None:
-        """The fencing token of this object's grant: larger than that of every earlier grant."""
+        """The fencing token of this object's grant: larger than that of every earlier grant.
+
+        Of several grants it is that of the last, of this thread's if it has any.
+        """
         grant = self._latest()
         return grant.token if grant is not None else None
 
@@ -228,16 +235,11 @@ class Lockable(Enterable, Primitive):
 
 
 class Shared(Lockable):
-    """What one object may hold several times, each time by a grant with a lease of its own.
-
-    `extend`, `ensure_held`, `owned` and guards go by all grants of the calling thread; where it has
-    none, by all that the object has. One that is lost counts until it is released.
-    """
+    """What one object may hold several times, each time by a grant with a lease of its own."""
 
     def _of_caller(self) -> list[Grant]:
         here, ours = this_thread(), self._ours()
-        grants = [grant for grant in ours if grant.thread == here] or ours
-        return [grant for grant in grants if not grant.is_leaving] or grants
+        return [grant for grant in ours if grant.thread == here] or ours
 
 
 class Lock(Lockable):

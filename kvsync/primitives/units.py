@@ -516,12 +516,20 @@ class Units:
         """Whether it is still held: nobody else can have got it."""
         if not grant.depth:
             return False  # given up, though the store may not know it yet
-        rows = self._engine.read(
+        ends = self._ends(grant)
+        return any(expires is None or expires > self._engine.boot() for (expires,) in ends)
+
+    def is_given_back(self, grant: Grant) -> bool:
+        """Whether its release has begun, and the store has it no more, but this object still."""
+        return grant.is_leaving and grant in self.held and not self._ends(grant)
+
+    def _ends(self, grant: Grant) -> list[Row]:
+        """When its lease ends, by the boot clock, as the store has it; nothing if it has not."""
+        return self._engine.read(
             "select expires from kvsync_grant"
             " where space = :space and name = :name and id = :token and session = :session",
             {**self._here, "token": grant.token, "session": grant.session},
         )
-        return any(expires is None or expires > self._engine.boot() for (expires,) in rows)
 
     def lost(self, grant: Grant) -> LeaseLostError:
         return LeaseLostError(
