@@ -27,11 +27,11 @@ def code() -> str:
 
 def digest(files: Iterable[tuple[str, Path]]) -> str:
     """Of their texts, under these names."""
-    digest = hashlib.sha256()
+    texts = hashlib.sha256()
     for name, path in files:
         text = path.read_bytes()
-        digest.update(f"{name} {len(text)} ".encode() + text)
-    return digest.hexdigest()[:16]
+        texts.update(f"{name} {len(text)} ".encode() + text)
+    return texts.hexdigest()[:16]
 
 
 def _sources(package: ModuleType, but: str) -> Iterator[tuple[str, Path]]:

@@ -49,7 +49,10 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_logfinish() -> None:
-    """So does what pytest keeps of each test, which would come to a hundred thousand objects."""
+    """So does what pytest keeps of each test, which would come to a hundred thousand objects.
+
+    What a test leaves behind in a circle, and was not collected by then, is never reported.
+    """
     global _finished
     _finished += 1
     if _finished % 25 == 0:

@@ -294,7 +294,7 @@ def test_a_party_that_dies_in_the_action_breaks_it(store: kvsync.Store) -> None:
 
 
 def test_who_dies_with_nobody_beside_it_breaks_nothing(store: kvsync.Store) -> None:
-    """Nor waits it: those who come later wait for one more; so do those of a later run."""
+    """It does not wait: those who come later wait for one more; so do those of a later run."""
     assert store.barrier("first", 1).wait() == 0  # from now on none but the barrier sees to them
     barrier = store.barrier(NAME, 2)
     with running(wait, barrier) as (child, _):

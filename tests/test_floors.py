@@ -150,9 +150,10 @@ def test_a_machine_excuses_no_more_than_it_took(
 
 def test_a_recovery_of_which_nothing_could_be_judged_proves_nothing(tmp_path: Path) -> None:
     stage = Stage(recovery, Terms(seed=1, seconds=1), str(tmp_path), lambda _: None)
-    with pytest.raises(Skipped, match="all 2 cases were late by its pipes"):
-        recovery._expect_judged(stage, 2 * [recovery.Case(0.2, 0.1)])
-    recovery._expect_judged(stage, [recovery.Case(0.2, 0.1), recovery.Case(0.1, 0.1)])
+    late, judged = recovery.Case(0.2, 0.1), recovery.Case(0.1, 0.1)
+    with pytest.raises(Skipped, match="waiter, each time late by its pipes"):
+        recovery._expect_judged(stage, {"holder": [late, judged], "waiter": [late, late]})
+    recovery._expect_judged(stage, {"holder": [late, judged], "waiter": []})
     assert (stage.figures["judged"], stage.figures["not judged"]) == (1, 1)
     assert stage.violations == []
 

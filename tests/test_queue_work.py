@@ -157,7 +157,7 @@ def test_who_exits_when_another_has_its_item_changes_nothing(path: Path) -> None
 
 def test_a_handler_that_exits_while_the_store_is_busy_has_failed(path: Path) -> None:
     """That comes out, and the item fails before the next one is taken."""
-    with kvsync.open(path, busy_timeout=0.01) as store:
+    with kvsync.open(path, busy_timeout=0.5) as store:
         jobs = store.queue(NAME, max_attempts=1)
         jobs.put("a")
         foreign = sqlite3.connect(path, isolation_level=None)

@@ -22,7 +22,7 @@ CELL = """
 import sys, kvsync.cli.stress as verb
 sys.path.insert(0, verb._home())
 from stress.mutants import cells
-cell = cells.run("", "limits", 3, 0.5)
+cell = cells.run("", "limits", 3, 3)
 print(f"{cell.verdict}: {cell.why}")
 """
 

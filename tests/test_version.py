@@ -43,7 +43,7 @@ def test_where_a_wheel_has_other_things_is_no_other_code(code: Path) -> None:
 def test_the_commit_is_told_of_what_git_keeps_alone(code: Path) -> None:
     def git(*words: str) -> str:
         who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-        command = ["git", "-C", str(code), *who, *words]
+        command = ["git", "-C", str(code), *who, "-c", "commit.gpgsign=false", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     assert version.told() == version.code()

@@ -15,12 +15,12 @@ class Model:
     full: Sizes
     variants: dict[str, Sizes]
     large_variants: dict[str, Sizes] = field(default_factory=dict)
-    full_too: tuple[Sizes, ...] = ()
+    other_full: tuple[Sizes, ...] = ()
     """Other full sizes, of what would not fit into one."""
 
     def explorations(self, quick: bool) -> Iterator[tuple[str | None, Sizes]]:
         """The sound model under None, then its broken variants; `quick` leaves out the large."""
-        for sizes in (self.quick,) if quick else (self.full, *self.full_too):
+        for sizes in (self.quick,) if quick else (self.full, *self.other_full):
             yield None, sizes
         yield from self.variants.items()
         if not quick:
@@ -49,7 +49,7 @@ MODELS = (
         "lease",
         quick={"THREADS": 3, "ROUNDS": 1, "KILLS": 1, "POWER": 0, "ACTS": 1, "FORGETS": 1},
         full={"THREADS": 3, "ROUNDS": 2, "KILLS": 1, "POWER": 1, "ACTS": 1},
-        full_too=(_LEASE_FORGOTTEN,),
+        other_full=(_LEASE_FORGOTTEN,),
         variants={
             "NO_GUARD": _LEASE,
             "CHECK_THEN_WRITE": _LEASE,
