@@ -191,8 +191,8 @@ class Store:
 
         Args:
             per: seconds, or a timedelta, after which it is done again; None for never.
-            lease: seconds after which a run that is not over loses its turn; None for none. You
-                rarely need one.
+            lease: seconds, or a timedelta, after which a run that is not over loses its turn, and
+                another may run beside it; None for none. You rarely need one.
         """
         return Once(self, name, per=per, lease=lease)
 

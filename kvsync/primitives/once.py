@@ -4,7 +4,8 @@ There is one unit of each name (see units.py), which whoever wants to run takes 
 a row with the result, is written by a transaction that first makes sure that the unit is held
 still, so:
 
-- Nobody runs while another does; who gets its turn looks at the mark again before it runs.
+- Nobody runs while another does that holds its unit still; who gets its turn looks at the mark
+  again before it runs.
 - A run that raises, or dies, leaves no mark, and its unit passes to the next in line.
 - Who lost its unit (by force, or by the end of its lease) does not write: another may run already.
 """
@@ -71,8 +72,8 @@ class Once(Primitive):
 
     The period is wall time and begins with the last success, which survives restarts. The result
     is stored as JSON; None is a result like any other. With a `lease`, a run that is not over
-    within so many seconds loses its turn: the next one runs, and what it comes to does not count.
-    `per`, `lease` and `timeout` are seconds, or timedeltas.
+    within so many seconds loses its turn: the next one runs, beside it, and what the late one
+    returns does not count. `per`, `lease` and `timeout` are seconds, or timedeltas.
 
     Example:
         >>> store.once("greeting").run(lambda: "hello")
@@ -110,7 +111,8 @@ class Once(Primitive):
         timeout: Seconds | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The result of `func(*args, **kwargs)`, whoever calls it: one of us, one at a time.
+        """The result of `func(*args, **kwargs)`, whoever calls it: one of us, one at a time, but
+        for one that has lost its lease.
 
         If it is done already, that result; if somebody is running it, theirs, after waiting up to
         `timeout` seconds for their end (None: for ever; 0: not at all). If they raise or
@@ -118,8 +120,8 @@ class Once(Primitive):
 
         Raises: what `func` raises, to its own caller alone; EncodeError if JSON cannot hold the
         result, and then it is not done; AcquireTimeout; DeadlockError if the wait could never end;
-        LeaseLostError if the turn was lost during the run, by force or by the end of the lease:
-        `func` has run to its end, but that does not count, for another may run it; DecodeError if
+        LeaseLostError if the turn was lost during the run, by force or by the end of the lease, and
+        `func` has returned: that does not count, for another may run it; DecodeError if
         the result that is stored is damaged; TransactionError inside a transaction; BusyError,
         ClosedError, StoreReplacedError as any call.
         """

@@ -431,8 +431,9 @@ class Queue(Primitive):
         What the handler raises counts as a failed attempt. An Exception is logged, and the work
         goes on. Anything else ends it and comes out, SystemExit too, whatever its status: a handler
         that wants to end the work without a failed attempt settles its task first, by `ack` or
-        `give_back`. KeyboardInterrupt and GeneratorExit give the item back uncounted. What the
-        codec cannot read is logged, and is a dead letter.
+        `give_back`. KeyboardInterrupt and GeneratorExit give the item back uncounted. A SystemExit
+        that the program's handler of another signal raises in there counts too: nobody can tell it
+        from the handler's own. What the codec cannot read is logged, and is a dead letter.
 
         Signals are heard where Python hears them, in the main thread of the program, and only those
         that the program does not ignore. A child that the handler forks hears them as if there were

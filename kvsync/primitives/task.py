@@ -270,7 +270,7 @@ class Task:
             error.add_note(str(stale))  # what was raised inside is what matters
 
     def _count_exits(self) -> None:
-        """From now on SystemExit is a failed attempt: the item, and no signal, has led to it."""
+        """From now on SystemExit is a failed attempt: it came out of a handler."""
         self._no_failure = _INTERRUPTS
 
     def _abandon(self) -> None:

@@ -121,7 +121,7 @@ def _told(status: int) -> str:
 
 
 def _stop(task: kvsync.Task, sentence: str) -> NoReturn:
-    """It is not the item's fault, so it goes back as if never handed out."""
+    """It is not the item's fault: it goes back as if never handed out, unless the store is busy."""
     _say(sentence)
     with suppress(kvsync.KvsyncError):  # what is still in hand is settled as we leave its block
         task.give_back()
