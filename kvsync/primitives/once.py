@@ -161,8 +161,7 @@ class Once(Primitive):
             raise NotOwnedError(
                 f"once {self._name!r}: this process was forked during the run; its parent runs it"
             )
-        if not units.is_current(grant):
-            raise units.lost(grant)
+        units.ensure_current([grant])
         mark = {"value": value, "since": transaction.now, "token": grant.token}
         transaction.execute(_MARK, {"name": self._name, **mark})
 

@@ -438,10 +438,8 @@ class Units:
                 " and token = :token and session = :session and units > :left"
                 " and (expires is null or expires > :boot) returning token",
                 {
-                    **self._here,
+                    **self._row_of(grant),
                     "left": left,
-                    "token": grant.token,
-                    "session": grant.session,
                     "boot": self._engine.boot(),
                 },
             )
@@ -499,8 +497,7 @@ class Units:
         def work(transaction: Transaction) -> None:
             boot = self._engine.boot()
             for grant in grants:
-                mine = {**self._here, "token": grant.token, "session": grant.session}
-                row = {**mine, "boot": boot, "expires": boot + seconds}
+                row = {**self._row_of(grant), "boot": boot, "expires": boot + seconds}
                 if not transaction.execute(_EXTEND, row):
                     raise self.lost(grant)
 
@@ -528,8 +525,12 @@ class Units:
         return self._engine.read(
             "select expires from kvsync_grant"
             " where space = :space and name = :name and id = :token and session = :session",
-            {**self._here, "token": grant.token, "session": grant.session},
+            self._row_of(grant),
         )
+
+    def _row_of(self, grant: Grant) -> dict[str, Any]:
+        """By what its row is known, as long as it is this session's."""
+        return {**self._here, "token": grant.token, "session": grant.session}
 
     def lost(self, grant: Grant) -> LeaseLostError:
         return LeaseLostError(
