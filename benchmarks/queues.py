@@ -14,6 +14,7 @@ from benchmarks.peers.queuers import (
     DiskCacheQueue,
     Honker,
     Huey,
+    KvsyncByHand,
     KvsyncQueue,
     LiteQueueSide,
     MultiprocessingQueue,
@@ -27,6 +28,7 @@ from benchmarks.rounds import Measured, Round, Spread, ratio
 
 PEERS = (
     KvsyncQueue(),
+    KvsyncByHand(),
     LiteQueueSide(),
     PersistQueue(),
     PersistAckQueue(),
@@ -220,7 +222,8 @@ def _sides(versions: dict[str, str], skipped: dict[str, str]) -> Table:
 
 
 def _targets(figures: Figures) -> list[Target]:
-    durable = [peer.name for peer in PEERS if peer.is_durable and peer.name != "kvsync"]
+    rivals = [peer for peer in PEERS if not isinstance(peer, KvsyncQueue)]
+    durable = [peer.name for peer in rivals if peer.is_durable]
     found = []
     for row, measured in figures.items():
         if row.what == _MEANWHILE:

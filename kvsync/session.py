@@ -236,6 +236,10 @@ class Session:
         """There is nothing to take back for it any more."""
         self._leftovers.drop(step)
 
+    def has_leftovers(self) -> bool:
+        """Whether there is anything that earlier calls have left."""
+        return not self._leftovers.are_none()
+
     def undo_leftovers(self, patience: float | None = None) -> None:
         """Wait until what earlier calls have left is taken back.
 
@@ -244,7 +248,7 @@ class Session:
 
         Raises: BusyError after `patience` seconds, and never after more than the `busy_timeout`.
         """
-        if self._leftovers.are_none():
+        if not self.has_leftovers():
             return
         if self.engine.is_in_transaction():
             self._leftovers.begin()

@@ -4,6 +4,7 @@ import queue
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
+from itertools import islice
 from typing import NamedTuple
 
 import kvsync
@@ -149,6 +150,41 @@ def reserve(jobs: kvsync.Queue, timeout: float, history: Recording) -> kvsync.Ta
 
     history.call(jobs.name, "reserve", None, take, queue.Empty)
     return task[0]
+
+
+class Loop:
+    """The tasks of one queue in a `for` loop, recorded: to acknowledge one takes the next."""
+
+    def __init__(self, jobs: kvsync.Queue, history: Recording) -> None:
+        self._name = jobs.name
+        self._tasks = jobs.tasks(SHORTLY)
+        self._history = history
+
+    def next(self) -> kvsync.Task:
+        """Raises: queue.Empty; StaleReceiptError if the last was not this worker's any more."""
+        task: list[kvsync.Task] = []
+
+        def take() -> list[int]:
+            task.extend(islice(self._tasks, 1))
+            if not task:
+                raise queue.Empty
+            return named(task[0])
+
+        fails = queue.Empty, kvsync.StaleReceiptError
+        self._history.call(self._name, "reserve", None, take, *fails)
+        return task[0]
+
+    def next_after(self, task: kvsync.Task) -> kvsync.Task | None:
+        """The same, which acknowledges that one; None if it did, and there is no other."""
+        following: list[kvsync.Task] = []
+
+        def go_on() -> None:
+            with suppress(queue.Empty):
+                following.append(self.next())
+
+        stale = kvsync.StaleReceiptError
+        self._history.call(self._name, "ack", named(task), go_on, stale)
+        return following[0] if following else None
 
 
 def named(task: kvsync.Task) -> list[int]:

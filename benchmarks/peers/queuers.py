@@ -88,7 +88,10 @@ class Queuer(Peer):
 
 class KvsyncQueue(Queuer):
     name = "kvsync"
-    setting = "`store.queue(name)`: WAL, synchronous=NORMAL; JSON; a `get` is woken by the `put`"
+    setting = (
+        "`store.queue(name)`: WAL, synchronous=NORMAL; JSON; a `get` is woken by the `put`; worked"
+        " off by `for task in jobs.tasks()`, batches by `reserve_many`"
+    )
 
     def version(self) -> str:
         return installed("kvsync")
@@ -97,10 +100,20 @@ class KvsyncQueue(Queuer):
         return _Kvsync(os.path.join(folder, f"{name}.db"))
 
 
+class KvsyncByHand(KvsyncQueue):
+    name = "kvsync by hand"
+    setting = "the same, worked off by `reserve` and `ack`, which are a call and a commit each"
+    wakes = False
+
+    def line(self, folder: str, name: str) -> Line:
+        return _KvsyncByHand(os.path.join(folder, f"{name}.db"))
+
+
 class _Kvsync(Line):
     def __init__(self, path: str) -> None:
         self._store = kvsync.open(path)
         self._jobs = self._store.queue("jobs")
+        self._tasks = self._jobs.tasks(_BRIEFLY)
 
     def put(self) -> int:
         self._jobs.put(ITEM)
@@ -121,9 +134,10 @@ class _Kvsync(Line):
         return 0
 
     def work(self) -> int:
-        with suppress(queue.Empty):
-            self._jobs.reserve(_BRIEFLY).ack()
+        """Acknowledge what the last call took, and take one."""
+        for _ in self._tasks:
             return 1
+        self._tasks = self._jobs.tasks(_BRIEFLY)
         return 0
 
     def work_many(self) -> int:
@@ -137,6 +151,14 @@ class _Kvsync(Line):
 
     def wait(self) -> None:
         self._jobs.get()
+
+
+class _KvsyncByHand(_Kvsync):
+    def work(self) -> int:
+        with suppress(queue.Empty):
+            self._jobs.reserve(_BRIEFLY).ack()
+            return 1
+        return 0
 
 
 class LiteQueueSide(Queuer):

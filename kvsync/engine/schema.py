@@ -226,9 +226,9 @@ create unique index kvsync_item_key on kvsync_item (queue, key)
     where key is not null and state between 0 and 1;
 
 -- What is done most is one statement each, for the queue's row counts along: to insert into the
--- first puts an item, or gives it to a `ticket` under `receipt`, into the second hands one out,
--- into the third takes it away. What was given is claimed by an insert into the last, for a while,
--- or by a delete from it, for good.
+-- first puts an item, or gives it to a `ticket` under `receipt`; into the second hands one out, and
+-- takes away the one that was handed out as `done`; into the third takes one away. What was given
+-- is claimed by an insert into the last, for a while, or by a delete from it, for good.
 create view kvsync_item_in as
     select queue, id, priority, value, since, place as receipt, ticket, session, attempt, claim_by,
         null as doorbell, null as behind
@@ -249,7 +249,7 @@ begin
 end;
 create view kvsync_item_out as
     select queue, place, id, priority, value, key, since, attempts, error, session, attempt,
-        max_attempts, taken, until, place as receipt
+        max_attempts, taken, until, place as receipt, place as done, id as done_id
     from kvsync_item;
 create trigger kvsync_item_hand_out instead of insert on kvsync_item_out begin
     update kvsync_item set state = -1, place = new.receipt, attempts = new.attempts,
@@ -257,6 +257,11 @@ create trigger kvsync_item_hand_out instead of insert on kvsync_item_out begin
         taken = new.taken, until = new.until
     where queue = new.queue and state = 0 and place = new.place and id = new.id;
     update kvsync_queue set size = size - 1, receipts = new.receipt where name = new.queue;
+end;
+create trigger kvsync_item_hand_on instead of insert on kvsync_item_out when new.done is not null
+begin
+    delete from kvsync_item
+    where queue = new.queue and state = -1 and place = new.done and id = new.done_id;
 end;
 create view kvsync_item_got as
     select queue, place, id, priority, value, key, since, attempts, error from kvsync_item;

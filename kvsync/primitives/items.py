@@ -19,8 +19,9 @@
                      the file, and a commit costs by the page.
 
 What is done most is one statement each, while there is nothing else to see to: putting a single
-item, which gives it to the first who waits for one; taking it; and claiming what was given. It
-changes a view, whose trigger changes the item, the queue's row and the ticket.
+item, which gives it to the first who waits for one; taking it, also in exchange for the last one,
+which is done with; and claiming what was given. It changes a view, whose triggers change the items,
+the queue's row and the ticket.
 
 Three lines of tickets, each in the order of asking: who wants an item ("queue"), who wants to put
 one ("queue-put"), who waits until all is done ("queue-join").
@@ -149,6 +150,9 @@ _SERVED_AND_BEHIND = """
         select null, doorbell from kvsync_ticket
         where space = 'queue' and name = :queue and state = 'waiting' order by id limit 1) as first
 """
+IN_HAND = "queue = :queue and state = -1 and place = :receipt and id = :id and claim_by is null"
+"""An item in the hand of who names its receipt."""
+
 _FIRST_ONE = """
     from kvsync_queue, (
         select * from kvsync_item where queue = :queue and state = 0 order by place, id limit 1)
@@ -164,6 +168,17 @@ _HAND_OUT_ONE = f"""
     {_FIRST_ONE} returning receipt as place, id, priority, value, key, since, attempts, error
 """
 """The first ready item, if there is nothing else to see to; else `Items.hand_out` does it."""
+
+_HAND_ON = f"""
+    insert into kvsync_item_out (queue, place, id, priority, value, key, since, attempts, error,
+        session, attempt, max_attempts, taken, until, receipt, done, done_id)
+    select queue, place, id, priority, value, key, since, attempts + 1, error, :session, :attempt,
+        :max_attempts, :now, :until, receipts + 1, :receipt, :id
+    {_FIRST_ONE} and exists (select 1 from kvsync_item where {IN_HAND})
+    returning receipt as place, id, priority, value, key, since, attempts, error
+"""
+"""The same to who had another in hand, which is done with now. As there is one in hand again, no
+join has come to its end."""
 
 _GET_ONE = f"""
     insert into kvsync_item_got (queue, {_COLUMNS})
@@ -210,9 +225,6 @@ _GIVE = """
         ticket = :ticket, taken = :now, claim_by = :claim_by
     where queue = :queue and state = 0 and place = :place and id = :id
 """
-IN_HAND = "queue = :queue and state = -1 and place = :receipt and id = :id and claim_by is null"
-"""An item in the hand of who names its receipt."""
-
 _ACKNOWLEDGE = f"delete from kvsync_item where {IN_HAND} returning 1"
 _ACKNOWLEDGE_IF_NOBODY_JOINS = f"""
     delete from kvsync_item where {IN_HAND}
@@ -587,6 +599,17 @@ class Items:
         """A commit of its own: the first ready item; nothing if there is more to it than that."""
         rows = self.engine.write(
             _HAND_OUT_ONE, lambda: self._handed(self._first(), hand), patience=patience, sure=True
+        )
+        return list(map(Kept._make, rows))
+
+    def hand_on(self, number: int, receipt: int, hand: Hand) -> list[Kept]:
+        """A commit of its own: that hand-out is done with, and the first ready item handed out.
+
+        Neither, and nothing, if there is more to it than that.
+        """
+        done = {"id": number, "receipt": receipt}
+        rows = self.engine.write(
+            _HAND_ON, lambda: self._handed({**self._first(), **done}, hand), sure=True
         )
         return list(map(Kept._make, rows))
 

@@ -44,10 +44,10 @@ from kvsync.primitives.items import (
 from kvsync.primitives.loops import was_left_on_purpose
 from kvsync.primitives.primitive import Home, Primitive, check_key
 from kvsync.primitives.putting import Putting
-from kvsync.primitives.taking import Attempt, Getting, Reserving, Taking
-from kvsync.primitives.task import Task
+from kvsync.primitives.taking import Attempt, Getting, Relay, Reserving, Taking
+from kvsync.primitives.task import Retries, Task
 from kvsync.primitives.tickets import Tickets
-from kvsync.primitives.work import Handler, Worked, work
+from kvsync.primitives.work import UNREADABLE, Handler, Worked, work
 from kvsync.session import Patience
 from kvsync.waiting import GONE, WAITING, Wish, enter
 
@@ -176,9 +176,8 @@ class Queue(Primitive):
     ) -> None:
         super().__init__(store, name)
         self._maxsize = _check_maxsize(maxsize)
-        self._max_attempts = check_whole("max_attempts", max_attempts)
         self._visibility = _check_visibility(visibility)
-        self._retry_delay = check_delay(retry_delay)
+        self._retries = Retries(check_whole("max_attempts", max_attempts), check_delay(retry_delay))
         self._codec_given, self._codec = codec, find(codec)
         self._session = store.session
         self._items = Items(self._engine, name)
@@ -189,9 +188,9 @@ class Queue(Primitive):
     def _options(self) -> dict[str, Any]:
         return {
             "maxsize": self._maxsize,
-            "max_attempts": self._max_attempts,
+            "max_attempts": self._retries.most,
             "visibility": self._visibility,
-            "retry_delay": self._retry_delay,
+            "retry_delay": self._retries.delay,
             "codec": self._codec_given,
         }
 
@@ -353,18 +352,23 @@ class Queue(Primitive):
             self._visibility if isinstance(visibility, Unset) else _check_visibility(visibility)
         )
         self._session.begin(patience.left())
-        most = self._max_attempts
+        most = self._retries.most
         return Reserving(self._session, self._items, n, self._codec, patience, most, seconds)
 
-    def _tasks(self, attempt: Attempt, caller: FrameType | None = None) -> list[Task]:
-        return self._unless_cut(attempt, partial(self._handed_out, attempt, caller))
+    def _tasks(
+        self, attempt: Attempt, caller: FrameType | None = None, relay: Relay | None = None
+    ) -> list[Task]:
+        return self._unless_cut(attempt, partial(self._handed_out, attempt, caller, relay))
 
-    def _handed_out(self, attempt: Attempt, caller: FrameType | None) -> list[Task]:
+    def _handed_out(
+        self, attempt: Attempt, caller: FrameType | None, relay: Relay | None
+    ) -> list[Task]:
         taken = self._take(attempt)
         delivery = Delivery(caller, partial(self._taking.undo, attempt))
-        most, delay, in_hand = self._max_attempts, self._retry_delay, attempt.in_hand
+        retries, in_hand = self._retries, attempt.in_hand
+        end = self._items.acknowledge if relay is None else relay.hand_on
         return [
-            Task(self._session, self._items, kept, item, most, delay, delivery, in_hand)
+            Task(self._session, self._items, kept, item, retries, delivery, in_hand, end)
             for kept, item in taken
         ]
 
@@ -385,36 +389,59 @@ class Queue(Primitive):
     ) -> Generator[Task, None, None]:
         """Reserve one item after the other, until none comes for `timeout` seconds or shutdown.
 
-        Going on to the next one acknowledges the last, unless it is settled. Leaving the loop
-        early gives it back at once: by `break` or `return` as if it had never been handed out; by
-        an exception as a failed attempt, and after the last one it is a dead letter. Ctrl-C counts
-        as well, for an iterator is not told what it was left by, and so does closing it, or keeping
-        it after its loop. With `with task:` around the loop's body all is as in `reserve`.
+        Going on to the next one acknowledges the last, unless it is settled; where the next is
+        there, in the commit that takes it. Leaving the loop early gives the last one back at once:
+        by `break` or `return` as if it had never been handed out; by an exception as a failed
+        attempt, and after the last one it is a dead letter. Ctrl-C counts as well, for an iterator
+        is not told what it was left by, and so does closing it, or keeping it after its loop. With
+        `with task:` around the loop's body all is as in `reserve`.
 
         What the codec cannot read is logged, is a dead letter, and does not end the loop.
 
         Raises: StaleReceiptError on going on, if another has the last one by then; TransactionError
         inside a transaction; TypeError, ValueError for arguments, once the loop begins.
         """
-        while True:
-            begun = False
-            try:
-                with self.reserve(timeout, visibility=visibility) as task:
-                    begun = True
-                    try:
-                        yield task
-                    except GeneratorExit:
-                        if not was_left_on_purpose(sys._getframe().f_back):
-                            task._abandon()
+        relay = self._relay(timeout, visibility)
+        try:
+            while True:
+                begun = False
+                try:
+                    with self._next(relay) as task:
+                        relay.ahead, relay.goes_on, begun = None, False, True
+                        try:
+                            yield task
+                        except GeneratorExit:
+                            if not was_left_on_purpose(sys._getframe().f_back):
+                                task._abandon()
+                            raise
+                        # No call, for its exception would be the body's.
+                        relay.goes_on = True
+                except (queue.Empty, ShutDown):
+                    if begun:
                         raise
-            except (queue.Empty, ShutDown):
-                if begun:
-                    raise
-                return
-            except DecodeError:
-                if begun:
-                    raise
-                _log.exception("queue %r: an item cannot be read, and is a dead letter", self._name)
+                    return
+                except DecodeError:
+                    if begun:
+                        raise
+                    relay.ahead = None
+                    _log.exception(UNREADABLE, self._name)
+        except BaseException:
+            try:
+                relay.undo()
+            finally:
+                relay.undo()  # an exception of a signal can skip one call as a whole
+            raise
+
+    def _next(self, relay: Relay) -> Task:
+        return self._tasks(relay.attempt(), sys._getframe().f_back, relay)[0]
+
+    def _relay(self, timeout: Seconds | None, visibility: Seconds | Unset | None) -> Relay:
+        seconds = check_wait(timeout)
+
+        def begin() -> Reserving:
+            return self._reserving(1, visibility, self._session.patience(seconds))
+
+        return Relay(self._session, self._items, begin, self._taking.undo)
 
     def work(
         self,
@@ -451,12 +478,12 @@ class Queue(Primitive):
         """
         if not callable(handler):
             raise TypeError(f"a handler is called with a task, which {handler!r} cannot be")
-        seconds = check_wait(timeout)
+        relay = self._relay(timeout, visibility)
         return work(
             self._name,
             handler,
-            lambda: self._reserving(1, visibility, self._session.patience(seconds)),
-            lambda attempt: self._tasks(attempt)[0],
+            relay,
+            lambda attempt: self._tasks(attempt, relay=relay)[0],
             self._taking.undo,
         )
 

@@ -21,6 +21,8 @@ from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand
 from kvsync.session import Patience, Session
 from kvsync.waiting import HOLDERS, WAITING, Wait, Wish, enter
 
+Undo = Callable[["Attempt"], None]
+
 _TEND_EVERY = 0.1
 """Seconds after which who takes an item looks whether others have died with theirs."""
 
@@ -76,8 +78,12 @@ class Attempt:
 
         Not in a child that was forked meanwhile, by a signal's handler: it is the parent's.
         """
-        if self._process == generation():
+        if self.is_of_this_process():
             self._undo(patience)
+
+    def is_of_this_process(self) -> bool:
+        """Whether it was begun in this one, and not in one that forked it."""
+        return self._process == generation()
 
     def _undo(self, patience: float | None) -> None:
         if self._numbered:
@@ -98,7 +104,7 @@ class Attempt:
 
         In a forked child it does nothing, as `undo`.
         """
-        if self._process != generation():
+        if not self.is_of_this_process():
             return
         self.session.engine.transact(partial(self._bury, error), patience=self.patience.left())
 
@@ -150,11 +156,20 @@ class Reserving(Attempt):
         super().__init__(session, items, count, codec, patience)
         # Before the transaction: a session that was begun in it would go with a rollback.
         self._hand = Hand(session.id, self.number, max_attempts, visibility)
+        self._next: list[Kept] = []
+
+    def take_after(self, number: int, receipt: int) -> bool:
+        """Acknowledge that hand-out and have another item, in one commit; or do neither.
+
+        Whether it did: then `take_one` tells what it has.
+        """
+        self._next = self.items.hand_on(number, receipt, self._hand)
+        return bool(self._next)
 
     def take_one(self, patience: float | None) -> list[Kept]:
         if self.count > 1:
             return []
-        return self._read(self.items.hand_out_one(self._hand, patience))
+        return self._read(self._next or self.items.hand_out_one(self._hand, patience))
 
     def take(self, transaction: Transaction) -> list[Kept]:
         return self._read(self.items.hand_out(transaction, self.count, self._hand))
@@ -171,6 +186,51 @@ class Reserving(Attempt):
         rest = self._rest(transaction)
         more = self.items.hand_out(transaction, rest, self._hand) if rest else []
         return self._read([first, *more])
+
+
+class Relay:
+    """For who works off one item after the other: to acknowledge the last takes the next as well.
+
+    In one commit, where one statement can do that, and nothing else is to be seen to first. Else
+    the last is acknowledged, and the attempt at the next begins with nothing.
+    """
+
+    def __init__(
+        self, session: Session, items: Items, begin: Callable[[], Reserving], undo: Undo
+    ) -> None:
+        self.ahead: Reserving | None = None
+        """An attempt that may have the next item, until who works has that in hand."""
+        self.goes_on = False
+        """Whether who works is through with the last one, and wants the next."""
+        self._session = session
+        self._items = items
+        self._begin = begin
+        self._undo = undo
+
+    def attempt(self) -> Reserving:
+        """At the next item. It is `ahead` until the caller says otherwise.
+
+        Not in a child that was forked meanwhile, by a signal's handler: that is the parent's.
+        """
+        ahead = self.ahead
+        return ahead if ahead is not None and ahead.is_of_this_process() else self._begin()
+
+    def hand_on(self, number: int, receipt: int) -> bool:
+        """Acknowledge that hand-out; whether it was current.
+
+        Called again, because it was interrupted, only if that is current still: then nothing was
+        taken either. In a transaction the end of the block is a leftover until that commits.
+        """
+        if self.goes_on and not self._session.has_leftovers():
+            self.ahead = attempt = self._begin()  # before it can take anything
+            if attempt.take_after(number, receipt):
+                return True
+        return self._items.acknowledge(number, receipt)
+
+    def undo(self) -> None:
+        """Put back what was taken, and never came into the hand of who works."""
+        if self.ahead is not None:
+            self._undo(self.ahead)
 
 
 class Getting(Attempt):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvsync.engine import Transaction
 from kvsync.errors import (
@@ -42,6 +42,13 @@ _NO_FAILURE: tuple[type[BaseException], ...] = (*_INTERRUPTS, SystemExit)
 """What ends the worker, and says nothing of its item."""
 
 _Settlement = Callable[[Transaction], bool]
+
+
+class Retries(NamedTuple):
+    """How often an item is tried, and how many seconds after the first time the second is due."""
+
+    most: int
+    delay: float
 
 
 class _Enter(property):
@@ -87,12 +94,15 @@ class Task:
         items: Items,
         kept: Kept,
         item: Any,
-        max_attempts: int,
-        retry_delay: float,
+        retries: Retries,
         delivery: Delivery,
         in_hand: set[int],
+        end: Callable[[int, int], bool],
     ) -> None:
-        """`in_hand` has the receipts of those that its attempt got, and that are not settled."""
+        """`in_hand` has the receipts of those that its attempt got, and that are not settled.
+
+        `end` acknowledges an id and a receipt where a block ends cleanly.
+        """
         self.item = item
         self.id = kept.id
         """The same in every hand-out: a key for results."""
@@ -111,11 +121,11 @@ class Task:
         self._session = session
         self._items = items
         self._kept = kept
-        self._max_attempts = max_attempts
-        self._retry_delay = retry_delay
+        self._retries = retries
         self._delivery = delivery
         self._settled = False
         self._no_failure = _NO_FAILURE
+        self._end_well = end
         self._process = generation()
         self._in_hand = in_hand
         in_hand.add(self.receipt)
@@ -127,13 +137,7 @@ class Task:
         Raises: StaleReceiptError if this hand-out is over; NotOwnedError, as do all others that
         change something, in a forked child: the item is its parent's.
         """
-        self._check_owner()
-        acknowledged = self._items.acknowledge(self.id, self.receipt)
-        self._in_hand.discard(self.receipt)
-        if not acknowledged:
-            raise self._stale()
-        self._settled = self.is_done = True
-        self._delivery.received()
+        self._acknowledge(self._items.acknowledge)
 
     def retry(self, delay: Seconds | None = None, error: Error | None = None) -> bool:
         """Put it back for another attempt `delay` seconds from now; returns whether there is one.
@@ -261,7 +265,7 @@ class Task:
         if not self._is_ours() or (self._settled and not self.is_current()):
             return
         if error is None:
-            self.ack()
+            self._acknowledge(self._end_well)
             return
         step = self._return if isinstance(error, self._no_failure) else self._failing(error)
         try:
@@ -293,6 +297,15 @@ class Task:
     def _here(self) -> dict[str, object]:
         return {"queue": self._items.queue, "receipt": self.receipt, "id": self.id}
 
+    def _acknowledge(self, settle: Callable[[int, int], bool]) -> None:
+        self._check_owner()
+        acknowledged = settle(self.id, self.receipt)
+        self._in_hand.discard(self.receipt)
+        if not acknowledged:
+            raise self._stale()
+        self._settled = self.is_done = True
+        self._delivery.received()
+
     def _settle(self, step: _Settlement, patience: float | None = None) -> None:
         self._check_owner()
         settled = self._items.engine.transact(step, patience=patience)
@@ -310,7 +323,7 @@ class Task:
         return generation() == self._process
 
     def _is_last(self) -> bool:
-        return self.attempts >= self._max_attempts
+        return self.attempts >= self._retries.most
 
     def _failing(self, error: Error | None, seconds: float | None = None) -> _Settlement:
         seconds = self._backoff() if seconds is None else seconds
@@ -335,8 +348,9 @@ class Task:
 
     def _backoff(self) -> float:
         # "Equal jitter": https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-        doubled = self._retry_delay * 2.0 ** min(self.attempts - 1, 60)
-        return min(doubled, max(LONGEST_DELAY, self._retry_delay)) * random.uniform(0.5, 1)
+        first = self._retries.delay
+        doubled = first * 2.0 ** min(self.attempts - 1, 60)
+        return min(doubled, max(LONGEST_DELAY, first)) * random.uniform(0.5, 1)
 
     def _stale(self) -> StaleReceiptError:
         return StaleReceiptError(

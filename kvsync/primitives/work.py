@@ -10,10 +10,13 @@ from typing import Any
 
 from kvsync.errors import DecodeError, KvsyncError, ShutDown, StaleReceiptError
 from kvsync.forks import generation
-from kvsync.primitives.taking import Attempt
+from kvsync.primitives.taking import Attempt, Relay, Undo
 from kvsync.primitives.task import Stop, Task
 
 Handler = Callable[[Task], object]
+
+UNREADABLE = "queue %r: an item cannot be read, and is a dead letter"
+"""What is logged of it."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("kvsync")
@@ -105,9 +108,9 @@ def _can_be_changed(handler: Any) -> bool:
 def work(
     name: str,
     handler: Handler,
-    begin: Callable[[], Attempt],
+    relay: Relay,
     reserve: Callable[[Attempt], Task],
-    undo: Callable[[Attempt], None],
+    undo: Undo,
 ) -> Worked:
     """See `Queue.work`. `undo` puts back what an attempt has got, if it still has it."""
     ear, done = _Ear(), 0
@@ -115,28 +118,30 @@ def work(
     try:
         ear.listen()
         while ear.goes_on():
-            attempt, task = begin(), None
+            attempt, task = relay.attempt(), None
+            relay.ahead, relay.goes_on = None, False
             try:
                 task = reserve(attempt)
             except DecodeError:
-                _log.exception("queue %r: an item cannot be read, and is a dead letter", name)
+                _log.exception(UNREADABLE, name)
                 continue
             try:
-                _settle(task, ear, handler, name)
+                _settle(task, ear, handler, relay, name)
             finally:
                 done += task.is_done
+        relay.undo()  # it was asked to stop after it had the next one already
     except (ShutDown, queue.Empty):
         pass
-    except Stop:
-        ear.is_over = True  # before anything is called, for a signal would be heard then
-        if attempt is not None:
-            undo(attempt)
     except BaseException as error:
-        ear.is_over = True
-        # A task that could not be settled sees to that itself; one that was has nothing left.
-        if attempt is not None and (task is None or not isinstance(error, KvsyncError)):
-            undo(attempt)
-        raise
+        ear.is_over = True  # before anything is called, for a signal would be heard then
+        try:
+            # A task that could not be settled sees to that itself; a settled one has nothing left.
+            if attempt is not None and (task is None or not isinstance(error, KvsyncError)):
+                undo(attempt)
+        finally:
+            relay.undo()
+        if not isinstance(error, Stop):
+            raise
     finally:
         ear.is_over = True
         try:
@@ -150,11 +155,12 @@ def work(
     return worked
 
 
-def _settle(task: Task, ear: _Ear, handler: Handler, name: str) -> None:
+def _settle(task: Task, ear: _Ear, handler: Handler, relay: Relay, name: str) -> None:
     try:
         with task:
             ear.is_busy = True
             _handle(task, handler, name)
+            relay.goes_on = not ear.heard
     except StaleReceiptError as late:
         _log.warning("queue %r: %s", name, late)
 

@@ -1,5 +1,6 @@
 """Queues, broken: putting, taking, settling."""
 
+from kvsync.engine import schema
 from kvsync.primitives import items
 from kvsync.primitives.items import Items
 from kvsync.primitives.putting import Putting
@@ -80,6 +81,19 @@ def acknowledged_by_id() -> None:
         edit_text(items, name, "and place = :receipt ", "")
 
 
+@caught_by("queue")
+def handed_on_too_late() -> None:
+    """Who goes on to the next item is told that its last is done with, whoever has that by now."""
+    in_hand = f"and exists (select 1 from kvsync_item where {items.IN_HAND})"
+    edit_text(items, "_HAND_ON", in_hand, "")
+
+
+@caught_by("queue")
+def handed_on_and_kept() -> None:
+    """Who goes on to the next item has its last one in hand still."""
+    edit_text(schema, "TABLES", "place = new.done and", "false and")
+
+
 @caught_by("queue", "queue_transactions")
 def visibility_too_short() -> None:
     """An item that was handed out is given to another long before its time is over."""
@@ -101,7 +115,8 @@ def retry_loses_the_item() -> None:
 def attempts_not_counted() -> None:
     """An item that fails is handed out again for ever."""
     edit_text(items, "_HAND_OUT", "attempts = attempts + 1", "attempts = attempts")
-    edit_text(items, "_HAND_OUT_ONE", "attempts + 1, error", "attempts, error")
+    for name in ("_HAND_OUT_ONE", "_HAND_ON"):
+        edit_text(items, name, "attempts + 1, error", "attempts, error")
     edit(items._handed_out, "attempts + 1", "attempts")
     edit_text(items, "_CLAIM", "attempts + 1, error", "attempts, error")
 
@@ -134,7 +149,7 @@ def due_for_who_comes() -> None:
 @caught_by("queue_order")
 def last_in_first_out() -> None:
     """Of the items of one priority the last is the first."""
-    for name in ("_GET_ONE", "_HAND_OUT_ONE", "_SPAN"):
+    for name in ("_GET_ONE", "_HAND_OUT_ONE", "_HAND_ON", "_SPAN"):
         edit_text(items, name, "order by place, id limit", "order by place, id desc limit")
 
 

@@ -7,6 +7,7 @@ time, the items leave in the order in which they came.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from queue import Empty
 
@@ -17,6 +18,7 @@ from stress.backlog import (
     ROOM,
     VISIBILITY,
     Hand,
+    Loop,
     expect_nothing_left,
     expect_unheard,
     handed_out,
@@ -27,12 +29,13 @@ from stress.backlog import (
     produce,
     recovered,
     reserve,
+    windows_of,
 )
 from stress.checkers import Violation, linearizability, refusals
 from stress.checkers.handed_out import first_hand_outs, flaw
 from stress.checkers.models.queue import FifoQueue
 from stress.crew import PATIENCE, Crew, Job, Worker
-from stress.history import History, Recording
+from stress.history import History, Recording, now
 from stress.journal import acknowledged
 from stress.record import Books
 from stress.stage import SOUND, Stage
@@ -41,8 +44,11 @@ UNIT = "kills"
 PROCESSES = 16
 PRIMITIVES = ("queue",)
 
-_SLOW = 0.005
+_SLOW = 0.01
 """Of the hand-outs, as many take longer than they may."""
+
+_GOES_ON = 0.9
+"""As often does who loops go on to the next, at once."""
 
 _FAILS = 0.02
 """As many are for naught, and the item is put back."""
@@ -63,13 +69,51 @@ WAYS: dict[str, Callable[[kvsync.Task], None]] = {
 
 
 def _consume(worker: Worker) -> None:
+    if worker.way == SOUND and worker.number % 2:
+        _loop(worker)
     for task, hand, history in handed_out(worker):
-        with in_hand(worker, task):
-            if worker.chance.random() < _SLOW:
-                time.sleep(1.5 * VISIBILITY)
-            worker.journal.note("worked", task.item)
+        _work(worker, task)
         with worker.in_doubt():
             _settle(worker, task, hand, history)
+
+
+def _work(worker: Worker, task: kvsync.Task) -> None:
+    with in_hand(worker, task):
+        if worker.chance.random() < _SLOW:
+            time.sleep(1.5 * VISIBILITY)
+        worker.journal.note("worked", task.item)
+
+
+def _loop(worker: Worker) -> None:
+    """In short `for` loops over the tasks."""
+    window = windows_of(worker)
+    while worker.going_on():
+        jobs, history = window()
+        hand, loop = Hand(now()), Loop(jobs, history)
+        with suppress(Empty, kvsync.BusyError):
+            with worker.in_doubt():
+                task: kvsync.Task | None = loop.next()
+            while task is not None:
+                _work(worker, task)
+                goes_on, asked = worker.chance.random() < _GOES_ON, Hand(now())
+                with worker.in_doubt():
+                    if goes_on and worker.going_on():
+                        task = _go_on(worker, loop, task, hand)
+                    else:
+                        _settle(worker, task, hand, history)
+                        task = None
+                hand = asked
+                worker.ready()
+
+
+def _go_on(worker: Worker, loop: Loop, task: kvsync.Task, hand: Hand) -> kvsync.Task | None:
+    try:
+        following = loop.next_after(task)
+    except kvsync.StaleReceiptError:
+        _was_late(worker, task, hand)
+        return None
+    _was_in_time(worker, task)
+    return following
 
 
 def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -> None:
@@ -79,11 +123,19 @@ def _settle(worker: Worker, task: kvsync.Task, hand: Hand, history: Recording) -
             return
         _ack(task, history, WAYS[worker.way])
     except kvsync.StaleReceiptError:
-        hand.expect_over()
-        worker.journal.note("late", task.item)
+        _was_late(worker, task, hand)
     else:
-        worker.journal.note("acknowledged", task.item)
-        worker.journal.note("under", packed(task))
+        _was_in_time(worker, task)
+
+
+def _was_late(worker: Worker, task: kvsync.Task, hand: Hand) -> None:
+    hand.expect_over()
+    worker.journal.note("late", task.item)
+
+
+def _was_in_time(worker: Worker, task: kvsync.Task) -> None:
+    worker.journal.note("acknowledged", task.item)
+    worker.journal.note("under", packed(task))
 
 
 def _ack(task: kvsync.Task, history: Recording, way: Callable[[kvsync.Task], None]) -> None:
