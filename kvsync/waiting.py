@@ -10,7 +10,8 @@ waiter its predecessor. So a death anywhere in the line is noticed at once, and 
 Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too. The
 nearer to the head, the sooner it wakes, so that however long the line is, few look often; others
 glance whether they have come nearer. And who stays in its place for a while tells the one behind
-it, which may think that it is further back.
+it, which may think that it is further back; who is served after a long wait tells those who have
+come near by that, who may be between two glances far apart.
 """
 
 import time
@@ -74,7 +75,7 @@ _LOOK = f"""
 _BEHIND = """
     select doorbell from kvsync_ticket
     where space = :space and name = :name and id > :ticket and state = 'waiting'
-    order by id limit 1
+    order by id limit 3
 """
 _HOLDERS = """
     select 'holder', kvsync_grant.session, kvsync_session.clock, expires, claim_by
@@ -157,6 +158,7 @@ class Wait:
         self._head_net = HEAD_NETS[0]
         self._next_look_at_mute = _LOOKS_AT_MUTE[0]
         self._searched, self._search_pause = -_SEARCHES[1], _SEARCHES[0]
+        self._began = time.monotonic()
         self._told = -1  # our place, when we last told who is behind
         self._stamp: object = None  # of the store, when we last glanced
         self._calm = False  # it was the same as the one before
@@ -257,7 +259,19 @@ class Wait:
         if view.place == self._told or view.place >= len(_NETS) - 1:
             return
         self._told = view.place
-        for (doorbell,) in self._engine.read(_BEHIND, self._here):
+        self._ring_behind(slice(1))
+
+    def tell_who_has_come_near(self) -> None:
+        """Done by whoever was served: the second and third now may still put off their glances.
+
+        Only in a line that rested: who puts one off has made three before, and those ahead of it
+        have waited for longer.
+        """
+        if time.monotonic() - self._began > 2 * _GLANCES[0]:
+            self._ring_behind(slice(1, None))
+
+    def _ring_behind(self, places: slice) -> None:
+        for (doorbell,) in self._engine.read(_BEHIND, self._here)[places]:
             if doorbell is not None:
                 self._engine.doorbells.ring(doorbell)
 

@@ -153,6 +153,13 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
 
 
 @pytest.fixture
+def has_rested(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on whoever is served in this process has waited for long."""
+    _, at_last = _NEVER["_GLANCES"]
+    return lambda: monkeypatch.setattr(waiting, "_GLANCES", (0.0, at_last))
+
+
+@pytest.fixture
 def swallowed_interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A signal's KeyboardInterrupt may fall into a finalizer, where Python can only report it.
 

@@ -13,8 +13,9 @@ import pytest
 
 import kvsync
 from kvsync import waiting
+from kvsync.engine.doorbell import LOOK
 from tests.interrupted import at_each_point
-from tests.lines import Call, calling, queued
+from tests.lines import Call, calling, doorbells, queued
 from tests.processes import (
     PATIENCE,
     die_instead_of_ringing,
@@ -322,6 +323,23 @@ def test_a_notifier_killed_between_commit_and_ring_loses_no_wake_up(store: kvsyn
             expect(pipe)
             pipe.send("notify")
             child.join(PATIENCE)
+        assert [call.result() for call in calls] == [True] * 5
+    assert rows(store) == []
+
+
+def test_who_was_notified_after_a_long_wait_tells_who_has_come_near(
+    store: kvsync.Store, rings: list[tuple[str, bytes]], has_rested: Callable[[], None]
+) -> None:
+    """Those that are second and third now, who may look seldom."""
+    condition = store.condition(NAME)
+    with all_waiting(condition, 5) as calls:
+        *_, third, fourth, _ = doorbells(store)
+        rings.clear()
+        has_rested()
+        notify(condition)
+        assert calls[0].result()
+        assert {(third, LOOK), (fourth, LOOK)} <= set(rings)
+        notify(condition, 4)
         assert [call.result() for call in calls] == [True] * 5
     assert rows(store) == []
 

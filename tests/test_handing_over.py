@@ -243,6 +243,45 @@ def test_who_was_served_is_told_so_and_who_comes_first_then_is_told_to_look(
         assert calls[2].result()
 
 
+def test_who_was_served_after_a_long_wait_tells_who_has_come_near(
+    store: kvsync.Store, rings: list[tuple[str, bytes]], has_rested: Callable[[], None]
+) -> None:
+    """The second and third now, who may look seldom; the first one was told already."""
+    lock = store.lock(NAME)
+    lock.acquire()
+    with ExitStack() as stack:
+        calls = [stack.enter_context(queued(store.lock(NAME).acquire, lock)) for _ in range(5)]
+        first, second, third, fourth, _ = doorbells(store)
+        rings.clear()
+        has_rested()
+        lock.release()
+        assert calls[0].result()
+        assert rings == [(first, SERVED), (second, LOOK), (third, LOOK), (fourth, LOOK)]
+        for call in calls[1:]:
+            lock.force_release()
+            assert call.result()
+
+
+def test_several_that_were_served_after_a_long_wait_tell_who_has_come_near(
+    store: kvsync.Store, rings: list[tuple[str, bytes]], has_rested: Callable[[], None]
+) -> None:
+    """However many were served at once, those that are second and third then are told."""
+    gate = store.semaphore(NAME, 3)
+    gate.acquire(n=3)
+    with ExitStack() as stack:
+        calls = [stack.enter_context(queued(gate.acquire, gate)) for _ in range(6)]
+        *_, second, third = doorbells(store)
+        rings.clear()
+        has_rested()
+        gate.release(3)
+        for call in calls[:3]:
+            assert call.result()
+        assert {(second, LOOK), (third, LOOK)} <= set(rings)
+        gate.release(3)
+        for call in calls[3:]:
+            assert call.result()
+
+
 def test_who_joins_the_line_rings_nobody(
     store: kvsync.Store, rings: list[tuple[str, bytes]]
 ) -> None:

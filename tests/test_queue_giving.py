@@ -308,6 +308,29 @@ def test_a_put_wakes_no_crowd(store: kvsync.Store, rings: list[tuple[str, bytes]
         jobs.put_many(range(7))
 
 
+@pytest.mark.parametrize("take", [kvsync.Queue.get, kvsync.Queue.reserve])
+def test_who_was_given_an_item_after_a_long_wait_tells_who_has_come_near(
+    store: kvsync.Store,
+    rings: list[tuple[str, bytes]],
+    has_rested: Callable[[], None],
+    take: Callable[[kvsync.Queue], Any],
+) -> None:
+    """However many were given one at once, those that are second and third then are told."""
+    jobs = store.queue(NAME)
+    with ExitStack() as stack:
+        calls = [stack.enter_context(waiting(partial(take, jobs), store)) for _ in range(5)]
+        *_, second, third = doorbells(store)
+        rings.clear()
+        has_rested()
+        jobs.put_many("ab")
+        for call in calls[:2]:
+            assert call.result()
+        assert {(second, LOOK), (third, LOOK)} <= set(rings)
+        jobs.put_many("cde")
+        for call in calls[2:]:
+            assert call.result()
+
+
 NEWCOMERS: dict[str, Callable[[kvsync.Queue], Any]] = {
     "get": kvsync.Queue.get_nowait,
     "get many": lambda jobs: jobs.get_many(5, block=False)[0],

@@ -95,6 +95,12 @@ def take_when_near(pipe: Any, path: str) -> None:
     take(pipe, path)
 
 
+def take_as_after_a_long_wait(pipe: Any, path: str) -> None:
+    """However short it is: others may have put off their glances meanwhile."""
+    waiting._GLANCES = (1e-9, waiting._GLANCES[1])
+    take(pipe, path)
+
+
 def take_when_it_glances(pipe: Any, path: str) -> None:
     """With more than two ahead, it glances whether it has come nearer."""
     waiting._NETS = (*waiting._NETS[:-1], 10 * PATIENCE)
@@ -426,6 +432,22 @@ def test_who_comes_near_as_the_line_moves_on_sees_it(line: Line) -> None:
     with within(2):
         kill(next_holder)
         expect(last)
+    finish(last)
+
+
+@pytest.mark.parametrize("stopped", [1, 2])
+def test_who_comes_near_as_a_line_moves_on_that_rested_is_told(line: Line, stopped: int) -> None:
+    """By those who are served: all others between them and it are stopped."""
+    _, holder = line.hold()
+    _, first = line.add(take_as_after_a_long_wait)
+    next_holder, second = line.add(take_as_after_a_long_wait)
+    heads = [line.add()[0] for _ in range(stopped)]
+    _, last = line.add(take_when_near)
+    for head in heads:
+        stop(head, line.store.path)
+    move_on(holder, first, second)
+    kill(next_holder)
+    expect(last)
     finish(last)
 
 

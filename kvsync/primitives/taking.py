@@ -424,6 +424,7 @@ class Taking:
             with Wait(self._session, wish, ticket, doorbell) as wait:
                 while (state := wait.until_served()) == GRANTED:
                     if found := self._claim(attempt, ticket, wish):
+                        wait.tell_who_has_come_near()
                         return found
             patience = wish.patience(self._engine.boot())
             if state == WAITING:

@@ -185,6 +185,7 @@ class Units:
                 with Wait(self.session, wish, ticket, doorbell) as wait:
                     while (state := wait.until_served()) == GRANTED:
                         if given := self._claim_at_once(ticket, wish):
+                            wait.tell_who_has_come_near()
                             return self._grant(given, wish)
                 if state == WAITING:
                     given = self._withdraw_in_time(ticket, wish)

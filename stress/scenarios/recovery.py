@@ -8,8 +8,9 @@ instant is drawn at random around the point, which the victim tells of where onl
 time is measured from the SIGKILL to the return of `acquire`; or, if the lock was not yet free then,
 from the moment at which it was.
 
-Stopped, now and then, is the waiter at the head of a line that has just begun. Once it goes on it
-has its turn, before those who came after it.
+Stopped, now and then, is the waiter at the head of a line that has just begun; and, in longer runs,
+of one that has just begun to move after a rest, as the holder is killed. Once it goes on it has its
+turn, before those who came after it.
 
 What a plain pipe between two processes took at worst at the same time, the machine took, and not
 kvsync: a case that is late only by that is not judged, and if all were late like that, the run
@@ -40,7 +41,7 @@ from stress.timing import Control, p50_and_p99
 from stress.witness import alone
 
 UNIT = "kills"
-PROCESSES = 4
+PROCESSES = 5
 PRIMITIVES = ("lock", "queue")
 NEMESES = ("kill", "stop")
 
@@ -49,6 +50,12 @@ LIMIT, LIMIT_PAST_STOPPED = 0.15, 2.0
 
 _STOP_EVERY = 10
 """Rounds of kills in which one waiter is stopped: that takes longer than all of them."""
+
+_REST_EVERY = 40
+"""Rounds of kills in the last of which the line rests."""
+
+_REST = 5.5
+"""Seconds in which who is far back in a line comes to look as seldom as anybody does."""
 
 _AROUND = 0.002
 """Seconds before and after the point."""
@@ -195,6 +202,10 @@ class Line:
         """A random part of that time."""
         time.sleep(self._stage.chance.uniform(0, seconds))
 
+    def rest(self) -> None:
+        """All stay where they are."""
+        time.sleep(_REST)
+
     def kill(self, place: int) -> float:
         """When that was."""
         self._control.restart()
@@ -329,6 +340,22 @@ def _stopped_waiter(line: Line) -> Case:
     return case
 
 
+def _stopped_after_a_rest(line: Line) -> Case:
+    """It has just come to the head as the holder is killed; the next had three ahead until then."""
+    line.form()
+    line.rest()
+    with line.stopped(3):
+        for place in (0, 1):
+            line.let(place)
+            line.until(line.members[place], "released")
+            line.until(line.members[place + 1], "holds")
+        case = line.case(line.kill(2), 4, LIMIT_PAST_STOPPED)
+    line.replace_before(3)
+    line.passed_over(3)
+    line.dissolve(3)
+    return case
+
+
 KILLED: dict[str, Callable[[Line], Case]] = {
     "holder killed": _holder,
     "waiter at the head killed": _first_waiter,
@@ -340,15 +367,19 @@ KILLED: dict[str, Callable[[Line], Case]] = {
 
 STOPPED: dict[str, Callable[[Line], Case]] = {"waiter at the head stopped": _stopped_waiter}
 
-_IN_HAND = ("holder killed", "waiter that reaps killed", "worker of a queue killed")
+RESTED: dict[str, Callable[[Line], Case]] = {
+    "holder killed after a rest, and waiter at the head stopped": _stopped_after_a_rest
+}
+
+_IN_HAND = ("holder killed", "waiter that reaps killed", "worker of a queue killed", *RESTED)
 """Cases in which who was killed, or who had been killed before, had something; the next one has it
 since.
 """
 
 
 def run(stage: Stage) -> None:
-    stage.processes = max(stage.processes, PROCESSES)  # a line has a middle
-    cases: dict[str, list[Case]] = {victim: [] for victim in KILLED | STOPPED}
+    stage.processes = max(stage.processes, PROCESSES)  # a line has a middle, and some behind it
+    cases: dict[str, list[Case]] = {victim: [] for victim in KILLED | STOPPED | RESTED}
     with stage.open() as store, Crew(stage) as crew:
         control = Control(stage, crew)
         line = Line(stage, crew, control, store)
@@ -370,8 +401,10 @@ def run(stage: Stage) -> None:
 def _victims(stage: Stage, number: int) -> dict[str, Callable[[Line], Case]]:
     """Of the round of that number."""
     killed = KILLED if "kill" in stage.nemeses else {}
-    stops = "stop" in stage.nemeses and (number % _STOP_EVERY == 0 or not killed)
-    return killed | (STOPPED if stops else {})
+    may_stop = "stop" in stage.nemeses
+    stops = may_stop and (number % _STOP_EVERY == 0 or not killed)
+    rests = may_stop and killed and number % _REST_EVERY == _REST_EVERY - 1
+    return killed | (STOPPED if stops else {}) | (RESTED if rests else {})
 
 
 def _judge(stage: Stage, victim: str, cases: list[Case]) -> None:
