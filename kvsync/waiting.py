@@ -16,6 +16,7 @@ come near by that, who may be between two glances far apart.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +24,7 @@ from kvsync import deadlock
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch
 from kvsync.engine.process import this_process
-from kvsync.errors import DeadlockError
+from kvsync.errors import DeadlockError, KvsyncError
 from kvsync.session import MEND, Session, patience_until
 
 HEAD_NETS = (0.1, 2.0)
@@ -265,10 +266,11 @@ class Wait:
         """Done by whoever was served: the second and third now may still put off their glances.
 
         Only in a line that rested: who puts one off has made three before, and those ahead of it
-        have waited for longer.
+        have waited for longer. Where that cannot be done, what was served is kept all the same.
         """
         if time.monotonic() - self._began > 2 * _GLANCES[0]:
-            self._ring_behind(slice(1, None))
+            with suppress(KvsyncError):
+                self._ring_behind(slice(1, None))
 
     def _ring_behind(self, places: slice) -> None:
         for (doorbell,) in self._engine.read(_BEHIND, self._here)[places]:

@@ -262,6 +262,27 @@ def test_who_was_served_after_a_long_wait_tells_who_has_come_near(
             assert call.result()
 
 
+def test_who_was_served_has_it_though_nobody_behind_can_be_told(
+    store: kvsync.Store,
+    rings: list[tuple[str, bytes]],
+    has_rested: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock = store.lock(NAME)
+    lock.acquire()
+    with queued(store.lock(NAME).acquire, lock) as call:
+        has_rested()
+
+        def fail(*_: object) -> None:
+            rings.clear()
+            raise kvsync.BusyError("the store is busy")
+
+        monkeypatch.setattr(Wait, "_ring_behind", fail)
+        lock.release()
+        assert call.result() is True
+    assert rings == []
+
+
 def test_several_that_were_served_after_a_long_wait_tell_who_has_come_near(
     store: kvsync.Store, rings: list[tuple[str, bytes]], has_rested: Callable[[], None]
 ) -> None:

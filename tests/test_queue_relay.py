@@ -2,7 +2,10 @@
 
 import os
 import signal
+import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import CodeType
@@ -16,7 +19,8 @@ from kvsync.primitives import work as work_module
 from kvsync.primitives.items import Items
 from kvsync.testing import ManualClock
 from tests.interrupted import after_each_call, at_each_point
-from tests.queues import NAME, items, taken, waiting
+from tests.processes import eventually, in_thread
+from tests.queues import NAME, items, taken, tickets, waiting
 
 Work = Callable[[kvsync.Queue, Callable[[kvsync.Task], Any]], Any]
 
@@ -28,6 +32,17 @@ def loop(jobs: kvsync.Queue, handle: Callable[[kvsync.Task], Any]) -> None:
 
 def work(jobs: kvsync.Queue, handle: Callable[[kvsync.Task], Any]) -> None:
     jobs.work(handle, timeout=0)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of another program."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        yield other
+
+
+def threads_of(what: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if what in thread.name]
 
 
 working = pytest.mark.parametrize("work_off", [loop, work])
@@ -154,6 +169,121 @@ def test_what_an_earlier_call_has_left_goes_back_first(store: kvsync.Store, work
     assert seen == ["b", "a", "c"]
 
 
+@working
+def test_what_is_handed_on_is_in_hand_as_any_other(path: Path, work_off: Work) -> None:
+    """For as long, and for as many attempts."""
+    clock = ManualClock()
+    columns = "session, max_attempts, taken, until, claim_by, ticket"
+    with kvsync.open(path, clock=clock) as store:
+        jobs, rows = store.queue(NAME, visibility=10, max_attempts=3), list[Any]()
+        jobs.put_many("ab")
+
+        def handle(task: kvsync.Task) -> None:
+            clock.advance(1)
+            rows.extend(store.engine.read(f"select {columns} from kvsync_item where state = -1"))
+            assert task.is_current()
+
+        work_off(jobs, handle)
+    (session, most, taken, until, *rest), second = rows
+    assert (most, rest) == (3, [None, None])
+    assert second == (session, most, taken + 1, until + 1, *rest)
+
+
+@working
+def test_a_store_that_was_replaced_meanwhile_is_noticed(
+    store: kvsync.Store, tmp_path: Path, work_off: Work
+) -> None:
+    """Before the next item is taken from it."""
+    jobs, seen = store.queue(NAME), list[Any]()
+    jobs.put_many("ab")
+    with kvsync.open(tmp_path / "other.db") as other:
+        other.queue(NAME).put("of another store")
+
+    def handle(task: kvsync.Task) -> None:
+        seen.append(task.item)
+        (tmp_path / "other.db").rename(store.path)
+
+    with pytest.raises(kvsync.StoreReplacedError):
+        work_off(jobs, handle)
+    assert seen == ["a"]
+
+
+@working
+def test_who_finds_the_store_busy_may_settle_by_hand(path: Path, work_off: Work) -> None:
+    """Nothing was taken, so nothing is taken back; the item stays in hand until the next call."""
+    with kvsync.open(path, busy_timeout=0.1) as store, writing(path) as hog:
+        jobs, tasks = store.queue(NAME), list[kvsync.Task]()
+        jobs.put_many("ab")
+
+        def handle(task: kvsync.Task) -> None:
+            tasks.append(task)
+            hog.execute("begin immediate")
+
+        with pytest.raises(kvsync.BusyError):
+            work_off(jobs, handle)
+        hog.execute("rollback")
+        assert store.session.has_leftovers()
+        assert not threads_of("leftovers")
+        tasks[0].ack()
+        assert items(store) == [2]
+
+
+@working
+def test_who_waits_for_each_item_tries_nothing_in_vain(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, work_off: Work
+) -> None:
+    """That would be a write for nothing, each time."""
+    handed_on = list[Any]()
+    hand_on = Items.hand_on
+    monkeypatch.setattr(Items, "hand_on", lambda *given: handed_on.append(1) or hand_on(*given))
+    jobs = store.queue(NAME)
+    wait = jobs.work if work_off is work else lambda handle: [*map(handle, jobs.tasks())]
+    with waiting(lambda: wait(lambda task: task.item), store) as call:
+        for number in range(3):
+            jobs.put(number)
+            eventually(lambda: not items(store) and tickets(store))
+        jobs.shutdown()
+        call.result()
+    assert handed_on == []
+
+
+def test_the_time_to_wait_begins_once_the_last_one_is_done_with(path: Path) -> None:
+    """However long that took."""
+    clock = ManualClock()
+    with kvsync.open(path, clock=clock) as store:
+        jobs = store.queue(NAME)
+        jobs.put("a")
+        relay = jobs._relay(5, None)
+        task = jobs._next(relay)
+        relay.thread = threading.get_ident()
+        assert relay.hand_on(task.id, task.receipt)
+        clock.advance(10)
+        assert relay.attempt().patience.deadline == store.engine.boot() + 5
+
+
+def test_who_was_told_to_stop_takes_no_other(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = store.queue(NAME)
+    jobs.put_many("ab")
+    monkeypatch.delattr(Items, "hand_on")
+    assert jobs.work(lambda _: signal.raise_signal(signal.SIGTERM)) == 1
+    assert [(each.item, each.attempts) for each in jobs.peek(9)] == [("b", 0)]
+
+
+def test_a_block_of_another_thread_takes_no_other(store: kvsync.Store) -> None:
+    """Though the loop is just about to."""
+    jobs = store.queue(NAME)
+    jobs.put_many("abc")
+    relay = jobs._relay(0, None)
+    first = jobs._next(relay)
+    relay.thread = threading.get_ident()
+    in_thread(lambda: first.__exit__(None, None, None))
+    assert items(store) == [2, 3]
+    assert taken(store) == []
+    assert relay.ahead is None
+
+
 def test_an_immediate_shutdown_ends_the_loop(store: kvsync.Store) -> None:
     """The last item is acknowledged, and no other taken."""
     jobs, seen = store.queue(NAME), list[Any]()
@@ -183,15 +313,44 @@ def test_before_the_body_has_come_to_its_end_nothing_is_taken(
     store: kvsync.Store, work_off: Work
 ) -> None:
     """Though a block in it has ended: what follows may take its time."""
-    jobs = store.queue(NAME)
-    jobs.put_many("ab")
+    jobs, in_hand = store.queue(NAME), list[Any]()
+    jobs.put_many("abc")
 
     def handle(task: kvsync.Task) -> None:
         with task:
-            assert taken(store) == [(task.id,)]
-        assert taken(store) == []
+            in_hand.append(taken(store))
+        in_hand.append(taken(store))
 
     work_off(jobs, handle)
+    assert in_hand == [[(1,)], [], [(2,)], [], [(3,)], []]
+    assert items(store) == []
+
+
+def test_a_child_forked_before_the_commit_takes_nothing_for_its_parent(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal's handler, while the write waits."""
+    jobs, seen = store.queue(NAME), list[Any]()
+    jobs.put_many("abc")
+    hand_on, parent = Items.hand_on, os.getpid()
+
+    def forking(*given: Any) -> Any:
+        monkeypatch.setattr(Items, "hand_on", hand_on)
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+        return hand_on(*given)
+
+    monkeypatch.setattr(Items, "hand_on", forking)
+    refused = False
+    try:
+        loop(jobs, lambda task: seen.append(task.item))
+    except kvsync.NotOwnedError:
+        refused = True
+    finally:
+        if os.getpid() != parent:
+            os._exit(not refused)
+    assert seen == ["a", "b", "c"]
     assert items(store) == []
 
 
@@ -201,7 +360,7 @@ def test_a_child_forked_in_between_leaves_the_next_one_to_its_parent(store: kvsy
     jobs.put_many("ab")
     relay = jobs._relay(0, None)
     first = jobs._next(relay)
-    relay.goes_on = True
+    relay.thread = threading.get_ident()
     assert relay.hand_on(first.id, first.receipt)
     child = os.fork()
     if child == 0:

@@ -40,6 +40,7 @@ Invariants, each true after every commit:
   whoever looks sees to: the heads of the lines, and who takes an item, now and then.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -602,14 +603,15 @@ class Items:
         )
         return list(map(Kept._make, rows))
 
-    def hand_on(self, number: int, receipt: int, hand: Hand) -> list[Kept]:
+    def hand_on(self, number: int, receipt: int, hand: Callable[[], Hand]) -> list[Kept]:
         """A commit of its own: that hand-out is done with, and the first ready item handed out.
 
-        Neither, and nothing, if there is more to it than that.
+        Neither, and nothing, if there is more to it than that. `hand` is asked while no other
+        process can write.
         """
         done = {"id": number, "receipt": receipt}
         rows = self.engine.write(
-            _HAND_ON, lambda: self._handed({**self._first(), **done}, hand), sure=True
+            _HAND_ON, lambda: self._handed({**self._first(), **done}, hand()), sure=True
         )
         return list(map(Kept._make, rows))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
+from threading import get_ident
 from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
@@ -407,15 +408,14 @@ class Queue(Primitive):
                 begun = False
                 try:
                     with self._next(relay) as task:
-                        relay.ahead, relay.goes_on, begun = None, False, True
+                        relay.ahead, relay.thread, begun = None, None, True
                         try:
                             yield task
                         except GeneratorExit:
                             if not was_left_on_purpose(sys._getframe().f_back):
                                 task._abandon()
                             raise
-                        # No call, for its exception would be the body's.
-                        relay.goes_on = True
+                        relay.thread = get_ident()
                 except (queue.Empty, ShutDown):
                     if begun:
                         raise
@@ -426,10 +426,11 @@ class Queue(Primitive):
                     relay.ahead = None
                     _log.exception(UNREADABLE, self._name)
         except BaseException:
+            # Twice, for an exception of a signal can skip one call as a whole.
             try:
                 relay.undo()
             finally:
-                relay.undo()  # an exception of a signal can skip one call as a whole
+                relay.undo()
             raise
 
     def _next(self, relay: Relay) -> Task:

@@ -5,6 +5,7 @@ what was taken for good only this process knows, and whether that was committed:
 """
 
 import queue
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from kvsync.codec import Codec, decode
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.engine.process import this_process
-from kvsync.errors import KvsyncError, ShutDown
+from kvsync.errors import CorruptError, KvsyncError, NotOwnedError, ShutDown
 from kvsync.forks import generation
 from kvsync.primitives.items import DEAD, GET, GRANTED, READY, SHUT, TAKEN, Hand, Items, Kept
 from kvsync.session import Patience, Session
@@ -43,6 +44,8 @@ class Attempt:
         self.in_hand: set[int] = set()
         """The receipts of what its caller was handed, and has not settled."""
         self.unreadable: Kept | None = None
+        self.has_waited = False
+        """Whether there was nothing to take at once."""
         self._codec = codec
         self._numbered = False
         self._process = generation()
@@ -163,8 +166,14 @@ class Reserving(Attempt):
 
         Whether it did: then `take_one` tells what it has.
         """
-        self._next = self.items.hand_on(number, receipt, self._hand)
+        self._next = self.items.hand_on(number, receipt, self._our_hand)
         return bool(self._next)
+
+    def _our_hand(self) -> Hand:
+        """Raises: NotOwnedError in a child that a signal's handler has forked in this call."""
+        if not self.is_of_this_process():
+            raise NotOwnedError("the item is in the hand of the process that forked this one")
+        return self._hand
 
     def take_one(self, patience: float | None) -> list[Kept]:
         if self.count > 1:
@@ -192,7 +201,7 @@ class Relay:
     """For who works off one item after the other: to acknowledge the last takes the next as well.
 
     In one commit, where one statement can do that, and nothing else is to be seen to first. Else
-    the last is acknowledged, and the attempt at the next begins with nothing.
+    the last is acknowledged, and the attempt at the next begins after that.
     """
 
     def __init__(
@@ -200,8 +209,9 @@ class Relay:
     ) -> None:
         self.ahead: Reserving | None = None
         """An attempt that may have the next item, until who works has that in hand."""
-        self.goes_on = False
-        """Whether who works is through with the last one, and wants the next."""
+        self.thread: int | None = None
+        """The one that is through with the last item, and wants the next. No other goes on."""
+        self._last: Reserving | None = None
         self._session = session
         self._items = items
         self._begin = begin
@@ -213,24 +223,47 @@ class Relay:
         Not in a child that was forked meanwhile, by a signal's handler: that is the parent's.
         """
         ahead = self.ahead
-        return ahead if ahead is not None and ahead.is_of_this_process() else self._begin()
+        is_ours = ahead is not None and ahead.is_of_this_process()
+        self._last = last = ahead if ahead is not None and is_ours else self._begin()
+        return last
 
     def hand_on(self, number: int, receipt: int) -> bool:
         """Acknowledge that hand-out; whether it was current.
 
-        Called again, because it was interrupted, only if that is current still: then nothing was
-        taken either. In a transaction the end of the block is a leftover until that commits.
+        Once for each item it takes the next, so that there is never more than one `ahead`.
         """
-        if self.goes_on and not self._session.has_leftovers():
-            self.ahead = attempt = self._begin()  # before it can take anything
-            if attempt.take_after(number, receipt):
+        if self.thread == threading.get_ident():
+            self.thread = None
+            if self._may_be_more() and self._take_after(number, receipt):
                 return True
         return self._items.acknowledge(number, receipt)
+
+    def _may_be_more(self) -> bool:
+        """Not for who had to wait for the last one. What was left undone goes before the next one.
+
+        In a transaction the end of the block itself is left, until that commits.
+        """
+        waited = self._last is None or self._last.has_waited
+        return not waited and not self._session.has_leftovers()
+
+    def _take_after(self, number: int, receipt: int) -> bool:
+        self.ahead = attempt = self._begin()  # before it can take anything
+        try:
+            if attempt.take_after(number, receipt):
+                return True
+        except CorruptError:
+            raise  # it may have come after the commit
+        except KvsyncError:
+            self.ahead = None
+            raise
+        self.ahead = None
+        return False
 
     def undo(self) -> None:
         """Put back what was taken, and never came into the hand of who works."""
         if self.ahead is not None:
             self._undo(self.ahead)
+            self.ahead = None
 
 
 class Getting(Attempt):
@@ -397,6 +430,7 @@ class Taking:
                 changed = self._look_after_others(patience)
         self._engine.forbid_in_transaction(f"a {attempt.kind} that has to wait")
         self._session.begin(patience.left())
+        attempt.has_waited = True
         number, deadline = attempt.number, patience.deadline
         wish = Wish(GET, self._items.queue, attempt.kind, number, deadline, claims=True)
         with self._session.doorbell() as doorbell:

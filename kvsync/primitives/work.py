@@ -119,7 +119,7 @@ def work(
         ear.listen()
         while ear.goes_on():
             attempt, task = relay.attempt(), None
-            relay.ahead, relay.goes_on = None, False
+            relay.ahead = relay.thread = None
             try:
                 task = reserve(attempt)
             except DecodeError:
@@ -139,7 +139,10 @@ def work(
             if attempt is not None and (task is None or not isinstance(error, KvsyncError)):
                 undo(attempt)
         finally:
-            relay.undo()
+            try:
+                relay.undo()
+            finally:
+                relay.undo()  # twice, as below
         if not isinstance(error, Stop):
             raise
     finally:
@@ -160,7 +163,8 @@ def _settle(task: Task, ear: _Ear, handler: Handler, relay: Relay, name: str) ->
         with task:
             ear.is_busy = True
             _handle(task, handler, name)
-            relay.goes_on = not ear.heard
+            if not ear.heard:
+                relay.thread = threading.get_ident()
     except StaleReceiptError as late:
         _log.warning("queue %r: %s", name, late)
 
