@@ -614,13 +614,13 @@ def test_a_task_whose_end_was_cut_short_while_the_store_was_busy_goes_back(
     """It is settled before the next call that takes something, however its block was left."""
     jobs = impatient.queue(NAME, retry_delay=0)
     jobs.put("a")
-    task, acknowledge = jobs.reserve(0), kvsync.Task.ack
+    task, leave = jobs.reserve(0), kvsync.Task._leave
 
-    def cut_short(_: kvsync.Task) -> None:
-        monkeypatch.setattr(kvsync.Task, "ack", acknowledge)
+    def cut_short(*_: object) -> None:
+        monkeypatch.setattr(kvsync.Task, "_leave", leave)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kvsync.Task, "ack", cut_short)
+    monkeypatch.setattr(kvsync.Task, "_leave", cut_short)
     with pytest.raises(KeyboardInterrupt), task:
         hog.begin()
     hog.end()

@@ -256,7 +256,9 @@ def test_who_was_served_after_a_long_wait_tells_who_has_come_near(
         has_rested()
         lock.release()
         assert calls[0].result()
-        assert rings == [(first, SERVED), (second, LOOK), (third, LOOK), (fourth, LOOK)]
+        assert rings[0] == (first, SERVED)
+        # By who has released it, and who was served, at the same time.
+        assert sorted(rings[1:]) == sorted((each, LOOK) for each in (second, third, fourth))
         for call in calls[1:]:
             lock.force_release()
             assert call.result()
