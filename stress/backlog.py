@@ -4,7 +4,6 @@ import queue
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
-from itertools import islice
 from typing import NamedTuple
 
 import kvsync
@@ -142,13 +141,19 @@ def handed_out(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand, Recording]]:
 
 
 def reserve(jobs: kvsync.Queue, timeout: float, history: Recording) -> kvsync.Task:
+    return _recorded(jobs.name, partial(jobs.reserve, timeout), history, queue.Empty)
+
+
+def _recorded(
+    name: str, reserve: Callable[[], kvsync.Task], history: Recording, *fails: type
+) -> kvsync.Task:
     task: list[kvsync.Task] = []
 
     def take() -> list[int]:
-        task.append(jobs.reserve(timeout))
+        task.append(reserve())
         return named(task[0])
 
-    history.call(jobs.name, "reserve", None, take, queue.Empty)
+    history.call(name, "reserve", None, take, *fails)
     return task[0]
 
 
@@ -162,17 +167,13 @@ class Loop:
 
     def next(self) -> kvsync.Task:
         """Raises: queue.Empty; StaleReceiptError if the last was not this worker's any more."""
-        task: list[kvsync.Task] = []
-
-        def take() -> list[int]:
-            task.extend(islice(self._tasks, 1))
-            if not task:
-                raise queue.Empty
-            return named(task[0])
-
         fails = queue.Empty, kvsync.StaleReceiptError
-        self._history.call(self._name, "reserve", None, take, *fails)
-        return task[0]
+        return _recorded(self._name, self._take, self._history, *fails)
+
+    def _take(self) -> kvsync.Task:
+        for task in self._tasks:
+            return task
+        raise queue.Empty
 
     def next_after(self, task: kvsync.Task) -> kvsync.Task | None:
         """The same, which acknowledges that one; None if it did, and there is no other."""

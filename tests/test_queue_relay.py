@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import CodeType
@@ -32,13 +32,6 @@ def loop(jobs: kvsync.Queue, handle: Callable[[kvsync.Task], Any]) -> None:
 
 def work(jobs: kvsync.Queue, handle: Callable[[kvsync.Task], Any]) -> None:
     jobs.work(handle, timeout=0)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of another program."""
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
-        yield other
 
 
 def threads_of(what: str) -> list[threading.Thread]:
@@ -211,7 +204,8 @@ def test_a_store_that_was_replaced_meanwhile_is_noticed(
 @working
 def test_who_finds_the_store_busy_may_settle_by_hand(path: Path, work_off: Work) -> None:
     """Nothing was taken, so nothing is taken back; the item stays in hand until the next call."""
-    with kvsync.open(path, busy_timeout=0.1) as store, writing(path) as hog:
+    hog = sqlite3.connect(path, isolation_level=None)
+    with kvsync.open(path, busy_timeout=0.1) as store, closing(hog):
         jobs, tasks = store.queue(NAME), list[kvsync.Task]()
         jobs.put_many("ab")
 

@@ -161,22 +161,20 @@ _FIRST_ONE = """
     and (kvsync_queue.due is null or kvsync_queue.due > :now)
     and not exists (select 1 from kvsync_item where queue = :queue and state = 2)
 """
-_HAND_OUT_ONE = f"""
-    insert into kvsync_item_out (queue, place, id, priority, value, key, since, attempts, error,
-        session, attempt, max_attempts, taken, until, receipt)
-    select queue, place, id, priority, value, key, since, attempts + 1, error, :session, :attempt,
+_OUT = f"{_COLUMNS}, queue, session, attempt, max_attempts, taken, until, receipt"
+_FIRST_OUT = """
+    place, id, priority, value, key, since, attempts + 1, error, queue, :session, :attempt,
         :max_attempts, :now, :until, receipts + 1
-    {_FIRST_ONE} returning receipt as place, id, priority, value, key, since, attempts, error
+"""
+_AS_KEPT = "receipt as place, id, priority, value, key, since, attempts, error"
+_HAND_OUT_ONE = f"""
+    insert into kvsync_item_out ({_OUT}) select {_FIRST_OUT} {_FIRST_ONE} returning {_AS_KEPT}
 """
 """The first ready item, if there is nothing else to see to; else `Items.hand_out` does it."""
 
 _HAND_ON = f"""
-    insert into kvsync_item_out (queue, place, id, priority, value, key, since, attempts, error,
-        session, attempt, max_attempts, taken, until, receipt, done, done_id)
-    select queue, place, id, priority, value, key, since, attempts + 1, error, :session, :attempt,
-        :max_attempts, :now, :until, receipts + 1, :receipt, :id
-    {_FIRST_ONE} and exists (select 1 from kvsync_item where {IN_HAND})
-    returning receipt as place, id, priority, value, key, since, attempts, error
+    insert into kvsync_item_out ({_OUT}, done, done_id) select {_FIRST_OUT}, :receipt, :id
+    {_FIRST_ONE} and exists (select 1 from kvsync_item where {IN_HAND}) returning {_AS_KEPT}
 """
 """The same to who had another in hand, which is done with now. As there is one in hand again, no
 join has come to its end."""

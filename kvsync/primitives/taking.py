@@ -222,10 +222,11 @@ class Relay:
 
         Not in a child that was forked meanwhile, by a signal's handler: that is the parent's.
         """
-        ahead = self.ahead
-        is_ours = ahead is not None and ahead.is_of_this_process()
-        self._last = last = ahead if ahead is not None and is_ours else self._begin()
-        return last
+        attempt = self.ahead
+        if attempt is None or not attempt.is_of_this_process():
+            attempt = self._begin()
+        self._last = attempt
+        return attempt
 
     def hand_on(self, number: int, receipt: int) -> bool:
         """Acknowledge that hand-out; whether it was current.
