@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 import kvsync
 from kvsync.engine import descriptors
-from kvsync.engine.descriptors import Descriptor
+from kvsync.engine.descriptors import Descriptor, send
 from tests.interrupted import after_each_call
 from tests.processes import PATIENCE, in_child
 
@@ -116,6 +117,43 @@ def test_none_is_lost_to_an_interrupt(file: str) -> None:
     places = []
     assert opened_by(lambda: places.extend(after_each_call(use))) == []
     assert len(places) > 5
+
+
+@pytest.fixture
+def fifo(path: Path) -> Iterator[int]:
+    """One at `path`, open for reading."""
+    os.mkfifo(path)
+    number = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    yield number
+    os.close(number)
+
+
+_SENDING = os.O_RDWR | os.O_NONBLOCK
+
+
+def test_what_is_sent_arrives_and_leaves_nothing_open(fifo: int, path: Path) -> None:
+    assert opened_by(lambda: send(str(path), _SENDING, b"+!")) == []
+    assert os.read(fifo, 9) == b"+!"
+
+
+def test_sending_to_where_nothing_is_does_nothing(path: Path) -> None:
+    assert opened_by(lambda: send(str(path), _SENDING, b"!")) == []
+    assert not path.exists()
+
+
+def test_sending_to_who_has_enough_to_read_leaves_nothing_open(fifo: int, path: Path) -> None:
+    with suppress(BlockingIOError):
+        while True:
+            os.write(fifo, bytes(4096))
+    assert opened_by(lambda: send(str(path), _SENDING, b"!")) == []
+
+
+def test_an_interrupt_while_something_is_sent_leaves_nothing_open(fifo: int, path: Path) -> None:
+    places = []
+    sending = partial(send, str(path), _SENDING, b"!")
+    assert opened_by(lambda: places.extend(after_each_call(sending))) == []
+    assert places
+    assert os.read(fifo, 99)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError])

@@ -243,6 +243,23 @@ def test_who_was_served_is_told_so_and_who_comes_first_then_is_told_to_look(
         assert calls[2].result()
 
 
+def test_who_hands_over_makes_way_for_whom_it_woke(
+    store: kvsync.Store, rings: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways: list[int] = []
+    lock = store.lock(NAME)
+    monkeypatch.setattr("kvsync.primitives.units.make_way", lambda: ways.append(len(rings)))
+    lock.acquire()
+    lock.release()
+    assert ways == []
+    lock.acquire()
+    with queued(store.lock(NAME).acquire, lock) as waiter:
+        rings.clear()
+        lock.release()
+        assert ways == [1]
+        assert waiter.result()
+
+
 def test_who_was_served_after_a_long_wait_tells_who_has_come_near(
     store: kvsync.Store, rings: list[tuple[str, bytes]], has_rested: Callable[[], None]
 ) -> None:

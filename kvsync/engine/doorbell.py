@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from kvsync.engine.descriptors import Descriptor
+from kvsync.engine.descriptors import Descriptor, send
 from kvsync.engine.gate import Sidecar
 from kvsync.errors import ForkError
 from kvsync.forks import incarnation
@@ -144,8 +144,8 @@ class Doorbells:
         # Reading too: so nobody who is just going away can make this write raise SIGPIPE, which the
         # host program may have at its default. (A ringer keeps no one alive: what is rung is never
         # what proves a life.)
-        with suppress(OSError), Descriptor(self._path(name), _OPEN_LISTENING) as bell:
-            os.write(bell.number, ring)  # full: it has been rung often enough
+        with suppress(OSError):
+            send(self._path(name), _OPEN_LISTENING, ring)  # full: it has been rung often enough
 
     def watch(self, mark: Mark) -> Watch | None:
         """A watch on a living process's doorbell; None if it is gone, or cannot be watched."""

@@ -33,7 +33,7 @@ from kvsync.primitives.grants import (
     waiters,
 )
 from kvsync.session import GATE_PATIENCE, Patience, Session
-from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, ring_served
+from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, make_way, ring_served
 
 _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for: `release` tries that
@@ -410,6 +410,7 @@ class Units:
         )
         for next, behind in rows:
             ring_served(self._engine, next, behind)
+            make_way()
         return [(None,) for _ in rows]
 
     def _drop(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
