@@ -1,7 +1,7 @@
 """Models of the protocols, which Spin explores in full: `python -m stress.models --help`.
 
     line.pml          the line of tickets, and a worker's way through it; part of the next two
-    ticket_queue.pml  the lock: reaping, doorbells, watches, claims in time
+    ticket_queue.pml  the lock: reaping, doorbells, watches, handing over, claims in time
     rwlock.pml        the read-write lock, with downgrade
     lease.pml         the lease with its fencing token, up to a power failure
     work_queue.pml    the work queue with receipts

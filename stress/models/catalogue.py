@@ -27,17 +27,21 @@ class Model:
             yield from self.large_variants.items()
 
 
-def _line(workers: int, kills: int, stops: int, slows: int, timeouts: int) -> Sizes:
+def _line(
+    workers: int, kills: int, stops: int, slows: int, timeouts: int, fails: int = 0, rounds: int = 1
+) -> Sizes:
     return {
         "WORKERS": workers,
-        "ROUNDS": 1,
+        "ROUNDS": rounds,
         "KILLS": kills,
         "STOPS": stops,
         "SLOWS": slows,
         "TIMEOUTS": timeouts,
+        "FAILS": fails,
     }
 
 
+_NO_FAULT = _line(3, 0, 0, 0, 0)
 _ONE_KILL = _line(3, 1, 0, 0, 0)
 _ONE_STOP = _line(3, 0, 1, 0, 0)
 _LEASE = {"THREADS": 4, "ROUNDS": 2, "KILLS": 1, "POWER": 1, "ACTS": 2}
@@ -64,8 +68,9 @@ MODELS = (
     ),
     Model(
         "ticket_queue",
-        quick=_line(3, 1, 0, 0, 1),
-        full=_line(3, 2, 2, 1, 1),
+        quick=_line(3, 1, 1, 0, 0, fails=1),
+        full=_line(3, 2, 2, 1, 1, fails=1),
+        other_full=(_line(3, 1, 0, 1, 1, fails=1, rounds=2),),
         variants={
             "RING_BEFORE_COMMIT": _ONE_KILL,
             "FREES_THEN_SERVES": _ONE_KILL,
@@ -75,18 +80,25 @@ MODELS = (
             "STOPPED_IS_DEAD": _ONE_STOP,
             "NO_CLAIM_TIME": _ONE_STOP,
             "ONLY_HEAD_MENDS": _line(3, 1, 1, 0, 0),
+            "WORD_BEFORE_COMMIT": _NO_FAULT,
+            "WORD_TWICE": _ONE_STOP,
+            "ANY_WORD": _line(2, 0, 0, 0, 1, rounds=2),
+            "TAKEN_BACK_UNREAD": _NO_FAULT,
+            "NOT_TAKEN_BACK": _ONE_STOP,
+            "CLAIMED_IS_FORGOTTEN": _ONE_STOP,
         },
         large_variants={"SUCCESSOR_NOT_RUNG": _line(4, 2, 0, 0, 1)},
     ),
     Model(
         "rwlock",
-        quick=_line(3, 0, 0, 0, 0),
-        full=_line(3, 1, 1, 0, 1),
+        quick=_NO_FAULT,
+        full=_line(3, 1, 1, 0, 1, fails=1),
         variants={
-            "BARGE": _line(3, 0, 0, 0, 0),
+            "BARGE": _NO_FAULT,
             "NOT_RUNG_ON": _ONE_KILL,
             "RING_BEFORE_COMMIT": _ONE_KILL,
             "STOPPED_IS_DEAD": _ONE_STOP,
+            "TAKEN_BACK_UNREAD": _NO_FAULT,
         },
     ),
     Model(

@@ -3,6 +3,15 @@
  *
  * - A write transaction is one d_step: SQLite and the gate let one in at a time. So is a read.
  * - Rings come after the commit, one step each: a process may be killed or stopped between any two.
+ * - A release by the only holder, where the head of the line wants all units, hands over: the head
+ *   holds from the commit on and has left the line, its place is remembered; then the releaser puts
+ *   the word into its doorbell. Who reads the word holds, without a transaction of its own.
+ * - A word counts for the ticket it names alone. Once that one has ended it does what a ring does,
+ *   so it is one here from that moment on, in the doorbell or still to be sent.
+ * - Whoever finds the time to claim over of what was handed over takes the word out of the doorbell
+ *   in its transaction, and leaves a ring: the ticket is in its old place again, and skipped until
+ *   it stirs. Where no word is, it was read, or never sent, and the grant counts as claimed. Who has
+ *   taken a word may die, or fail, at once (FAILS): then it is gone, and the transaction was none.
  * - Sets of workers are bits of a byte. The line is an array in the order of arrival.
  * - A sleeper wakes by a ring, by the end of a process that it watches, or, at the head of the line,
  *   when the time to claim a grant is over of which it knew. The safety net, the slow look at how
@@ -14,8 +23,9 @@
  *   who could go on.
  *
  * The including file says WORKERS, ROUNDS, KILLS, STOPS, SLOWS (claims that come too late though
- * nobody was stopped), TIMEOUTS (waits given up, and single tries), CAPACITY, and what a worker
- * does: `choose(me)` what it wants, `enters(me)`, WHILE_IT_HAS_IT, `leaves(me)`, and `dies(w)`.
+ * nobody was stopped), TIMEOUTS (waits given up, and single tries), FAILS (as above), CAPACITY, and
+ * what a worker does: `choose(me)` what it wants, `enters(me)`, WHILE_IT_HAS_IT, `leaves(me)`, and
+ * `dies(w)`.
  */
 
 #define NONE 0
@@ -34,16 +44,24 @@
 byte dead, stopped, frozen, finished;  /* frozen: stopped for ever */
 bool disturbed;                        /* somebody was stopped, or was very late */
 byte bell;                             /* rung, and not heard yet */
+byte word;                             /* who has the word of its ticket in the doorbell */
+byte late;                             /* whose word came after others had not found it there */
+byte knows;                            /* who has read the word of what is given */
 byte given, over;                      /* grants not claimed yet; those whose time to claim is over */
 byte held[WORKERS];                    /* units, given or claimed */
 byte want[WORKERS];
 byte ticket[WORKERS];
 byte line[WORKERS];
 byte queued;
+byte place;                            /* in the line, of what was handed over and not claimed */
 byte watch[WORKERS];                   /* whose end wakes that sleeper */
 byte due;                              /* who sleeps until the time to claim is over */
 byte rings[WORKERS];                   /* whom that worker has still to ring */
+byte words[WORKERS];                   /* to whom it has still to send the word, before it rings */
 byte timeouts = TIMEOUTS;
+#ifdef BROKEN_WORD_TWICE
+bool sent_before;
+#endif
 
 #ifdef BROKEN_STOPPED_IS_DEAD
 #define DIES (dead | stopped | frozen)
@@ -80,6 +98,20 @@ byte timeouts = TIMEOUTS;
 /* Whose rings the net stands for: the dead need it only where somebody was stopped too. */
 #define SILENT (frozen | (NET -> dead : 0))
 
+#ifdef BROKEN_TAKEN_BACK_UNREAD
+#define IS_THERE(w) true
+#elif defined(BROKEN_NOT_TAKEN_BACK)
+#define IS_THERE(w) false
+#else
+#define IS_THERE(w) has(word, w)
+#endif
+
+#ifdef BROKEN_CLAIMED_IS_FORGOTTEN
+#define has_become_its(w) has(given, w)
+#else
+#define has_become_its(w) held[w]
+#endif
+
 #ifdef BROKEN_NO_WATCH
 #define GONE 0
 #else
@@ -90,6 +122,7 @@ hidden byte i, j, who, used, gone, fresh, had;
 
 #define holds(w) (held[w] && !has(given, w))
 #define runs(w) (!has(dead | stopped | frozen, w))
+#define is_done(w) (!rings[w] && !words[w])
 
 inline count_used() {
 	used = 0;
@@ -98,16 +131,33 @@ inline count_used() {
 
 /* --- inside a transaction of `me`; the rings are owed until it has committed ------------------ */
 
+/* Back to its old place, to be skipped until it stirs. */
+inline take_back(w) {
+	held[w] = 0;
+	remove(word, w);
+	add(bell, w);
+	j = queued;
+	do
+	:: j > place -> line[j] = line[j - 1]; j--
+	:: else -> break
+	od;
+	line[place] = w;
+	queued++;
+	ticket[w] = PASSED;
+	j = 0
+}
+
 inline end_what_time_ended() {
 	for (i : 0 .. WORKERS - 1) {
 		if
 		:: has(given & over, i) ->
-			held[i] = 0;
 			remove(given, i);
 			if
-			:: ticket[i] == GRANTED -> ticket[i] = PASSED
-			:: else
-			fi
+			:: ticket[i] == GRANTED -> held[i] = 0; ticket[i] = PASSED; fresh = true
+			:: ticket[i] == NONE && IS_THERE(i) -> take_back(i); fresh = true; place = 0
+			:: ticket[i] == NONE && !IS_THERE(i) -> place = 0
+			fi;
+			remove(knows, i)
 		:: else
 		fi
 	}
@@ -134,7 +184,7 @@ inline give(w) {
 
 /* Without `news` nothing has changed for the line so far; `mine` asks for itself. */
 inline serve_with(me, news, mine) {
-	fresh = news || (given & over);
+	fresh = news;
 	end_what_time_ended();
 	count_used();
 	j = 0;
@@ -172,6 +222,10 @@ inline leave_line(w) {
 		:: line[i] == w -> break
 		:: else -> i++
 		od;
+		if
+		:: i < place -> place--
+		:: else
+		fi;
 		do
 		:: i + 1 < queued -> line[i] = line[i + 1]; i++
 		:: else -> break
@@ -203,27 +257,56 @@ inline ring_next(me, needed) {
 	i = 0; gone = 0
 }
 
+/* Its ticket has ended: what names it is no more than a ring. */
+inline outlive_words(me) {
+	remove(late, me);
+#ifndef BROKEN_ANY_WORD
+	if
+	:: has(word, me) -> remove(word, me); add(bell, me)
+	:: else
+	fi;
+	for (i : 0 .. WORKERS - 1) {
+		if
+		:: has(words[i], me) -> remove(words[i], me); add(rings[i], me)
+		:: else
+		fi
+	}
+	i = 0
+#endif
+}
+
+inline drop(w) {
+	if
+	:: has(given, w) && ticket[w] == NONE -> place = 0
+	:: else
+	fi;
+	held[w] = 0;
+	remove(given, w);
+	remove(over, w);
+	remove(knows, w)
+}
+
 inline claim(me) {
 	if
-	:: has(given, me) ->
+	:: ticket[me] == NONE ->
+		if
+		:: has(given, me) -> remove(given, me); remove(over, me); place = 0
+		:: else
+		fi;
+		outlive_words(me)
+	:: ticket[me] != NONE && has(given, me) ->
 		remove(given, me);
 		remove(over, me);
 #ifndef BROKEN_NOT_RUNG_ON
 		ring_next(me, false);
 #endif
 		leave_line(me)
-	:: else ->
+	:: ticket[me] != NONE && !has(given, me) ->
 		if
 		:: ticket[me] == GRANTED -> ticket[me] = WAITING; serve(me)
 		:: else
 		fi
 	fi
-}
-
-inline drop(w) {
-	held[w] = 0;
-	remove(given, w);
-	remove(over, w)
 }
 
 /* For who was ahead of it nothing has changed. */
@@ -243,7 +326,42 @@ inline undo(me) {
 	ring_next(me, true);
 	leave_line(me);
 	drop(me);
+	outlive_words(me);
 	serve(me)
+}
+
+/* The first who waits, NOBODY if there is none. */
+inline find_head() {
+	j = 0;
+	do
+	:: j < queued && ticket[line[j]] != WAITING -> j++
+	:: else -> break
+	od;
+	who = (j < queued -> line[j] : NOBODY)
+}
+
+/* Rings who stands behind the new holder, too: there is another to watch now. */
+inline release(me) {
+	find_head();
+	count_used();
+	if
+	:: who != NOBODY && used == held[me] && want[who] == CAPACITY ->
+		drop(me);
+		leave_line(who);
+		place = j;
+		held[who] = CAPACITY;
+		add(given, who);
+		add(words[me], who);
+		find_head();
+		if
+		:: who != NOBODY -> add(rings[me], who)
+		:: else
+		fi;
+		j = 0; who = 0; used = 0
+	:: else ->
+		drop(me);
+		serve(me)
+	fi
 }
 
 /* The line is served if they had anything in it; by who `mends` it in any case. */
@@ -325,7 +443,37 @@ inline obstacles_that_died() {
 
 /* --- a worker --------------------------------------------------------------------------------- */
 
-#define ring_one(me) atomic { rings[me] -> d_step { first(rings[me]); remove(rings[me], who); add(bell, who); who = 0 } }
+#define ring_one(me) atomic { !is_done(me) -> d_step { if :: words[me] -> send_word(me) :: else -> ring(me) fi } }
+
+inline ring(me) {
+	first(rings[me]);
+	remove(rings[me], who);
+	add(bell, who);
+	who = 0
+}
+
+/* A dead one's doorbell keeps nothing. */
+inline send_word(me) {
+	first(words[me]);
+#ifdef BROKEN_WORD_TWICE
+	if
+	:: sent_before -> remove(words[me], who)
+	:: else -> sent_before = true
+	fi;
+#else
+	remove(words[me], who);
+#endif
+	if
+	:: !has(dead, who) ->
+		add(word, who);
+		if
+		:: !has(given, who) -> add(late, who)
+		:: else
+		fi
+	:: else
+	fi;
+	who = 0
+}
 
 inline first(set) {
 	who = 0;
@@ -359,6 +507,15 @@ inline sleeps_no_more(me) {
 	remove(due, me)
 }
 
+inline read_the_word(me) {
+	assert(held[me]);
+	outlive_words(me);
+	if
+	:: has(given, me) -> add(knows, me)
+	:: else
+	fi
+}
+
 /* Whom the transaction to come will ring, before it has committed. */
 inline to_be_rung(me) {
 	for (i : 0 .. WORKERS - 1) {
@@ -370,6 +527,16 @@ inline to_be_rung(me) {
 	i = 0
 }
 
+/* To whom it will send the word, likewise. */
+inline to_be_told(me) {
+	find_head();
+	if
+	:: who != NOBODY -> add(words[me], who)
+	:: else
+	fi;
+	j = 0; who = 0
+}
+
 active [WORKERS] proctype worker() provided (runs(_pid)) {
 	byte rounds = ROUNDS;
 	byte seen;
@@ -378,13 +545,13 @@ again:
 	do
 	:: ring_one(_pid)
 	:: atomic {
-		!rings[_pid] && !rounds ->
+		is_done(_pid) && !rounds ->
 		add(finished, _pid);
 		remove(bell, _pid);
 		goto out
 	   }
 	:: atomic {  /* past an empty line, in one statement */
-		!rings[_pid] && rounds ->
+		is_done(_pid) && rounds ->
 		rounds--;
 		choose(_pid);
 		d_step {
@@ -415,7 +582,7 @@ joins:
 	do
 	:: ring_one(_pid)
 	:: atomic {
-		!rings[_pid] ->
+		is_done(_pid) ->
 		d_step { join_line(_pid); serve_with(_pid, false, _pid); claim(_pid) }
 		if
 		:: holds(_pid) -> enters(_pid); goto has_it
@@ -423,7 +590,7 @@ joins:
 		fi
 	   }
 	:: atomic {  /* or a single try: it joins and leaves in one moment */
-		!rings[_pid] && timeouts ->
+		is_done(_pid) && timeouts ->
 		d_step { timeouts--; join_line(_pid); serve_with(_pid, false, _pid); withdraw(_pid) }
 		if
 		:: holds(_pid) -> enters(_pid); goto has_it
@@ -435,16 +602,8 @@ joins:
 waits:
 	do
 	:: ring_one(_pid)
-	:: atomic { !rings[_pid] && ticket[_pid] == NONE -> goto again }
-	:: !rings[_pid] && ticket[_pid] == PASSED ->
-		d_step {
-			if
-			:: ticket[_pid] == PASSED -> ticket[_pid] = WAITING
-			:: else
-			fi;
-			serve(_pid)
-		}
-	:: !rings[_pid] && ticket[_pid] == GRANTED ->
+	:: atomic { is_done(_pid) && ticket[_pid] == NONE && !has_become_its(_pid) -> goto again }
+	:: is_done(_pid) && ticket[_pid] == NONE && has_become_its(_pid) ->
 		atomic {
 			d_step { claim(_pid) }
 			if
@@ -452,13 +611,40 @@ waits:
 			:: else
 			fi
 		}
-	:: d_step { !rings[_pid] && ticket[_pid] == WAITING -> look(_pid) }
+	:: is_done(_pid) && ticket[_pid] == PASSED ->
+		d_step {
+			if
+			:: ticket[_pid] == PASSED -> ticket[_pid] = WAITING
+			:: else
+			fi;
+			serve(_pid)
+		}
+	:: is_done(_pid) && ticket[_pid] == GRANTED ->
+		atomic {
+			d_step { claim(_pid) }
+			if
+			:: holds(_pid) -> enters(_pid); goto has_it
+			:: else
+			fi
+		}
+	:: d_step { is_done(_pid) && ticket[_pid] == WAITING -> look(_pid) }
 #ifdef BROKEN_FORGETS_RINGS_LATE
-		remove(bell, _pid);
+		d_step { remove(bell, _pid); remove(word, _pid) }
 #endif
 		if
 		/* It looks again: it was rung, or a watch tells of an end, or time has come. */
-		:: d_step { has(bell, _pid) || (watch[_pid] & GONE) -> remove(bell, _pid); sleeps_no_more(_pid) }
+		:: atomic {
+			has(bell | word, _pid) || (watch[_pid] & GONE) ->
+			d_step { seen = has(word, _pid); remove(bell, _pid); remove(word, _pid); sleeps_no_more(_pid) }
+			if
+			:: seen ->
+				d_step { seen = 0; read_the_word(_pid) }
+				enters(_pid);
+				goto has_it
+			:: else
+			fi
+		   }
+		:: d_step { NET && ticket[_pid] != WAITING -> sleeps_no_more(_pid) }
 		:: d_step { owed(_pid) -> hear(_pid); sleeps_no_more(_pid) }
 		/* It has looked, and there is something to do. */
 		:: d_step { watch[_pid] & GONE -> seen = watch[_pid] & GONE; sleeps_no_more(_pid); reap(_pid, seen, true); seen = 0 }
@@ -481,11 +667,20 @@ has_it:
 	do
 	:: ring_one(_pid)
 	WHILE_IT_HAS_IT
+	:: atomic {  /* a signal's exception ends the call, which knew by the word */
+		timeouts && has(knows, _pid) ->
+		leaves(_pid);
+		d_step { timeouts--; undo(_pid) }
+		goto again
+	   }
 	:: atomic {
-		!rings[_pid] ->
+		is_done(_pid) ->
 		leaves(_pid);
 #ifdef BROKEN_RING_BEFORE_COMMIT
 		d_step { to_be_rung(_pid) }
+		goto rings_first
+#elif defined(BROKEN_WORD_BEFORE_COMMIT)
+		d_step { to_be_told(_pid); seen = words[_pid] }
 		goto rings_first
 #elif defined(BROKEN_FREES_THEN_SERVES)
 		d_step { drop(_pid) }
@@ -498,13 +693,18 @@ has_it:
 #endif
 	   }
 	od;
-	atomic { true; d_step { drop(_pid); serve(_pid) } goto again }
+	atomic { true; d_step { release(_pid) } goto again }
 
 #ifdef BROKEN_RING_BEFORE_COMMIT
+#define not_again(me) rings[me] = 0; words[me] = 0
+#else
+#define not_again(me) words[me] = words[me] & ~seen; seen = 0
+#endif
+#if defined(BROKEN_RING_BEFORE_COMMIT) || defined(BROKEN_WORD_BEFORE_COMMIT)
 rings_first:
 	do
 	:: ring_one(_pid)
-	:: atomic { !rings[_pid] -> d_step { drop(_pid); serve(_pid); rings[_pid] = 0 } goto again }
+	:: atomic { is_done(_pid) -> d_step { release(_pid); not_again(_pid) } goto again }
 	od;
 #endif
 
@@ -514,24 +714,27 @@ out:
 
 /* --- what goes wrong, and the end ------------------------------------------------------------- */
 
-/* A claim that is not made in time: whoever is stopped is always too late. */
+/* A claim that is not made in time: whoever is stopped is always too late. Who knows by the word
+ * makes none, and may have it for long.
+ */
 active proctype time_passes() {
 end:
 	do
-	:: d_step { given & ~over & TOO_LATE -> over = over | (given & TOO_LATE) }
+	:: d_step { given & ~over & (TOO_LATE | knows) -> over = over | (given & (TOO_LATE | knows)) }
 	od
 }
 
 #define exists(w) (w < WORKERS && !has(dead | frozen | finished, w))
-#define kill(w) kills && exists(w) -> d_step { kills--; add(dead, w); remove(stopped, w); dies(w); watch[w] = 0; remove(due, w); remove(bell, w) }
+#define kill(w) kills && exists(w) -> d_step { kills--; add(dead, w); remove(stopped, w); dies(w); watch[w] = 0; words[w] = 0; remove(due, w); remove(bell, w); remove(word, w) }
 #define stop(w) stops && exists(w) && !has(stopped, w) -> d_step { stops--; disturbed = true; add(stopped, w) }
-#define freeze(w) stops && exists(w) && !has(stopped, w) -> d_step { stops--; disturbed = true; add(frozen, w) }
+#define freeze(w) stops && exists(w) && !has(stopped, w) -> d_step { stops--; disturbed = true; add(frozen, w); words[w] = 0 }
 #define go_on(w) w < WORKERS && has(stopped, w) -> remove(stopped, w)
 
 active proctype nemesis() {
 	byte kills = KILLS;
 	byte stops = STOPS;
 	byte slows = SLOWS;
+	byte fails = FAILS;
 	do
 	:: kill(0)
 	:: kill(1)
@@ -550,9 +753,15 @@ active proctype nemesis() {
 	:: go_on(2)
 	:: go_on(3)
 	:: slows && (given & ~over) -> d_step { slows--; disturbed = true; over = given }
-	:: atomic { !stopped -> kills = 0; stops = 0; slows = 0; timeouts = 0; break }
+	:: fails && (given & over & word) -> d_step { fails--; bell = bell | (given & over & word); word = word & ~(given & over) }
+	:: atomic { !stopped -> kills = 0; stops = 0; slows = 0; fails = 0; timeouts = 0; break }
 	od
 }
+
+/* Stopped for ever, it has what nobody can take back: by a claim, or by the word, which is gone, or
+ * which came so late that the time to claim was over.
+ */
+#define keeps(w) (has(frozen, w) && held[w] && ticket[w] == NONE && !has(word & ~late, w))
 
 /* Nobody who runs is left waiting, unless for somebody who is stopped for ever and has it. */
 active proctype at_rest() {
@@ -561,7 +770,7 @@ active proctype at_rest() {
 		gone = 0;
 		for (i : 0 .. WORKERS - 1) {
 			if
-			:: has(frozen, i) && holds(i) -> gone = 1
+			:: keeps(i) -> gone = 1
 			:: else
 			fi
 		}

@@ -9,6 +9,7 @@
 #define STOPS 1
 #define SLOWS 0
 #define TIMEOUTS 1
+#define FAILS 1
 #endif
 #define CAPACITY 8  /* a reader has one unit, a writer all: fewer are never there */
 
