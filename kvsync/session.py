@@ -54,7 +54,7 @@ _SELECT = """
     from kvsync_session
 """
 _TAKE_AWAY = (
-    "update kvsync_unit set session = 0 where session = :session returning space, name, null",
+    "update kvsync_unit set session = 0 where session = :session returning space, name, doorbell",
     "delete from kvsync_ticket where session = :session returning space, name, doorbell",
     # Who mends the queue sees that its taker is no more.
     "select distinct 'queue', queue, null from kvsync_item where session = :session"
@@ -69,11 +69,19 @@ _HAS = """
     and (queue, state) in (select name, -1 from kvsync_queue)
     limit 1
 """
-_NAMED = "select doorbell from kvsync_session union select doorbell from kvsync_ticket"
+_NAMED = """
+    select doorbell from kvsync_session
+    union
+    select doorbell from kvsync_ticket
+    union
+    select doorbell from kvsync_grant
+"""
 _NAMED_BY = """
     select doorbell, id from kvsync_session
     union
     select doorbell, session from kvsync_ticket
+    union
+    select doorbell, session from kvsync_grant
 """
 GATE_PATIENCE = 1.0
 """Seconds for which a call with a shorter timeout waits for SQLite's write lock all the same, so

@@ -10,8 +10,8 @@ waiter its predecessor. So a death anywhere in the line is noticed at once, and 
 Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too. The
 nearer to the head, the sooner it wakes, so that however long the line is, few look often; others
 glance whether they have come nearer. And who stays in its place for a while tells the one behind
-it, which may think that it is further back; who is served after a long wait tells those who have
-come near by that, who may be between two glances far apart.
+it, which may think that it is further back; who is served after a long wait, or gives up, tells
+those who have come near by that, who may be between two glances far apart.
 """
 
 import os
@@ -23,7 +23,7 @@ from functools import partial
 
 from kvsync import deadlock
 from kvsync.engine import Engine, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch, Word
 from kvsync.engine.process import this_process
 from kvsync.errors import DeadlockError, KvsyncError
 from kvsync.session import MEND, Session, patience_until
@@ -70,6 +70,9 @@ _AHEAD = """
 _LOOK = f"""
     select 'me' as role, session, state, null as expires, null as claim_by
     from kvsync_ticket where id = :ticket
+    union all
+    select 'me', session, '{GRANTED}', null, null from kvsync_grant
+    where space = :space and name = :name and ticket = :ticket and doorbell is not null
     union all
     select 'ahead', session, null, id, null from ({_AHEAD}) as predecessors
     union all
@@ -170,6 +173,7 @@ class Wait:
         self._calm = False  # it was the same as the one before
         self._glance = _GLANCES[0]
         self._served = False  # says the last ring
+        self._word: Word | None = None  # which was read: nobody can take it back any more
 
     def __enter__(self) -> "Wait":
         return self
@@ -268,7 +272,7 @@ class Wait:
         self._ring_behind(slice(1))
 
     def tell_who_has_come_near(self) -> None:
-        """Done by whoever was served: the second and third now may still put off their glances.
+        """Done by who was served, or gives up: second and third now may still put off glances.
 
         Only in a line that rested: who puts one off has made three before, and those ahead of it
         have waited for longer. Where that cannot be done, what was served is kept all the same.
@@ -311,7 +315,7 @@ class Wait:
             rings, gone = self._doorbell.wait(self._watches.values(), seconds)
         else:
             rings, gone = self._listen_and_glance(self._doorbell, seconds)
-        self._served = SERVED in rings and self._wish.claims
+        self._hear(rings)
         for session, watch in list(self._watches.items()):
             if watch in gone:
                 # It is dying, or has closed its descriptors: a watch would wake us at once again.
@@ -321,6 +325,17 @@ class Wait:
         if rings or gone:
             self._head_net = HEAD_NETS[0]
         return not rings and not gone
+
+    def _hear(self, rings: bytes) -> None:
+        self._word = Word.among(rings, self._ticket) or self._word
+        self._served = self._wish.claims and (SERVED in rings or self._word is not None)
+
+    def take_word(self) -> Word | None:
+        """What was read of our ticket, once. Raises: ForkError in a child forked since it began."""
+        word, self._word = self._word, None
+        if self._doorbell is not None:
+            self._doorbell.require_own()
+        return word
 
     def _listen_and_glance(self, doorbell: Doorbell, seconds: float) -> tuple[bytes, list[Watch]]:
         """What woke us: rings, and watches whose process is gone; neither if we came nearer."""

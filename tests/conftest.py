@@ -17,7 +17,7 @@ import pytest
 
 import kvsync
 from kvsync import waiting
-from kvsync.engine.doorbell import LOOK, Doorbells
+from kvsync.engine.doorbell import LOOK, Doorbells, Once
 from kvsync.engine.sqlite import SqliteEngine
 from kvsync.testing import ManualClock
 
@@ -144,8 +144,8 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     heard: list[tuple[str, bytes]] = []
     ring = Doorbells.ring
 
-    def listen(self: Doorbells, name: str, what: bytes = LOOK) -> None:
-        heard.append((name, what))
+    def listen(self: Doorbells, name: str, what: bytes | Once = LOOK) -> None:
+        heard.append((name, what if isinstance(what, bytes) else what.get(os.getpid(), b"")))
         ring(self, name, what)
 
     monkeypatch.setattr(Doorbells, "ring", listen)

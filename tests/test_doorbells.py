@@ -102,6 +102,8 @@ def hold_after_a_wait(pipe: Any, path: str) -> None:
     lock = kvsync.open(path).lock(NAME)
     pipe.send("here")
     lock.acquire()
+    lock.release()
+    lock.acquire()
     pipe.send("held")
     pipe.recv()
 

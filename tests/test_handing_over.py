@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import kvsync
-from kvsync.engine.doorbell import LOOK, SERVED
-from kvsync.primitives.grants import CLAIM_TIME, WHOLE
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbells, Word
+from kvsync.primitives.grants import CLAIM_TIME, WHOLE, Grant, end
 from kvsync.primitives.units import Units
 from kvsync.session import MEND
 from kvsync.testing import ManualClock
@@ -32,6 +32,14 @@ HOUR = 3600.0
 def store(timed_store: kvsync.Store) -> kvsync.Store:
     """One whose time moves when the test says so."""
     return timed_store
+
+
+def next_word(store: kvsync.Store) -> bytes:
+    """What will be sent to the head of the line."""
+    ((ticket, token, slot),) = store.engine.read(
+        "select min(kvsync_ticket.id), kvsync_unit.token + 1, slot from kvsync_unit, kvsync_ticket"
+    )
+    return bytes(Word(ticket, token, slot))
 
 
 @pytest.mark.parametrize("held", [0.0, 0.0005, 1000.0])
@@ -151,7 +159,7 @@ class Moment:
 
     def found(self) -> list[Any]:
         """Where units have their slots is nobody's business."""
-        grants = "select * from kvsync_grant order by id, units, session"
+        grants = "select * from kvsync_grant order by id, units, session"  # the last: doorbell
         tickets = "select * from kvsync_ticket order by id"
         return [self._store.engine.read(sql) for sql in (grants, tickets)]
 
@@ -165,7 +173,7 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
     others: list[Held],
     line: list[Ticket],
 ) -> None:
-    """Or it does nothing at all."""
+    """But for the ticket, which is gone. Or it does nothing at all."""
     assert store.session.id  # it has begun, and with it this boot's epoch
     units = Units(store.session, "lock", NAME, 2)
     mine = {"space": "lock", "name": NAME, "slot": 1, "token": _OURS, "session": _MINE}
@@ -173,18 +181,50 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
     moment.again()
     before = moment.found()
     rings.clear()
-    handed = units._hand_over(mine, None)
+    handed = units._hand_over(Grant(_OURS, NAME, slot=1), mine, None)
     after, rung = moment.found(), rings[:]
     event(f"handed over: {bool(handed)}")
     if not handed:
         assert after == before
         assert rung == []
         return
+    (bell, told), *others_rung = rung
+    (word,) = filter(None, (Word.among(told, each) for each in range(1, 9)))
     moment.again()
     rings.clear()
     ((expires,),) = units._drop(mine, None)
     assert expires is None or expires > store.engine.boot()
-    assert (moment.found(), rings) == (after, rung)
+    assert rings == [(bell, SERVED), *others_rung]
+    grants, tickets = moment.found()
+    assert tickets == sorted([*after[1], *(each for each in tickets if each[0] == word.ticket)])
+    given = [(*each[:-1], bell) if each[0] == word.token else each for each in grants]
+    assert given == after[0]
+
+
+@given(line=_LINE)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_taken_back_is_as_it_was_but_passed(
+    store: kvsync.Store, line: list[Ticket]
+) -> None:
+    assert store.session.id
+    units = Units(store.session, "lock", NAME, 2)
+    held = Held(1, _OURS, 2, 2, _MINE, None)
+    mine = {"space": "lock", "name": NAME, "slot": 1, "token": _OURS, "session": _MINE}
+    moment = Moment(store, [held], line)
+    moment.again()
+    _, before = moment.found()
+    if not units._hand_over(Grant(_OURS, NAME, slot=1), mine, None):
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Doorbells, "take_back", lambda *_: True)
+        assert store.engine.transact(
+            lambda transaction: end("lock", NAME, store.engine, transaction, _OURS + 1)
+        )
+    state, token = -2, -1
+    passed = [list(each) for each in before]
+    head = next(each for each in passed if each[state] == "waiting")
+    head[state], head[token] = "passed", _OURS + 1
+    assert moment.found() == [[], [tuple(each) for each in passed]]
 
 
 def test_a_lock_that_is_waited_for_changes_hands_in_one_statement(
@@ -233,9 +273,10 @@ def test_who_was_served_is_told_so_and_who_comes_first_then_is_told_to_look(
     with ExitStack() as stack:
         calls = [stack.enter_context(queued(store.lock(NAME).acquire, lock)) for _ in range(3)]
         first, second, _ = doorbells(store)
+        word = next_word(store)
         rings.clear()
         lock.release()
-        assert rings == [(first, SERVED), (second, LOOK)]
+        assert rings == [(first, word), (second, LOOK)]
         assert calls[0].result()
         lock.force_release()
         assert calls[1].result()
@@ -269,11 +310,12 @@ def test_who_was_served_after_a_long_wait_tells_who_has_come_near(
     with ExitStack() as stack:
         calls = [stack.enter_context(queued(store.lock(NAME).acquire, lock)) for _ in range(5)]
         first, second, third, fourth, _ = doorbells(store)
+        word = next_word(store)
         rings.clear()
         has_rested()
         lock.release()
         assert calls[0].result()
-        assert rings[0] == (first, SERVED)
+        assert rings[0] == (first, word)
         # By who has released it, and who was served, at the same time.
         assert sorted(rings[1:]) == sorted((each, LOOK) for each in (second, third, fourth))
         for call in calls[1:]:
@@ -300,6 +342,32 @@ def test_who_was_served_has_it_though_nobody_behind_can_be_told(
         lock.release()
         assert call.result() is True
     assert rings == []
+
+
+def test_who_gives_up_after_a_long_wait_tells_who_has_come_near_by_that(
+    store: kvsync.Store,
+    clock: ManualClock,
+    rings: list[tuple[str, bytes]],
+    has_rested: Callable[[], None],
+) -> None:
+    """The first one behind it is told anyhow."""
+    lock = store.lock(NAME)
+    lock.acquire()
+    with ExitStack() as stack:
+        calls = [
+            stack.enter_context(queued(partial(store.lock(NAME).acquire, timeout=time), lock))
+            for time in (10, None, None, None, None)
+        ]
+        bell, first, second, third, _ = doorbells(store)
+        has_rested()
+        clock.advance(20)
+        rings.clear()
+        store.engine.doorbells.ring(bell)
+        assert not calls[0].result()
+        assert rings[1:] == [(each, LOOK) for each in (first, second, third)]
+        for call in calls[1:]:
+            lock.force_release()
+            assert call.result()
 
 
 def test_several_that_were_served_after_a_long_wait_tell_who_has_come_near(

@@ -43,6 +43,12 @@ class Transaction(Protocol):
         What a savepoint undid is called too: good for hints only.
         """
 
+    def on_undo(self, call: Callable[[], object]) -> None:
+        """Call it if what was done up to now is undone, while nobody else can write.
+
+        A kill may prevent it; and it may be called again if an exception interrupts it.
+        """
+
 
 class Engine(Protocol):
     """One database, seen from one process. Usable from any thread.
@@ -143,6 +149,9 @@ class Engine(Protocol):
 
         Raises: StoreReplacedError if that is not the one which this handle has open.
         """
+
+    def verify(self) -> None:
+        """For who relies on what it was told. Raises: StoreReplacedError, ClosedError."""
 
     def close(self) -> None:
         """Give up this handle; the last one on a database closes its connections."""

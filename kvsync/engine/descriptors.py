@@ -70,10 +70,16 @@ class Descriptor:
                 _open.pop(key, None)
 
 
-def send(path: str, flags: int, data: bytes) -> None:
-    """Open, write and close in one call into C, so there is nothing to lose; tells no error."""
+def send(path: str, flags: int, what: dict[int, bytes]) -> None:
+    """Open, write and close in one call into C, so there is nothing to lose; tells no error.
+
+    `what` has it by the pid of who is to send it. It is taken out, so that neither who repeats the
+    call nor a child that is forked in the middle sends it again.
+    """
     number, again = tee(map(_c_open, (os.fsencode(path),), (flags | os.O_CLOEXEC,)))
-    next(zip(map(_c_write, number, (data,), (len(data),)), map(_c_close, again), strict=True))
+    text, measured = tee(map(what.pop, starmap(os.getpid, ((),)), (b"",)))
+    writing = map(_c_write, number, text, map(len, measured))
+    next(zip(writing, map(_c_close, again), strict=True))
 
 
 Key = weakref.ref[Descriptor]

@@ -3,6 +3,10 @@
 - Each waiting thread has a doorbell of its own, for threads must not take each other's rings. A
   ring is one byte, and only a hint: who is woken reads the truth from the database. `SERVED` hints
   at what to try first.
+- A `Word` is more than a hint: whoever reads it out of the doorbell decides, and nobody else can.
+  Its owner has what it says; or somebody has taken it back, as part of a transaction. So it is
+  sent once, after the commit of what it says, and sent again only by who took it back and has
+  undone that, before anybody else can write.
 - Each session has one that nobody rings. Its process keeps it open for reading until it ends, and
   no one else does: who opens it for writing is refused (ENXIO) once that process is gone, and
   whoever had it open before is told by the kernel (POLLERR). That takes no pid and no guess, and
@@ -25,8 +29,9 @@ import re
 import secrets
 import select
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from kvsync.engine.descriptors import Descriptor, send
@@ -41,6 +46,34 @@ _OPEN_WATCHING = os.O_WRONLY | os.O_NONBLOCK
 
 LOOK, SERVED = b"!", b"+"
 """Rings: look how the line stands; what you wait for was given to you."""
+
+
+Once = dict[int, bytes]
+"""What is rung once, by the process of that pid; ringing takes it out."""
+
+_PIPE = 1 << 16
+"""Bytes that a FIFO holds at most: one read has them all."""
+
+
+class Word(NamedTuple):
+    """What was handed over to a ticket: the grant of that token, in that slot."""
+
+    ticket: int
+    token: int
+    slot: int
+
+    def __bytes__(self) -> bytes:
+        return b"=%d:%d:%d;" % self
+
+    @classmethod
+    def among(cls, rings: bytes, ticket: int) -> "Word | None":
+        """That ticket's word, if it is there."""
+        _, said, rest = rings.partition(b"=%d:" % ticket)
+        numbers, ended, _ = rest.partition(b";")
+        token, _, slot = numbers.partition(b":")
+        if said and ended and token.isdigit() and slot.isdigit():
+            return cls(ticket, int(token), int(slot))
+        return None
 
 
 _NAME = re.compile("[0-9a-f]{24}")
@@ -93,17 +126,20 @@ class Doorbell(Descriptor):
         except ValueError:  # closed
             if self._process == incarnation():
                 raise
-        if self._process != incarnation():
-            raise ForkError("this process was forked during a wait, which is its parent's")
+        self.require_own()
         gone = [watched[number] for number, _ in found if number in watched]
         return self._take_rings(), gone
 
+    def require_own(self) -> None:
+        """Raises: ForkError in a child that was forked since it was made."""
+        if self._process != incarnation():
+            raise ForkError("this process was forked during a wait, which is its parent's")
+
     def _take_rings(self) -> bytes:
-        rings = b""
-        with suppress(BlockingIOError):
-            while len(rings) % 512 == 0:
-                rings += os.read(self.number, 512)
-        return rings
+        try:
+            return os.read(self.number, _PIPE)
+        except BlockingIOError:
+            return b""
 
     def stir(self) -> None:
         """Wake who waits at it, in this process; in a forked child it is closed."""
@@ -139,13 +175,41 @@ class Doorbells:
         self._sidecar.make_fifo(path + "~")
         return Doorbell(path)
 
-    def ring(self, name: str, ring: bytes = LOOK) -> None:
+    def ring(self, name: str, what: bytes | Once = LOOK) -> None:
         """Wake who listens there; no one is no error, for the truth is in the database."""
         # Reading too: so nobody who is just going away can make this write raise SIGPIPE, which the
         # host program may have at its default. (A ringer keeps no one alive: what is rung is never
         # what proves a life.)
         with suppress(OSError):
-            send(self._path(name), _OPEN_LISTENING, ring)  # full: it has been rung often enough
+            # Where it is full, it has been rung often enough.
+            once = {os.getpid(): what} if isinstance(what, bytes) else what
+            send(self._path(name), _OPEN_LISTENING, once)
+
+    def take_back(
+        self, name: str, ticket: int, on_undo: Callable[[Callable[[], object]], object]
+    ) -> bool:
+        """Whether that ticket's word lay there unread; then it does so no more.
+
+        Part of a transaction that gives what it says to others; `on_undo` is that one's. All else
+        that lay there is left, and a ring, so that its owner looks.
+        """
+        process = os.getpid()
+        word: Once = {}
+        others: Once = {}
+        for each in (word, others):
+            on_undo(partial(self.ring, name, each))
+        with suppress(OSError), Descriptor(self._path(name), _OPEN_LISTENING) as bell:
+            # In one call into C: what is read is noted, whatever exception follows.
+            word.update(zip((process,), map(os.read, (bell.number,), (_PIPE,)), strict=True))
+        rings = word.get(process)
+        if not rings:
+            return False
+        found = Word.among(rings, ticket)
+        mine = bytes(found) if found else b""
+        rest = rings.replace(mine, b"", 1) + LOOK
+        word[process], others[process] = mine, rest
+        self.ring(name, others)
+        return found is not None
 
     def watch(self, mark: Mark) -> Watch | None:
         """A watch on a living process's doorbell; None if it is gone, or cannot be watched."""

@@ -71,7 +71,8 @@ create table kvsync_boot (
 );
 
 -- Units of a named thing that somebody holds, or held: see primitives/grants.py. A row of session
--- 0 is free. `expires` and `claim_by` are on the session's boot clock.
+-- 0 is free. `expires` and `claim_by` are on the session's boot clock. A grant with a `doorbell`
+-- was handed over: it has what its `ticket` was, and the word of that was sent there.
 create table kvsync_unit (
     space text not null,
     name text not null,
@@ -87,11 +88,15 @@ create table kvsync_unit (
     expires real,
     claim_by real,
     ticket bigint,
+    doorbell text,
+    asked real,
+    lease real,
+    deadline real,
     primary key (space, name, slot)
 ) without rowid;
 create view kvsync_grant as
     select token as id, space, name, kind, units, capacity, session, attempt, thread, since,
-        expires, claim_by, ticket
+        expires, claim_by, ticket, doorbell
     from kvsync_unit where session <> 0;
 
 -- A place in a line, first come first served: see waiting.py. `state` is 'waiting', 'passed' (it
@@ -115,8 +120,8 @@ create table kvsync_ticket (
 );
 create index kvsync_ticket_name on kvsync_ticket (space, name, id);
 
--- A lock changes hands in one statement, and is claimed in one: what is held, beside each ticket of
--- its line; and what was given to a ticket.
+-- A lock changes hands in one statement: what is held, beside each ticket of its line. What was
+-- given to a ticket otherwise is claimed in one.
 create view kvsync_turn as
     select held.space, held.name, held.slot, held.token, held.session, held.since, held.expires,
         held.claim_by, line.id as ticket, line.units as wanted, line.capacity as limit_wanted,
@@ -124,13 +129,14 @@ create view kvsync_turn as
     from kvsync_unit as held join kvsync_ticket as line
     on line.space = held.space and line.name = held.name;
 create trigger kvsync_hand_over instead of update on kvsync_turn begin
-    update kvsync_unit set (kind, units, capacity, session, attempt, thread) = (
-            select kind, units, capacity, session, attempt, thread
+    update kvsync_unit set
+        (kind, units, capacity, session, attempt, thread, doorbell, asked, lease, deadline) = (
+            select kind, units, capacity, session, attempt, thread, doorbell, since, lease, deadline
             from kvsync_ticket where id = new.ticket),
         token = new.token, since = new.since, expires = new.expires, claim_by = new.claim_by,
         ticket = new.ticket
     where space = new.space and name = new.name and slot = new.slot;
-    update kvsync_ticket set state = 'granted', token = new.token where id = new.ticket;
+    delete from kvsync_ticket where id = new.ticket;
 end;
 create view kvsync_given as
     select held.space, held.name, held.slot, held.token, held.session, held.units, held.expires,

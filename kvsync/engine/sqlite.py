@@ -517,6 +517,10 @@ class SqliteEngine:
             raise ClosedError(f"{other.path}: this store is closed")
         raise StoreReplacedError(f"{self.path} was replaced by another file; open it again")
 
+    def verify(self) -> None:
+        self._refuse_if_closed()
+        self._pool.verify()
+
     def close(self) -> None:
         self.forbid_in_transaction("close")
         self._closed = True  # first: who is just opening it looks at that last

@@ -51,6 +51,8 @@ class SqliteTransaction:
         self._broken: Exception | None = None
         self._commits = False
         self._after_commit: list[Callable[[], object]] = []
+        self._on_undo: list[Callable[[], object]] = []
+        self._marks: list[int] = []  # how many of those there were when each savepoint began
 
     # --- beginning and ending -----------------------------------------------------------------
 
@@ -122,6 +124,8 @@ class SqliteTransaction:
                     link.cursor.execute("rollback")
                 elif self._commits:
                     self.committed = True
+                if not self.committed:
+                    self._undo_since(0)
             except sqlite3.Error:
                 link.generation = SPOILT  # closing the connection rolls back too
             finally:
@@ -177,6 +181,14 @@ class SqliteTransaction:
     def after_commit(self, call: Callable[[], object]) -> None:
         self._after_commit.append(call)
 
+    def on_undo(self, call: Callable[[], object]) -> None:
+        self._on_undo.append(call)
+
+    def _undo_since(self, mark: int) -> None:
+        while len(self._on_undo) > mark:
+            self._on_undo[-1]()
+            del self._on_undo[-1]
+
     def nested(self, work: Callable[["SqliteTransaction"], T]) -> T:
         """What `work` returns; if it raises, what it did here is undone alone."""
         self.enter_savepoint()
@@ -193,6 +205,7 @@ class SqliteTransaction:
 
     def enter_savepoint(self) -> None:
         self.execute(f"savepoint kvsync_{self.depth}")
+        self._marks[self.depth :] = [len(self._on_undo)]
         self.depth += 1
 
     def leave_savepoint(self) -> None:
@@ -203,6 +216,7 @@ class SqliteTransaction:
         """If this fails or is interrupted, `depth` keeps the whole from being committed."""
         if self._broken is None:
             self.execute(f"rollback to kvsync_{self.depth - 1}")
+            self._undo_since(self._marks[self.depth - 1])
             self.leave_savepoint()
 
     @property

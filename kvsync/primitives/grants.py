@@ -12,6 +12,14 @@ takes them all; a semaphore has as many as its limit. What there is of a name:
                      'granted' -> 'passed' -> 'waiting' if it did not claim in time. Granted means
                      that there is such a grant, or was: then who would claim it goes back.
 
+Where the only holder gives all there is to the head of the line, that is handed over: the ticket
+goes at once, into the grant's row, and a word is sent to the doorbell (see there). Who waits and
+reads it holds the grant, and nothing is written, unless it has a lease, which begins with a claim.
+Who looks before it has come claims the grant. Who comes when the time to claim is over takes the
+word back, and then the ticket is 'passed', in its old place; or does not find it, for it was read,
+so the grant is held. (It may not have been sent yet, or never, for who should have was killed right
+then. Its owner is taken for a holder all the same, and is one as soon as it looks.)
+
 Invariants, each true after every commit:
 
 - The units of a name's grants never exceed its capacity, leases that are over included.
@@ -24,6 +32,7 @@ Invariants, each true after every commit:
   `tokens.py`, by which free rows go in the end. A grant is released by its token and its session.
 """
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,7 +40,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Engine, Row, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED
+from kvsync.engine.doorbell import LOOK, SERVED, Once
 from kvsync.engine.process import in_words, this_process
 from kvsync.errors import KvsyncError
 from kvsync.forks import generation
@@ -65,13 +74,14 @@ _IN_THAT_SLOT = """
     on conflict (space, name, slot) do update set token = excluded.token, kind = excluded.kind,
         units = excluded.units, capacity = excluded.capacity, session = excluded.session,
         attempt = excluded.attempt, thread = excluded.thread, since = excluded.since,
-        expires = excluded.expires, claim_by = excluded.claim_by, ticket = excluded.ticket
+        expires = excluded.expires, claim_by = excluded.claim_by, ticket = excluded.ticket,
+        doorbell = null
     returning token, slot
 """
 TAKE_ALL = f"""
     update kvsync_unit set token = token + 1, kind = :kind, units = :units, capacity = :capacity,
         session = :session, attempt = :attempt, thread = :thread, since = :since,
-        expires = :expires, claim_by = null, ticket = null
+        expires = :expires, claim_by = null, ticket = null, doorbell = null
     where space = :space and name = :name and slot = 0 and session = 0
     and token >= (select max(epoch) * {EPOCH} from kvsync_boot)
     and not exists (select 1 from kvsync_ticket where space = :space and name = :name)
@@ -137,7 +147,7 @@ HAND_OVER = f"""
     and ticket = (
         select min(id) from kvsync_ticket
         where space = :space and name = :name and state = 'waiting')
-    and wanted = limit_wanted and (deadline is null or deadline > :boot)
+    and wanted = limit_wanted and doorbell is not null and (deadline is null or deadline > :boot)
     and token >= (select max(epoch) * {EPOCH} from kvsync_boot)
     and not exists (
         select 1 from kvsync_unit as other
@@ -146,7 +156,7 @@ HAND_OVER = f"""
     returning doorbell, (
         select doorbell from kvsync_ticket
         where space = :space and name = :name and state = 'waiting' and id > ticket
-        order by id limit 1) as doorbell
+        order by id limit 1) as doorbell, ticket, token
 """
 """What the only holder has, to the head of the line, which wants all there is. It is what freeing
 it and `serve` come to, in less work; where it finds nothing, these do it. Says whom to ring: the
@@ -159,6 +169,33 @@ CLAIM = """
     returning token, slot, units
 """
 """What was given to a ticket, by its owner; the ticket goes."""
+
+CLAIM_HANDED = """
+    update kvsync_unit set claim_by = null, ticket = null, doorbell = null,
+        expires = :boot + lease
+    where space = :space and name = :name and ticket = :ticket and doorbell is not null
+    and session <> 0
+    returning token, slot, units
+"""
+"""The same of what was handed over."""
+
+_HANDED = """
+    select ticket, doorbell, lease from kvsync_unit
+    where space = :space and name = :name and token = :token and session <> 0
+    and doorbell is not null and claim_by is not null
+"""
+_PASS = """
+    insert into kvsync_ticket (id, space, name, kind, units, capacity, session, attempt, thread,
+        doorbell, since, lease, deadline, state, token)
+    select ticket, space, name, kind, units, capacity, session, attempt, thread, doorbell, asked,
+        lease, deadline, 'passed', token
+    from kvsync_unit where space = :space and name = :name and token = :token and session <> 0
+"""
+
+_HELD = """
+    update kvsync_unit set claim_by = null
+    where space = :space and name = :name and token = :token
+"""
 
 _GRANTS = """
     select id, units, expires, claim_by, case when expires is not null or claim_by is not null
@@ -188,7 +225,7 @@ _GRANTED = """
 _HOLDERS = """
     select kvsync_grant.session, expires, claim_by, clock,
         coalesce(host, '?'), coalesce(pid, 0), coalesce(command, '?'), thread, kind, units,
-        kvsync_grant.id, kvsync_grant.since
+        kvsync_grant.id, kvsync_grant.since, kvsync_grant.doorbell is not null
     from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
     where space = :space and name = :name order by kvsync_grant.id
 """
@@ -198,6 +235,15 @@ _WAITERS = """
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
     where space = :space and name = :name and state <> 'granted' order by kvsync_ticket.id
 """
+
+
+@dataclass
+class Handed:
+    """How a grant was handed over, and the word of it, which is sent once."""
+
+    process: int = field(default_factory=os.getpid)  # before it is, for that may fork after
+    rows: list[Row] = field(default_factory=list)
+    word: Once | None = None
 
 
 @dataclass(eq=False)
@@ -220,6 +266,7 @@ class Grant:
     depth: int = 1
     is_leaving: bool = False
     noted_in: list["Grant"] = field(default_factory=list)  # of the object that acquired it
+    handed: Handed | None = None
 
     def __repr__(self) -> str:
         units = counted(self.units)
@@ -277,11 +324,14 @@ def serve(
     used = 0
     for row in transaction.execute(_GRANTS, here):
         token, units, expires, claim_by, clock = row
-        if _is_over(expires, claim_by, clock, boot):
-            end(space, name, transaction, token)
-            news = True
+        if _is_over(expires, clock, boot):
+            ended = end(space, name, engine, transaction, token)
+        elif _is_over(claim_by, clock, boot):
+            ended = end(space, name, engine, transaction, token, unless_held=True)
         else:
-            used += units
+            ended = False
+        news |= ended
+        used += 0 if ended else units
     last, found = 0, _PAGE
     while found == _PAGE:
         rows = transaction.execute(_TICKETS, {**here, "last": last, "page": _PAGE})
@@ -302,10 +352,9 @@ def serve(
             news = True
 
 
-def _is_over(expires: float | None, claim_by: float | None, clock: str | None, boot: float) -> bool:
-    """Whether time has ended a grant, by the clock that we share with whoever has it."""
-    ends = [end for end in (expires, claim_by) if end is not None]
-    return bool(ends) and clock == this_process().clock and min(ends) <= boot
+def _is_over(end: float | None, clock: str | None, boot: float) -> bool:
+    """Whether that moment has come, by the clock that we share with whoever has the grant."""
+    return end is not None and clock == this_process().clock and end <= boot
 
 
 def ring_next(
@@ -328,15 +377,32 @@ def ring_granted(engine: Engine, transaction: Transaction, here: dict[str, Any])
         ring(engine, transaction, doorbell, SERVED)
 
 
-def end(space: str, name: str, transaction: Transaction, token: int) -> bool:
-    """Take a grant away from whoever has it; returns whether there was one.
+def end(
+    space: str,
+    name: str,
+    engine: Engine,
+    transaction: Transaction,
+    token: int,
+    *,
+    unless_held: bool = False,
+) -> bool:
+    """Take a grant away from whoever has it; returns whether it did.
 
-    If it was given and not claimed, its waiter is skipped until it stirs.
+    If it was given and not taken up, its waiter is skipped until it stirs. `unless_held` leaves it
+    to who has taken it up without a claim.
     """
+    this = {"space": space, "name": name, "token": token}
+    for ticket, doorbell, lease in transaction.execute(_HANDED, this):
+        # With a lease it is not taken up before it is claimed, whatever was read.
+        if lease is not None or engine.doorbells.take_back(doorbell, ticket, transaction.on_undo):
+            transaction.execute(_PASS, this)
+        elif unless_held:
+            transaction.execute(_HELD, this)
+            return False
     rows = transaction.execute(
         "update kvsync_unit set session = 0 where space = :space and name = :name"
         " and token = :token and session <> 0 returning ticket",
-        {"space": space, "name": name, "token": token},
+        this,
     )
     for (ticket,) in rows:
         transaction.execute(
@@ -363,14 +429,25 @@ def holders(session: Session, space: str, name: str) -> list[Holder]:
     """
     boot = session.engine.boot()
     rows = _recorded(session.engine, space, name)
+    if any(handed and _is_over(row[2], row[3], boot) for *row, handed in rows):
+        settle(session.engine, space, name)
+        rows = _recorded(session.engine, space, name)
     dead = _dead(session, rows)
     if dead and _recorded(session.engine, space, name) != rows:
         return holders(session, space, name)  # it may have been handed on before its holder ended
-    return [
-        _holder(row, boot)
-        for row in rows
-        if row[0] not in dead and not _is_over(row[1], row[2], row[3], boot)
-    ]
+    return [_holder(row, boot) for row in rows if row[0] not in dead and not _has_ended(row, boot)]
+
+
+def _has_ended(row: Row, boot: float) -> bool:
+    """Whether it is known to: what was handed over may have been taken up without a trace."""
+    _, expires, claim_by, clock, *_, handed = row
+    return _is_over(expires, clock, boot) or (not handed and _is_over(claim_by, clock, boot))
+
+
+def settle(engine: Engine, space: str, name: str) -> None:
+    """Find out of what was handed over whether it is held, as whoever comes would."""
+    with suppress(KvsyncError):  # if it cannot be found out now
+        engine.transact(partial(serve, space, engine, name=name), patience=0.0)
 
 
 def _dead(session: Session, rows: Iterable[Row]) -> set[int]:
@@ -402,7 +479,7 @@ def _recorded(engine: Engine, space: str, name: str) -> list[Row]:
 
 
 def _holder(row: Row, boot: float) -> Holder:
-    _, expires, _, clock, host, pid, command, thread, kind, units, token, since = row
+    _, expires, _, clock, host, pid, command, thread, kind, units, token, since, _ = row
     known = expires is not None and clock == this_process().clock
     left = max(0.0, expires - boot) if known else None
     return Holder(host, pid, command, thread, kind, counted(units), token, since, left)

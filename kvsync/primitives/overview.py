@@ -13,11 +13,11 @@ from typing import Any
 
 import psutil
 
-from kvsync.engine import Engine, Transaction
+from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.process import Process, lives, this_process
 from kvsync.primitives.barrier import ACT
 from kvsync.primitives.barrier import SPACE as BARRIER
-from kvsync.primitives.grants import counted, end
+from kvsync.primitives.grants import counted, end, settle
 from kvsync.primitives.items import GET, JOIN, PUT
 from kvsync.session import Session, mend
 from kvsync.waiting import PASSED
@@ -25,12 +25,13 @@ from kvsync.waiting import PASSED
 # One statement, so one moment: a hand-over between two looks would show a thread twice, or never.
 _ALL = """
     select 'grant', kvsync_grant.id, space, name, kind, units, capacity, kvsync_grant.session,
-        thread, kvsync_grant.since, expires, claim_by, host, pid, command, clock
+        thread, kvsync_grant.since, expires, claim_by, host, pid, command, clock,
+        kvsync_grant.doorbell is not null
     from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
     where units > 0
     union all
     select state, kvsync_ticket.id, space, name, kind, units, capacity, kvsync_ticket.session,
-        thread, kvsync_ticket.since, deadline, null, host, pid, command, clock
+        thread, kvsync_ticket.since, deadline, null, host, pid, command, clock, 0
     from kvsync_ticket left join kvsync_session on kvsync_session.id = kvsync_ticket.session
     where state in ('waiting', 'passed', 'act')
 """
@@ -110,9 +111,21 @@ def lines(engine: Engine) -> list[Line]:
     """Every line there is, sorted by name."""
     now, boot = engine.now(), engine.boot()
     found: dict[tuple[str, str], list[Party]] = defaultdict(list)
-    for row in engine.read(_ALL):
+    rows = engine.read(_ALL)
+    if unsettled := {row[2:4] for row in rows if _is_unsettled(row, boot)}:
+        for line in unsettled:
+            settle(engine, *line)
+        rows = engine.read(_ALL)
+    for row in rows:
         found[row[3], row[2]].append(_party(row, now, boot))
     return [_line(space, name, found[name, space]) for name, space in sorted(found)]
+
+
+def _is_unsettled(row: Row, boot: float) -> bool:
+    """It was handed over, and the time is over to say whether it is held."""
+    claim_by, *_, clock, handed = row[11:]
+    is_over = claim_by is not None and claim_by <= boot and clock == this_process().clock
+    return bool(handed) and is_over
 
 
 def _line(space: str, name: str, parties: list[Party]) -> Line:
@@ -124,7 +137,7 @@ def _line(space: str, name: str, parties: list[Party]) -> Line:
 def _party(row: tuple[Any, ...], now: float, boot: float) -> Party:
     what, number, space, _, kind, units, capacity, session, thread, since, *rest = row
     end, claim_by, *process = rest
-    host, pid, command, clock = process
+    host, pid, command, clock, handed = process
     left = max(0.0, end - boot) if end is not None and clock == this_process().clock else None
     common = {
         "host": host or "?",
@@ -138,7 +151,8 @@ def _party(row: tuple[Any, ...], now: float, boot: float) -> Party:
         "session": session,
     }
     if what == "grant":
-        return Holding(**common, token=number, lease_left=left, claimed=claim_by is None)
+        claimed = bool(handed) or claim_by is None
+        return Holding(**common, token=number, lease_left=left, claimed=claimed)
     return Waiting(
         **common,
         ticket=number,
@@ -173,8 +187,9 @@ def take_away(engine: Engine, line: Line, tokens: Collection[int]) -> list[int]:
     """
 
     def work(transaction: Transaction) -> list[int]:
-        taken = [token for token in tokens if end(line.space, line.name, transaction, token)]
-        mend(engine, transaction, line.space, line.name)
+        space, name = line.space, line.name
+        taken = [token for token in tokens if end(space, name, engine, transaction, token)]
+        mend(engine, transaction, space, name)
         return taken
 
     return engine.transact(work)

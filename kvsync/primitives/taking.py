@@ -464,7 +464,9 @@ class Taking:
             patience = wish.patience(self._engine.boot())
             if state == WAITING:
                 withdraw = partial(self._withdraw, attempt, ticket)
-                return self._engine.transact(withdraw, patience=patience)
+                found = self._engine.transact(withdraw, patience=patience)
+                wait.tell_who_has_come_near()
+                return found
             if state == SHUT:
                 self._engine.transact(partial(self._withdraw, attempt, ticket), patience=patience)
                 raise self._shut_down()

@@ -9,12 +9,13 @@ from typing import Any
 
 from kvsync.clock import end_of
 from kvsync.engine import Params, Row, Transaction
-from kvsync.engine.doorbell import Doorbell
+from kvsync.engine.doorbell import Doorbell, Word
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
 from kvsync.forks import generation
 from kvsync.leftovers import may_succeed_later, with_cleanup
 from kvsync.primitives.grants import (
     CLAIM,
+    CLAIM_HANDED,
     FREE,
     FREE_IF_NOBODY_WAITS,
     HAND_OVER,
@@ -22,8 +23,10 @@ from kvsync.primitives.grants import (
     TAKE,
     TAKE_ALL,
     Grant,
+    Handed,
     Holder,
     Waiter,
+    end,
     held_by,
     holders,
     recorded_holders,
@@ -33,7 +36,7 @@ from kvsync.primitives.grants import (
     waiters,
 )
 from kvsync.session import GATE_PATIENCE, Patience, Session
-from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, make_way, ring_served
+from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, make_way
 
 _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for: `release` tries that
@@ -62,7 +65,7 @@ _WAITING = """
     where space = :space and name = :name and state = 'waiting' order by id limit 8
 """
 _EXTEND = """
-    update kvsync_unit set expires = :expires
+    update kvsync_unit set expires = :expires, claim_by = null, ticket = null, doorbell = null
     where space = :space and name = :name and token = :token and session = :session
     and (expires is null or expires > :boot)
     returning token
@@ -184,11 +187,12 @@ class Units:
                     return self._grant(given, wish)
                 with Wait(self.session, wish, ticket, doorbell) as wait:
                     while (state := wait.until_served()) == GRANTED:
-                        if given := self._claim_at_once(ticket, wish):
+                        if given := self._take_up(ticket, wish, wait.take_word()):
                             wait.tell_who_has_come_near()
                             return self._grant(given, wish)
                 if state == WAITING:
                     given = self._withdraw_in_time(ticket, wish)
+                    wait.tell_who_has_come_near()
                     return None if given is None else self._grant(given, wish)
                 assert state == GONE
                 if wish.is_over(self._engine.boot()):
@@ -205,12 +209,24 @@ class Units:
         serve(self.space, self._engine, transaction, self.name, news=False, mine=ticket)
         return ticket, self._claim(ticket, transaction)
 
-    def _claim_at_once(self, ticket: int, wish: Wish) -> _Given | None:
+    def _take_up(self, ticket: int, wish: Wish, word: Word | None) -> _Given | None:
+        """What was given to that ticket; None if it has passed on.
+
+        Who has read the word has it already, without a write; but a lease begins now.
+        """
+        if word is None:
+            return self._claim_at_once(ticket, wish, CLAIM)
+        if wish.lease is not None:
+            return self._claim_at_once(ticket, wish, CLAIM_HANDED)
+        self._engine.verify()  # another database there may have a ticket of this number
+        return word.token, word.slot
+
+    def _claim_at_once(self, ticket: int, wish: Wish, claim: str) -> _Given | None:
         """`_claim`, in a transaction of its own; all units are claimed by one statement."""
         patience = wish.patience(self._engine.boot())
         if wish.units == self.capacity:
             rows = self._engine.write(
-                CLAIM, partial(self._claiming, ticket), patience=patience, sure=True, urgent=True
+                claim, partial(self._claiming, ticket), patience=patience, sure=True, urgent=True
             )
             if rows:
                 return rows[0][:2]
@@ -218,7 +234,8 @@ class Units:
 
     def _claim(self, ticket: int, transaction: Transaction) -> _Given | None:
         """The grant given to that ticket; None if it has passed on."""
-        rows = transaction.execute(CLAIM, self._claiming(ticket))
+        mine = self._claiming(ticket)
+        rows = transaction.execute(CLAIM, mine) or transaction.execute(CLAIM_HANDED, mine)
         if not rows:
             self._return(ticket, transaction)
             return None
@@ -387,11 +404,10 @@ class Units:
             "token": grant.token,
             "session": grant.session,
         }
-        ways = [self._free_if_nobody_waits, self._hand_over, self._drop]
-        if boot - grant.since > _MOMENT:
-            ways[:2] = reversed(ways[:2])
-        if grant.units < self.capacity:
-            ways.remove(self._hand_over)  # there may be other holders
+        ways = [self._free_if_nobody_waits, self._drop]
+        if grant.units == self.capacity:  # else there may be other holders
+            first = boot - grant.since > _MOMENT
+            ways.insert(0 if first else 1, partial(self._hand_over, grant))
         for way in ways:
             if rows := way(mine, patience):
                 break
@@ -400,18 +416,28 @@ class Units:
     def _free_if_nobody_waits(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
         return self._engine.write(FREE_IF_NOBODY_WAITS, mine, patience=patience)
 
-    def _hand_over(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
-        rows = self._engine.write(
+    def _hand_over(self, grant: Grant, mine: dict[str, Any], patience: float | None) -> list[Row]:
+        handed = grant.handed = grant.handed or Handed()
+        self._engine.write(
             HAND_OVER,
             lambda: {**mine, "boot": self._engine.boot(), "since": self._engine.now()},
             patience=patience,
             sure=True,
             urgent=True,
+            into=handed.rows,
         )
-        for next, behind in rows:
-            ring_served(self._engine, next, behind)
+        self._tell(grant, handed)
+        return [(None,) for _ in handed.rows]
+
+    def _tell(self, grant: Grant, handed: Handed) -> None:
+        """Send the word to whom it was handed over, unless that was done; and make way."""
+        for next, behind, ticket, token in handed.rows:
+            if handed.word is None:
+                handed.word = {handed.process: bytes(Word(ticket, token, grant.slot))}
+            self._engine.doorbells.ring(next, handed.word)
+            if behind is not None:
+                self._engine.doorbells.ring(behind)
             make_way()
-        return [(None,) for _ in rows]
 
     def _drop(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:
@@ -436,7 +462,8 @@ class Units:
 
         def work(transaction: Transaction) -> bool:
             rows = transaction.execute(
-                "update kvsync_unit set units = :left where space = :space and name = :name"
+                "update kvsync_unit set units = :left, claim_by = null, ticket = null,"
+                " doorbell = null where space = :space and name = :name"
                 " and token = :token and session = :session and units > :left"
                 " and (expires is null or expires > :boot) returning token",
                 {
@@ -479,10 +506,8 @@ class Units:
 
         def work(transaction: Transaction) -> list[Holder]:
             holders = recorded_holders(self._engine, self.space, self.name)
-            transaction.execute(
-                "update kvsync_unit set session = 0 where space = :space and name = :name",
-                self._here,
-            )
+            for holder in holders:
+                end(self.space, self.name, self._engine, transaction, holder.token)
             self._serve(transaction)
             return holders
 

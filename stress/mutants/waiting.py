@@ -4,6 +4,7 @@ from kvsync import waiting
 from kvsync.engine.doorbell import Doorbells
 from kvsync.engine.transaction import SqliteTransaction
 from kvsync.primitives import grants
+from kvsync.primitives.units import Units
 from stress.mutants.breaking import edit, edit_text, put
 from stress.mutants.mutant import caught_by
 
@@ -21,7 +22,11 @@ def _without_safety_net() -> None:
 def no_rings() -> None:
     """Nobody rings; and no safety net wakes who was not rung."""
     _without_safety_net()
-    edit(Doorbells.ring, "send(self._path(name), _OPEN_LISTENING, ring)", "pass")
+    edit(
+        Doorbells.ring,
+        "send(self._path(name), _OPEN_LISTENING, once)",
+        "pass",
+    )
 
 
 @caught_by("lock")
@@ -31,4 +36,32 @@ def rings_before_the_commit() -> None:
     _without_safety_net()
     edit_text(grants, "HAND_OVER", "state = 'waiting')", "state = 'nobody')")
     edit(SqliteTransaction.after_commit, "self._after_commit.append(call)", "call()")
-    edit(waiting.Wait._sleep, "self._served = SERVED in rings and", "self._served = False and")
+    edit(waiting.Wait._hear, "SERVED in rings or", "")
+
+
+def _little_time_to_claim() -> None:
+    edit_text(grants, "HAND_OVER", f":boot + {grants.CLAIM_TIME}", ":boot + 0.001")
+
+
+@caught_by("lock")
+def passes_on_what_was_read() -> None:
+    """Who has read that it has the lock loses it, as if it were stopped before it could."""
+    _little_time_to_claim()
+    edit(grants.end, "engine.doorbells.take_back(doorbell, ticket, transaction.on_undo)", "True")
+
+
+@caught_by("lock")
+def says_it_twice() -> None:
+    """The second word lies there unread, so the lock seems not to be taken up."""
+    _little_time_to_claim()
+    edit(
+        Units._tell,
+        "self._engine.doorbells.ring(next, handed.word)",
+        "[self._engine.doorbells.ring(next, each) for each in [*handed.word.values()] * 2]",
+    )
+
+
+@caught_by("recovery")
+def takes_no_word_back() -> None:
+    """Who is stopped when it is given something has it until it goes on."""
+    edit(Doorbells.take_back, "found is not None", "False")

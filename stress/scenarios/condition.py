@@ -186,7 +186,7 @@ class Killer:
             return False
         held = self._store.engine.read(
             "select id from kvsync_grant where space = 'lock' and name = 'changed'"
-            " and session = :session and claim_by is null",
+            " and session = :session and (claim_by is null or doorbell is not null)",
             {"session": session},
         )
         return any(token != token_before for (token,) in held)
