@@ -92,19 +92,21 @@ def lease_without_end() -> None:
 def lease_too_short() -> None:
     """A lease that was claimed from the line ends after a tenth of its time."""
     edit_text(grants, "CLAIM", ":boot + lease", ":boot + lease / 10")
+    edit_text(grants, "CLAIM_HANDED", ":boot + lease", ":boot + lease / 10")
 
 
 @caught_by("lease")
 def lease_over_at_once() -> None:
     """A lease is over before its holder can do anything."""
     edit_text(grants, "CLAIM", ":boot + lease", ":boot + lease / 10000")
+    edit_text(grants, "CLAIM_HANDED", ":boot + lease", ":boot + lease / 10000")
     edit(Units._take, "end_of(wish.lease", "end_of(wish.lease and wish.lease / 10000")
 
 
 @caught_by("lease")
 def lease_cut_short() -> None:
     """Who waits takes a lease for over before it is."""
-    edit(grants._is_over, "min(ends) <= boot", "min(ends) - 0.02 <= boot")
+    edit(grants._is_over, "end <= boot", "end - 0.02 <= boot")
     edit(Wait._look, "(end for end in ends", "(end - 0.02 for end in ends")
 
 
