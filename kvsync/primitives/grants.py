@@ -78,10 +78,13 @@ _IN_THAT_SLOT = """
         doorbell = null
     returning token, slot
 """
+CLAIMED = "claim_by = null, ticket = null, doorbell = null"
+"""What is set where it is known that a grant is held."""
+
 TAKE_ALL = f"""
     update kvsync_unit set token = token + 1, kind = :kind, units = :units, capacity = :capacity,
         session = :session, attempt = :attempt, thread = :thread, since = :since,
-        expires = :expires, claim_by = null, ticket = null, doorbell = null
+        expires = :expires, {CLAIMED}
     where space = :space and name = :name and slot = 0 and session = 0
     and token >= (select max(epoch) * {EPOCH} from kvsync_boot)
     and not exists (select 1 from kvsync_ticket where space = :space and name = :name)
@@ -170,9 +173,8 @@ CLAIM = """
 """
 """What was given to a ticket, by its owner; the ticket goes."""
 
-CLAIM_HANDED = """
-    update kvsync_unit set claim_by = null, ticket = null, doorbell = null,
-        expires = :boot + lease
+CLAIM_HANDED = f"""
+    update kvsync_unit set {CLAIMED}, expires = :boot + lease
     where space = :space and name = :name and ticket = :ticket and doorbell is not null
     and session <> 0
     returning token, slot, units
@@ -324,9 +326,9 @@ def serve(
     used = 0
     for row in transaction.execute(_GRANTS, here):
         token, units, expires, claim_by, clock = row
-        if _is_over(expires, clock, boot):
+        if is_over(expires, clock, boot):
             ended = end(space, name, engine, transaction, token)
-        elif _is_over(claim_by, clock, boot):
+        elif is_over(claim_by, clock, boot):
             ended = end(space, name, engine, transaction, token, unless_held=True)
         else:
             ended = False
@@ -352,7 +354,7 @@ def serve(
             news = True
 
 
-def _is_over(end: float | None, clock: str | None, boot: float) -> bool:
+def is_over(end: float | None, clock: str | None, boot: float) -> bool:
     """Whether that moment has come, by the clock that we share with whoever has the grant."""
     return end is not None and clock == this_process().clock and end <= boot
 
@@ -429,7 +431,7 @@ def holders(session: Session, space: str, name: str) -> list[Holder]:
     """
     boot = session.engine.boot()
     rows = _recorded(session.engine, space, name)
-    if any(handed and _is_over(row[2], row[3], boot) for *row, handed in rows):
+    if any(handed and is_over(row[2], row[3], boot) for *row, handed in rows):
         settle(session.engine, space, name)
         rows = _recorded(session.engine, space, name)
     dead = _dead(session, rows)
@@ -441,7 +443,7 @@ def holders(session: Session, space: str, name: str) -> list[Holder]:
 def _has_ended(row: Row, boot: float) -> bool:
     """Whether it is known to: what was handed over may have been taken up without a trace."""
     _, expires, claim_by, clock, *_, handed = row
-    return _is_over(expires, clock, boot) or (not handed and _is_over(claim_by, clock, boot))
+    return is_over(expires, clock, boot) or (not handed and is_over(claim_by, clock, boot))
 
 
 def settle(engine: Engine, space: str, name: str) -> None:

@@ -17,7 +17,7 @@ from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.process import Process, lives, this_process
 from kvsync.primitives.barrier import ACT
 from kvsync.primitives.barrier import SPACE as BARRIER
-from kvsync.primitives.grants import counted, end, settle
+from kvsync.primitives.grants import counted, end, is_over, settle
 from kvsync.primitives.items import GET, JOIN, PUT
 from kvsync.session import Session, mend
 from kvsync.waiting import PASSED
@@ -124,8 +124,7 @@ def lines(engine: Engine) -> list[Line]:
 def _is_unsettled(row: Row, boot: float) -> bool:
     """It was handed over, and the time is over to say whether it is held."""
     claim_by, *_, clock, handed = row[11:]
-    is_over = claim_by is not None and claim_by <= boot and clock == this_process().clock
-    return bool(handed) and is_over
+    return bool(handed) and is_over(claim_by, clock, boot)
 
 
 def _line(space: str, name: str, parties: list[Party]) -> Line:

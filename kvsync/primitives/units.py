@@ -16,6 +16,7 @@ from kvsync.leftovers import may_succeed_later, with_cleanup
 from kvsync.primitives.grants import (
     CLAIM,
     CLAIM_HANDED,
+    CLAIMED,
     FREE,
     FREE_IF_NOBODY_WAITS,
     HAND_OVER,
@@ -64,8 +65,8 @@ _WAITING = """
     select session from kvsync_ticket
     where space = :space and name = :name and state = 'waiting' order by id limit 8
 """
-_EXTEND = """
-    update kvsync_unit set expires = :expires, claim_by = null, ticket = null, doorbell = null
+_EXTEND = f"""
+    update kvsync_unit set expires = :expires, {CLAIMED}
     where space = :space and name = :name and token = :token and session = :session
     and (expires is null or expires > :boot)
     returning token
@@ -462,8 +463,8 @@ class Units:
 
         def work(transaction: Transaction) -> bool:
             rows = transaction.execute(
-                "update kvsync_unit set units = :left, claim_by = null, ticket = null,"
-                " doorbell = null where space = :space and name = :name"
+                f"update kvsync_unit set units = :left, {CLAIMED}"
+                " where space = :space and name = :name"
                 " and token = :token and session = :session and units > :left"
                 " and (expires is null or expires > :boot) returning token",
                 {

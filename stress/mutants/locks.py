@@ -106,7 +106,7 @@ def lease_over_at_once() -> None:
 @caught_by("lease")
 def lease_cut_short() -> None:
     """Who waits takes a lease for over before it is."""
-    edit(grants._is_over, "end <= boot", "end - 0.02 <= boot")
+    edit(grants.is_over, "end <= boot", "end - 0.02 <= boot")
     edit(Wait._look, "(end for end in ends", "(end - 0.02 for end in ends")
 
 
