@@ -21,6 +21,9 @@ SETTLEMENTS: dict[str, Callable[[kvsync.Task], Any]] = {
 """All that changes something for an item that is in hand."""
 
 
+_ITEMS = "select id from kvsync_item where state > -2"
+
+
 def tickets(store: kvsync.Store) -> list[Any]:
     """Who stands in the lines of all queues, the first one first."""
     return store.engine.read("select space, state from kvsync_ticket order by id")
@@ -28,7 +31,7 @@ def tickets(store: kvsync.Store) -> list[Any]:
 
 def items(store: kvsync.Store) -> list[Any]:
     """The ids of all items there are, whatever their state."""
-    return sorted(number for (number,) in store.engine.read("select id from kvsync_item"))
+    return sorted(number for (number,) in store.engine.read(_ITEMS))
 
 
 def taken(store: kvsync.Store) -> list[Any]:

@@ -252,7 +252,9 @@ def test_delete_of_a_queue_takes_every_item_wherever_it_is(store: kvsync.Store) 
     task = jobs.reserve()
     jobs.reserve().bury("no")
     store.delete("queue", "jobs")
-    assert store.engine.read("select queue, state from kvsync_item") == [("other", 0)]
+    assert store.engine.read("select queue, state from kvsync_item where state > -2") == [
+        ("other", 0)
+    ]
     assert store.names("queue") == ["other"]
     with pytest.raises(kvsync.StaleReceiptError):
         task.ack()

@@ -189,18 +189,12 @@ create table kvsync_pledge (
 ) without rowid;
 
 -- Queues and their items: see primitives/items.py. `since`, `taken`, `due`, `mark` and `older` are
--- wall time, `until` and `claim_by` are on the boot clock of the session that has the item.
-create table kvsync_queue (
+-- wall time, `until` and `claim_by` are on the boot clock of the session that has the item. What
+-- most calls need of a queue is in its tally, a row before its items, of state -2: that is on the
+-- page of the first of them, mostly, so that a commit that takes that one writes a single page.
+create table kvsync_queue_past (
     name text primary key,
-    maxsize bigint not null,
-    shut bigint not null,
-    last bigint not null,
-    size bigint not null,
-    got bigint not null,
     purged bigint not null,
-    receipts bigint not null,
-    due real,
-    mark real not null,
     mark_last bigint not null,
     mark_done bigint not null,
     older real not null,
@@ -226,31 +220,89 @@ create table kvsync_item (
     taken real,
     until real,
     claim_by real,
+    maxsize bigint,
+    shut bigint,
+    last bigint,
+    size bigint,
+    got bigint,
+    receipts bigint,
+    mark real,
     primary key (queue, state, place, id)
 ) without rowid;
 create unique index kvsync_item_key on kvsync_item (queue, key)
     where key is not null and state between 0 and 1;
 
--- What is done most is one statement each, for the queue's row counts along: to insert into the
--- first puts an item, or gives it to a `ticket` under `receipt`; into the second hands one out, and
--- takes away the one that was handed out as `done`; into the third takes one away. What was given
--- is claimed by an insert into the last, for a while, or by a delete from it, for good.
+-- The tally of a queue, and all that is known of the queue. Items with ids above the `last` of the
+-- tally's row are not counted there yet: they were put at place 0 without a write to it, and all of
+-- them are there still. A change to it counts them in.
+create view kvsync_tally as
+    select queue, maxsize, shut,
+        coalesce((
+            select max(id) from kvsync_item as uncounted
+            where uncounted.queue = tally.queue and uncounted.state = 0 and uncounted.place = 0
+            and uncounted.id > tally.last), tally.last) as last,
+        size + coalesce((
+            select max(id) from kvsync_item as uncounted
+            where uncounted.queue = tally.queue and uncounted.state = 0 and uncounted.place = 0
+            and uncounted.id > tally.last) - tally.last, 0) as size,
+        got, receipts, due, mark
+    from kvsync_item as tally where state = -2;
+create view kvsync_queue as
+    select name, maxsize, shut, last, size, got, purged, receipts, due, mark, mark_last, mark_done,
+        older, older_last, older_done
+    from kvsync_queue_past join kvsync_tally on queue = name;
+create trigger kvsync_queue_make instead of insert on kvsync_queue begin
+    insert into kvsync_queue_past (name, purged, mark_last, mark_done, older, older_last,
+        older_done)
+    values (new.name, new.purged, new.mark_last, new.mark_done, new.older, new.older_last,
+        new.older_done)
+    on conflict do nothing;
+    insert into kvsync_item (queue, state, place, id, priority, value, since, attempts, maxsize,
+        shut, last, size, got, receipts, due, mark)
+    values (new.name, -2, 0, 0, 0, '', 0, 0, new.maxsize, new.shut, new.last, new.size, new.got,
+        new.receipts, new.due, new.mark)
+    on conflict do nothing;
+end;
+create trigger kvsync_queue_count instead of update of maxsize, shut, last, size, got, receipts,
+    due, mark on kvsync_queue
+begin
+    update kvsync_item set maxsize = new.maxsize, shut = new.shut, last = new.last, size = new.size,
+        got = new.got, receipts = new.receipts, due = new.due, mark = new.mark
+    where queue = new.name and state = -2;
+end;
+create trigger kvsync_queue_mark instead of update of purged, mark_last, mark_done, older,
+    older_last, older_done on kvsync_queue
+begin
+    update kvsync_queue_past set purged = new.purged, mark_last = new.mark_last,
+        mark_done = new.mark_done, older = new.older, older_last = new.older_last,
+        older_done = new.older_done
+    where name = new.name;
+end;
+create trigger kvsync_queue_forget instead of delete on kvsync_queue begin
+    delete from kvsync_item where queue = old.name and state = -2;
+    delete from kvsync_queue_past where name = old.name;
+end;
+
+-- What is done most is one statement each, for the tally counts along: to insert into the first
+-- puts an item, or gives it to a `ticket` under `receipt`; into the second hands one out, and takes
+-- away the one that was handed out as `done`; into the third takes one away. What was given is
+-- claimed by an insert into the last, for a while, or by a delete from it, for good.
 create view kvsync_item_in as
     select queue, id, priority, value, since, place as receipt, ticket, session, attempt, claim_by,
         null as doorbell, null as behind
     from kvsync_item;
 create trigger kvsync_item_put instead of insert on kvsync_item_in when new.ticket is null begin
+    update kvsync_queue set last = new.id, size = size + 1 where name = new.queue;
     insert into kvsync_item (queue, state, place, id, priority, value, since, attempts)
     values (new.queue, 0, -new.priority, new.id, new.priority, new.value, new.since, 0);
-    update kvsync_queue set last = new.id, size = size + 1 where name = new.queue;
 end;
 create trigger kvsync_item_give instead of insert on kvsync_item_in when new.ticket is not null
 begin
+    update kvsync_queue set last = new.id, receipts = new.receipt where name = new.queue;
     insert into kvsync_item (queue, state, place, id, priority, value, since, attempts, session,
         attempt, ticket, taken, claim_by)
     values (new.queue, -1, new.receipt, new.id, new.priority, new.value, new.since, 0, new.session,
         new.attempt, new.ticket, new.since, new.claim_by);
-    update kvsync_queue set last = new.id, receipts = new.receipt where name = new.queue;
     update kvsync_ticket set state = 'granted', token = new.receipt where id = new.ticket;
 end;
 create view kvsync_item_out as
@@ -262,7 +314,9 @@ create trigger kvsync_item_hand_out instead of insert on kvsync_item_out begin
         session = new.session, attempt = new.attempt, max_attempts = new.max_attempts,
         taken = new.taken, until = new.until
     where queue = new.queue and state = 0 and place = new.place and id = new.id;
-    update kvsync_queue set size = size - 1, receipts = new.receipt where name = new.queue;
+    update kvsync_item set size = case when new.id > last then size else size - 1 end,
+        last = case when new.id > last then new.id else last end, receipts = new.receipt
+    where queue = new.queue and state = -2;
 end;
 create trigger kvsync_item_hand_on instead of insert on kvsync_item_out when new.done is not null
 begin
@@ -274,7 +328,9 @@ create view kvsync_item_got as
 create trigger kvsync_item_get instead of insert on kvsync_item_got begin
     delete from kvsync_item
     where queue = new.queue and state = 0 and place = new.place and id = new.id;
-    update kvsync_queue set size = size - 1, got = got + 1 where name = new.queue;
+    update kvsync_item set size = case when new.id > last then size else size - 1 end,
+        last = case when new.id > last then new.id else last end, got = got + 1
+    where queue = new.queue and state = -2;
 end;
 create view kvsync_item_given as
     select queue, place, item.id, priority, value, key, item.since, attempts, error, max_attempts,
@@ -291,7 +347,7 @@ end;
 create trigger kvsync_item_claim_for_good instead of delete on kvsync_item_given begin
     delete from kvsync_item
     where queue = old.queue and state = -1 and place = old.place and id = old.id;
-    update kvsync_queue set got = got + 1 where name = old.queue;
+    update kvsync_item set got = got + 1 where queue = old.queue and state = -2;
     delete from kvsync_ticket where id = old.ticket;
 end;
 """

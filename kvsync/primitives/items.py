@@ -4,10 +4,12 @@
                      items that are ready or delayed, `got` those that `get` has taken and
                      `task_done` not yet told of, `purged` those that `purge` has removed;
                      `receipts` is the highest receipt so far. What is neither in line, handed
-                     out nor purged is done: `_DONE`.
+                     out nor purged is done: `_DONE`. It is a view of two rows: what most calls
+                     need is in the queue's tally (TALLY), the rest in kvsync_queue_past.
     kvsync_item      one row for each item. Its `state` and `place` say where it is, and are part of
                      the key, so an item is moved by one statement and found by a seek:
 
+        TALLY      no item, but the queue's own numbers
         TAKEN      place: the receipt of this hand-out; `claim_by` is set while it has been given to
                    one who waits, `ticket`, and not been claimed
         READY      place: minus its priority; then the order is that of the ids
@@ -15,13 +17,15 @@
         ASKING     place: the ticket of who waits to put it into a full queue
         DEAD       place: the wall time of its death
 
-                     The first that is ready so lies beside what is in hand, mostly on one page of
-                     the file, and a commit costs by the page.
+                     The first that is ready so lies beside what is in hand and the tally, mostly on
+                     one page of the file, and a commit costs by the page. So that putting one
+                     writes a single page too, the tally does not count it: a reader of the view
+                     does, and whoever changes the tally.
 
 What is done most is one statement each, while there is nothing else to see to: putting a single
-item, which gives it to the first who waits for one; taking it, also in exchange for the last one,
-which is done with; and claiming what was given. It changes a view, whose triggers change the items,
-the queue's row and the ticket.
+item; giving it to the first who waits for one; taking it, also in exchange for the last one, which
+is done with; and claiming what was given. All but the first change a view, whose triggers change
+the items, the tally and the ticket.
 
 Three lines of tickets, each in the order of asking: who wants an item ("queue"), who wants to put
 one ("queue-put"), who waits until all is done ("queue-join").
@@ -29,6 +33,9 @@ one ("queue-put"), who waits until all is done ("queue-join").
 Invariants, each true after every commit:
 
 - An item is one row, from the commit of its `put` until it is got, acknowledged or purged.
+- The items with ids above the tally's `last` are those that it does not count, and their ids follow
+  it without a gap: they are READY at place 0, in the order of their puts, and the first of them to
+  go is the first of that place. Whoever takes away another than that counts them in before.
 - A ticket of "queue" is 'waiting' only if no item is READY. So whoever finds one READY is next.
 - Items of one place are handed out in the order of their ids; one that comes back has its old id.
 - Nobody is ASKING while there is room for the first who asks, or while its key is in the queue.
@@ -54,10 +61,10 @@ from kvsync.errors import KvsyncError, LimitError, ShutDown
 from kvsync.leftovers import with_cleanup
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.tickets import Tickets
-from kvsync.session import MEND
+from kvsync.session import MEND, Patience
 from kvsync.waiting import HOLDERS, ring, ring_served
 
-TAKEN, READY, DELAYED, ASKING, DEAD = range(-1, 4)
+TALLY, TAKEN, READY, DELAYED, ASKING, DEAD = range(-2, 4)
 GET, PUT, JOIN = "queue", "queue-put", "queue-join"
 """The spaces of the three lines."""
 
@@ -89,7 +96,6 @@ _NEW = """
     insert into kvsync_queue (name, maxsize, shut, last, size, got, purged, receipts, mark,
         mark_last, mark_done, older, older_last, older_done)
     values (:queue, :maxsize, 0, 0, 0, 0, 0, :receipts, :now, 0, 0, :now, 0, 0)
-    on conflict do nothing
 """
 _USERS = """
     select session from kvsync_ticket where space in ('queue', 'queue-put') and name = :queue
@@ -117,31 +123,49 @@ _PUT = """
     insert into kvsync_item (queue, state, place, id, priority, value, key, since, attempts)
     values (:queue, :state, :place, :id, :priority, :value, :key, :since, 0)
 """
-_PUT_ONE = """
+_PUT_ONE = f"""
+    insert into kvsync_item (queue, state, place, id, priority, value, since, attempts)
+    select :queue, 0, 0, last + 1, 0, :value, :now, 0
+    from kvsync_tally
+    where queue = :queue and shut = 0 and maxsize = :maxsize
+    and (maxsize = 0 or (size < maxsize
+        and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
+    and mark <= :now and mark > :now - {_MARK_EVERY}
+    and not exists (
+        select 1 from kvsync_ticket where space = 'queue' and name = :queue and state = 'waiting')
+    returning id
+"""
+"""An item of priority 0 without delay and key, if there is room and nobody waits for room or for an
+item. It writes the item alone: see the invariant of those that the tally does not count."""
+
+_SOMEBODY_WAITS = """
+    select 1 from kvsync_ticket
+    where space = 'queue' and name = :queue and state = 'waiting' limit 1
+"""
+_PUT_OR_GIVE_ONE = f"""
     insert into kvsync_item_in (queue, id, priority, value, since, receipt, ticket, session,
         attempt, claim_by, doorbell, behind)
     select :queue, last + 1, :priority, :value, :now, receipts + 1, next.id, next.session,
         next.attempt, :claim_by, next.doorbell, behind.doorbell
-    from kvsync_queue
+    from kvsync_tally
         left join kvsync_ticket as next on next.id = (
             select min(id) from kvsync_ticket
             where space = 'queue' and name = :queue and state = 'waiting')
         left join kvsync_ticket as behind on behind.id = (
             select min(id) from kvsync_ticket
             where space = 'queue' and name = :queue and state = 'waiting' and id > next.id)
-    where kvsync_queue.name = :queue and shut = 0 and maxsize = :maxsize
+    where queue = :queue and shut = 0 and maxsize = :maxsize
     and (maxsize = 0 or (size < maxsize
         and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
-    and mark <= :now and mark > :now - :mark_every
-    and (next.id is null or kvsync_queue.due is null or kvsync_queue.due > :now)
+    and mark <= :now and mark > :now - {_MARK_EVERY}
+    and (next.id is null or due is null or due > :now)
     and (next.deadline is null or next.deadline > :boot)
     and (behind.deadline is null or behind.deadline > :boot)
     returning id, doorbell, behind as doorbell
 """
-"""An item without delay and key, if there is room and nobody waits for room. It is given to the
-head of the line, if there is one, for then no other item is ready, or due. Says whom to ring: who
-was given it, and the one behind, who has another to watch now. Where it puts nothing, `Items.put`
-does the rest."""
+"""The same of any priority, and though somebody waits for an item: the head of that line is given
+it, for then no other is ready, or due. Says whom to ring: who was given it, and the one behind, who
+has another to watch now. Where it puts nothing, `Items.put` does the rest."""
 
 _SERVED_AND_BEHIND = """
     select doorbell as served, null as behind from kvsync_ticket
@@ -154,11 +178,12 @@ _SERVED_AND_BEHIND = """
 IN_HAND = "queue = :queue and state = -1 and place = :receipt and id = :id and claim_by is null"
 """An item in the hand of who names its receipt."""
 
-_FIRST_ONE = """
-    from kvsync_queue, (
-        select * from kvsync_item where queue = :queue and state = 0 order by place, id limit 1)
-    where name = :queue and shut < 2 and mark <= :now and mark > :now - :mark_every
-    and (kvsync_queue.due is null or kvsync_queue.due > :now)
+_FIRST_ONE = f"""
+    from kvsync_tally, (
+        select {_COLUMNS} from kvsync_item where queue = :queue and state = 0
+        order by place, id limit 1)
+    where queue = :queue and shut < 2 and mark <= :now and mark > :now - {_MARK_EVERY}
+    and (due is null or due > :now)
     and not exists (select 1 from kvsync_item where queue = :queue and state = 2)
 """
 _OUT = f"{_COLUMNS}, queue, session, attempt, max_attempts, taken, until, receipt"
@@ -354,6 +379,8 @@ class Items:
         self.engine = engine
         self.queue = queue
         self._here = {"queue": queue}
+        self._gave = False
+        """Whether somebody waited for the last item: then somebody may for the next."""
 
     # --- the queue's row ----------------------------------------------------------------------
 
@@ -363,6 +390,10 @@ class Items:
             "select maxsize, shut, size from kvsync_queue where name = :queue", self._here
         )
         return Count._make(rows[0]) if rows else None
+
+    def count_in(self, transaction: Transaction) -> None:
+        """Let the tally count what was put. To do before others than the first are taken away."""
+        transaction.execute("update kvsync_queue set last = last where name = :queue", self._here)
 
     def is_over(self, transaction: Transaction) -> bool:
         """Whether it was shut down, and there is nothing to get any more."""
@@ -454,28 +485,34 @@ class Items:
             self.give(transaction)
         return ids
 
-    def put_one(self, draft: Draft, maxsize: int, patience: float | None = None) -> list[int]:
+    def put_one(self, draft: Draft, maxsize: int, patience: Patience) -> list[int]:
         """A commit of its own: its id, or nothing if there is more to it than that."""
         if draft.due is not None or draft.key is not None:
             return []
-        put = partial(self._put_one, draft, maxsize, patience)
-        return with_cleanup(put, self._ring_again, (KvsyncError,))
 
-    def _put_one(self, draft: Draft, maxsize: int, patience: float | None) -> list[int]:
-        rows = self.engine.write(
-            _PUT_ONE,
-            lambda: {
-                **self._first(),
-                "maxsize": maxsize,
-                "priority": draft.priority,
-                "value": draft.value,
-                "boot": (boot := self.engine.boot()),
-                "claim_by": boot + CLAIM_TIME,
-            },
-            patience=patience,
-        )
-        for _, next, behind in rows:
-            ring_served(self.engine, next, behind)
+        def row() -> Params:
+            return {**self._first(), "maxsize": maxsize, "value": draft.value}
+
+        if not draft.priority and not self._gave:
+            for put in self.engine.write(_PUT_ONE, row, patience=patience.left()):
+                return list(put)
+            if not self.engine.read(_SOMEBODY_WAITS, self._here):
+                return []
+        give = partial(self._put_or_give_one, draft, row, patience.left())
+        return with_cleanup(give, self._ring_again, (KvsyncError,))
+
+    def _put_or_give_one(
+        self, draft: Draft, row: Callable[[], Params], patience: float | None
+    ) -> list[int]:
+        def row_to_give() -> Params:
+            boot = self.engine.boot()
+            more = {"priority": draft.priority, "boot": boot, "claim_by": boot + CLAIM_TIME}
+            return {**row(), **more}
+
+        rows = self.engine.write(_PUT_OR_GIVE_ONE, row_to_give, patience=patience)
+        for _, given_to, behind in rows:
+            ring_served(self.engine, given_to, behind)
+            self._gave = given_to is not None
         return [row[0] for row in rows]
 
     def _ring_again(self) -> None:
@@ -621,7 +658,7 @@ class Items:
         return transaction.execute(_FIRST, {"queue": self.queue, "count": count})
 
     def _first(self) -> Params:
-        return {"queue": self.queue, "mark_every": _MARK_EVERY, "now": self.engine.now()}
+        return {"queue": self.queue, "now": self.engine.now()}
 
     def _hand_out(self, transaction: Transaction, last: Kept, shift: int, hand: Hand) -> None:
         row = {
@@ -748,6 +785,8 @@ class Items:
         error: str | None = None,
     ) -> bool:
         """Put it elsewhere; whether it was there. The lines are still to be served."""
+        if was == READY:
+            self.count_in(transaction)
         if not transaction.execute(
             _MOVE,
             {
@@ -846,6 +885,7 @@ class Items:
 
     def purge(self, transaction: Transaction, count: int, last: int) -> int:
         """Remove up to that many items that wait, with ids up to `last`; returns how many."""
+        self.count_in(transaction)
         here = {**self._here, "count": count, "last": last}
         removed = len(transaction.execute(_PURGE, here))
         transaction.execute(

@@ -4,7 +4,7 @@ from functools import partial
 from typing import NamedTuple
 
 from kvsync.engine import Engine, Transaction
-from kvsync.primitives.items import GET
+from kvsync.primitives.items import GET, Items
 from kvsync.primitives.primitive import check_name
 from kvsync.session import MEND
 
@@ -44,12 +44,12 @@ _IN_USE = """
 _DELETE_ITEMS = """
     delete from kvsync_item where queue = :name and (state, place, id) in (
         select state, place, id from kvsync_item
-        where queue = :name and state <> 2 and id <= :last limit :chunk)
+        where queue = :name and state in (-1, 0, 1, 3) and id <= :last limit :chunk)
     returning state in (0, 1)
 """
 _FORGET_QUEUE = """
     delete from kvsync_queue where name = :name
-    and not exists (select 1 from kvsync_item where queue = :name)
+    and not exists (select 1 from kvsync_item where queue = :name and state > -2)
 """
 
 
@@ -99,6 +99,7 @@ def _delete_queue(engine: Engine, name: str) -> None:
 def _delete_items(engine: Engine, name: str, last: int, transaction: Transaction) -> int:
     """Some of them, and after the last ones the queue itself; returns how many."""
     here = {"name": name}
+    Items(engine, name).count_in(transaction)
     rows = transaction.execute(_DELETE_ITEMS, {**here, "last": last, "chunk": _CHUNK})
     transaction.execute(
         "update kvsync_queue set size = size - :gone where name = :name",

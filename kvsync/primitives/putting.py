@@ -35,9 +35,7 @@ class Putting:
         All or none are put. Raises: queue.Full when the time is over; ShutDown; LimitError;
         TransactionError if it would have to wait in a transaction.
         """
-        if len(drafts) == 1 and (
-            found := self._items.put_one(drafts[0], self._maxsize, patience=patience.left())
-        ):
+        if len(drafts) == 1 and (found := self._items.put_one(drafts[0], self._maxsize, patience)):
             return found
         ids = self._at_once(drafts, patience)
         if ids is None or ids:
