@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import pytest
 
 import kvsync
-from kvsync.engine import Transaction, checkpoint, gate, holders
+from kvsync.engine import Transaction, checkpoint, gate, holders, log
+from kvsync.engine.checkpoint import PIECE, THRESHOLD
+from kvsync.engine.log import Log
 from tests.interrupted import Interrupt, after_each_call
 from tests.processes import PATIENCE, expect, in_thread, kill, run_all, run_program, running
 
@@ -453,6 +456,65 @@ def test_the_log_is_restarted_once_it_is_long_enough(store: kvsync.Store) -> Non
     assert checkpoint.THRESHOLD / 2 < worst < 2 * checkpoint.THRESHOLD
 
 
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Where each piece of the log starts with which the disk is told to begin, in turn."""
+    begun: list[int] = []
+    original = Log.begin_to_write
+
+    def begin_to_write(self: Log, start: int, size: int) -> None:
+        assert size == PIECE
+        assert self.reaches(start + size), "it is still written on"
+        begun.append(start)
+        original(self, start, size)
+
+    monkeypatch.setattr(Log, "begin_to_write", begin_to_write)
+    return begun
+
+
+def test_the_disk_begins_with_the_log_piece_by_piece(store: kvsync.Store, begun: list[int]) -> None:
+    """So that little is left to do when the checkpoint is due, while all others wait."""
+    settings = store.dict("settings", codec="raw")
+    for number in range(2000):
+        settings["k"] = bytes([number % 256]) * 8000
+    laps = [index for index, start in enumerate(begun) if start == 0]
+    assert len(laps) > 2
+    for first, next in pairwise(laps):
+        lap = begun[first:next]
+        assert lap == list(range(0, len(lap) * PIECE, PIECE))
+        assert len(lap) >= THRESHOLD // PIECE - 1
+
+
+def test_the_disk_begins_anew_with_a_log_that_another_has_restarted(
+    store: kvsync.Store, begun: list[int]
+) -> None:
+    settings = store.dict("settings", codec="raw")
+    for _ in range(2):
+        del begun[:]
+        for number in range(100):
+            settings["k"] = bytes([number]) * 8000
+        assert begun[:2] == [0, PIECE]
+        foreign = sqlite3.connect(store.path)
+        assert foreign.execute("pragma wal_checkpoint(restart)").fetchone()[0] == 0
+        foreign.close()
+
+
+@pytest.mark.parametrize("durability", ["none", "power"])
+def test_the_disk_is_not_told_of_the_log_where_each_commit_does_or_none(
+    path: Path, begun: list[int], durability: str
+) -> None:
+    with kvsync.open(path, durability=durability) as store:
+        store.dict("settings", codec="raw").update(dict.fromkeys(map(str, range(300)), b"x" * 8000))
+    assert begun == []
+
+
+def test_a_system_whose_disk_cannot_be_told_has_logs_as_well(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "_sync_file_range", None)
+    test_the_log_is_restarted_once_it_is_long_enough(store)
+
+
 def test_a_log_that_one_large_transaction_blew_up_gives_its_space_back(
     store: kvsync.Store,
 ) -> None:
@@ -486,6 +548,7 @@ def test_a_large_file_may_have_a_longer_log(path: Path, monkeypatch: pytest.Monk
     settings = store.dict("settings", codec="raw")
     share = os.stat(store.path).st_size // checkpoint.SHARE
     monkeypatch.setattr(checkpoint, "THRESHOLD", 1 << 16)
+    monkeypatch.setattr(checkpoint.Checkpoint, "_begin_to_write", lambda *_: None)
     sizes = []
     original = checkpoint.checkpoint
     monkeypatch.setattr(
@@ -508,12 +571,11 @@ def test_a_purge_has_its_log_copied_in_small_portions(
     jobs = store.queue("jobs")
     jobs.put_many(["x" * 4000] * 3000)
     monkeypatch.setattr(checkpoint, "THRESHOLD", 1 << 16)
+    monkeypatch.setattr(checkpoint.Checkpoint, "_begin_to_write", lambda *_: None)
     sizes = []
-    original = checkpoint.Checkpoint._reaches
+    original = Log.reaches
     monkeypatch.setattr(
-        checkpoint.Checkpoint,
-        "_reaches",
-        lambda self, size: sizes.append(size) or original(self, size),
+        Log, "reaches", lambda self, size: sizes.append(size) or original(self, size)
     )
     assert jobs.purge() == 3000
     assert sizes
@@ -660,7 +722,8 @@ def test_a_failing_checkpoint_fails_no_commit(
     store: kvsync.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The commit before it stands, so the call must succeed."""
-    monkeypatch.setattr(checkpoint.Checkpoint, "_reaches", lambda *_: True)
+    monkeypatch.setattr(checkpoint, "THRESHOLD", 1)
+    monkeypatch.setattr(checkpoint, "SHARE", 1 << 40)
     settings = store.dict("settings")
     settings["a"] = 1
     foreign = sqlite3.connect(store.path, isolation_level=None)

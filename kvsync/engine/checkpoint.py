@@ -8,32 +8,32 @@ longer than `PATIENCE`: then SQLite does what it can without it.
 
 RESTART lets the next commit overwrite the log from its beginning; TRUNCATE, which also gives its
 space back, is for a log that one large transaction blew up: appending to a file that was just cut
-costs a third of the throughput. So the log's size says nothing of its content, and whether a
-checkpoint is due is read from the log itself (https://www.sqlite.org/fileformat2.html#walformat):
-frame n belongs to the current log if it carries the salts of the log's header. Opening the `-wal`
-is harmless, for SQLite holds no locks on it.
+costs a third of the throughput. So whether a checkpoint is due is read from the log itself: see
+log.py.
+
+Most of a checkpoint's time is the disk's, and nobody writes meanwhile. A log that grows is told to
+the disk in pieces, long before it is due.
 """
 
 import logging
 import os
 import sqlite3
-import struct
 
-from kvsync.engine.descriptors import Descriptor
+from kvsync.engine.log import Log
 
 THRESHOLD, LARGEST_THRESHOLD, SHARE = 4 << 20, 32 << 20, 4
 """Bytes of log that make a checkpoint due: the first; in a large file a quarter of it, at most the
 second.
 
-Most of a checkpoint's time is the disk's, for pages that lie far apart. The longer the log, the
-more of its commits have changed the same page.
+What is copied are pages that lie far apart. The longer the log, the more of its commits have
+changed the same page.
 """
+
+PIECE = 256 << 10
+"""Bytes of log with which the disk is told to begin."""
 
 PATIENCE = 100
 """Milliseconds for which it waits for readers; nobody writes meanwhile."""
-
-_HEADER, _FRAME_HEADER = 32, 24
-_PAGE_SIZE_AT, _SALTS_AT, _FRAME_SALTS_AT, _SALTS = 8, 16, 8, 8
 
 _log = logging.getLogger("kvsync")
 
@@ -41,11 +41,13 @@ _log = logging.getLogger("kvsync")
 class Checkpoint:
     """When to checkpoint one database, as one process sees it."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, durability: str) -> None:
         self._database = database
         self._log_path = database + "-wal"
         self._left = 0  # bytes that the last one had to leave in the log
-        self._frame_size = 0
+        self._begun = 0  # bytes of the log, of these salts, with which the disk has begun
+        self._salts = b""
+        self._has_disk_begin = durability == "process"  # else with each commit, or never
 
     def if_due(
         self, connection: sqlite3.Connection, *, bulk: bool = False, anyway: bool = False
@@ -61,9 +63,11 @@ class Checkpoint:
         """
         try:
             threshold = THRESHOLD if bulk else self._threshold()
-            due = anyway or self._reaches(self._left + threshold)
-            if not due and self._left and not self._reaches(threshold):
-                self._left = 0  # somebody else has restarted the log since
+            with Log(self._log_path) as log:
+                due = anyway or log.reaches(self._left + threshold)
+                if self._left and not log.reaches(threshold):
+                    self._left = 0  # somebody else has restarted the log since
+                self._begin_to_write(log)
         except OSError as error:
             _log.warning("kvsync: the log could not be looked at: %s", error)
             return
@@ -71,7 +75,17 @@ class Checkpoint:
             return
         mode = "truncate" if anyway or self.size() > 2 * threshold else "restart"
         frames = checkpoint(connection, mode)
-        self._left = self._left + threshold if frames is None else frames * self._frame_size
+        self._left = self._left + threshold if frames is None else frames * log.frame_size
+
+    def _begin_to_write(self, log: Log) -> None:
+        """Only with whole pieces: the end of the log is written on while the disk would have it."""
+        if not self._has_disk_begin:
+            return
+        if self._salts != log.salts:
+            self._salts, self._begun = log.salts, 0
+        while log.reaches(self._begun + PIECE):
+            log.begin_to_write(self._begun, PIECE)
+            self._begun += PIECE
 
     def _threshold(self) -> int:
         size = os.stat(self._database).st_size
@@ -83,22 +97,6 @@ class Checkpoint:
             return os.stat(self._log_path).st_size
         except OSError:
             return 0
-
-    def _reaches(self, size: int) -> bool:
-        """Whether the current log holds that many bytes."""
-        try:
-            log = Descriptor(self._log_path, os.O_RDONLY)
-        except OSError:
-            return False
-        with log:
-            header = os.pread(log.number, _HEADER, 0)
-            if len(header) < _HEADER:
-                return False
-            (page_size,) = struct.unpack_from(">I", header, _PAGE_SIZE_AT)
-            self._frame_size = _FRAME_HEADER + page_size
-            at = _HEADER + size // self._frame_size * self._frame_size + _FRAME_SALTS_AT
-            salts = os.pread(log.number, _SALTS, at)
-            return salts == header[_SALTS_AT : _SALTS_AT + _SALTS]
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str) -> int | None:

@@ -230,7 +230,7 @@ class Pool:
         self.durability = durability
         self.handles: set[int] = set()
         self.sidecar = Sidecar(path)
-        self.checkpoint = Checkpoint(path)
+        self.checkpoint = Checkpoint(path, durability)
         self.process = incarnation()
         self.generation = 0
         self.identity: tuple[int, int] | None = None
