@@ -247,6 +247,11 @@ create view kvsync_tally as
             and uncounted.id > tally.last) - tally.last, 0) as size,
         got, receipts, due, mark
     from kvsync_item as tally where state = -2;
+create trigger kvsync_tally_change instead of update on kvsync_tally begin
+    update kvsync_item set maxsize = new.maxsize, shut = new.shut, last = new.last, size = new.size,
+        got = new.got, receipts = new.receipts, due = new.due, mark = new.mark
+    where queue = new.queue and state = -2;
+end;
 create view kvsync_queue as
     select name, maxsize, shut, last, size, got, purged, receipts, due, mark, mark_last, mark_done,
         older, older_last, older_done
@@ -263,21 +268,6 @@ create trigger kvsync_queue_make instead of insert on kvsync_queue begin
         new.receipts, new.due, new.mark)
     on conflict do nothing;
 end;
-create trigger kvsync_queue_count instead of update of maxsize, shut, last, size, got, receipts,
-    due, mark on kvsync_queue
-begin
-    update kvsync_item set maxsize = new.maxsize, shut = new.shut, last = new.last, size = new.size,
-        got = new.got, receipts = new.receipts, due = new.due, mark = new.mark
-    where queue = new.name and state = -2;
-end;
-create trigger kvsync_queue_mark instead of update of purged, mark_last, mark_done, older,
-    older_last, older_done on kvsync_queue
-begin
-    update kvsync_queue_past set purged = new.purged, mark_last = new.mark_last,
-        mark_done = new.mark_done, older = new.older, older_last = new.older_last,
-        older_done = new.older_done
-    where name = new.name;
-end;
 create trigger kvsync_queue_forget instead of delete on kvsync_queue begin
     delete from kvsync_item where queue = old.name and state = -2;
     delete from kvsync_queue_past where name = old.name;
@@ -292,13 +282,13 @@ create view kvsync_item_in as
         null as doorbell, null as behind
     from kvsync_item;
 create trigger kvsync_item_put instead of insert on kvsync_item_in when new.ticket is null begin
-    update kvsync_queue set last = new.id, size = size + 1 where name = new.queue;
+    update kvsync_tally set last = new.id, size = size + 1 where queue = new.queue;
     insert into kvsync_item (queue, state, place, id, priority, value, since, attempts)
     values (new.queue, 0, -new.priority, new.id, new.priority, new.value, new.since, 0);
 end;
 create trigger kvsync_item_give instead of insert on kvsync_item_in when new.ticket is not null
 begin
-    update kvsync_queue set last = new.id, receipts = new.receipt where name = new.queue;
+    update kvsync_tally set last = new.id, receipts = new.receipt where queue = new.queue;
     insert into kvsync_item (queue, state, place, id, priority, value, since, attempts, session,
         attempt, ticket, taken, claim_by)
     values (new.queue, -1, new.receipt, new.id, new.priority, new.value, new.since, 0, new.session,

@@ -5,7 +5,8 @@
                      `task_done` not yet told of, `purged` those that `purge` has removed;
                      `receipts` is the highest receipt so far. What is neither in line, handed
                      out nor purged is done: `_DONE`. It is a view of two rows: what most calls
-                     need is in the queue's tally (TALLY), the rest in kvsync_queue_past.
+                     need is in the queue's tally (TALLY), which changes by way of the view
+                     kvsync_tally, the rest in kvsync_queue_past.
     kvsync_item      one row for each item. Its `state` and `place` say where it is, and are part of
                      the key, so an item is moved by one statement and found by a seek:
 
@@ -19,8 +20,8 @@
 
                      The first that is ready so lies beside what is in hand and the tally, mostly on
                      one page of the file, and a commit costs by the page. So that putting one
-                     writes a single page too, the tally does not count it: a reader of the view
-                     does, and whoever changes the tally.
+                     writes a single page too, the tally does not count it: who reads a view does,
+                     and who changes the tally.
 
 What is done most is one statement each, while there is nothing else to see to: putting a single
 item; giving it to the first who waits for one; taking it, also in exchange for the last one, which
@@ -92,6 +93,11 @@ _DONE = """
     last - size - purged
         - (select count(*) from kvsync_item where queue = :queue and state = -1)
 """
+_MARK = f"""
+    update kvsync_queue_past set older = :older, older_last = mark_last, older_done = mark_done,
+        (mark_last, mark_done) = (select last, {_DONE} from kvsync_queue where name = :queue)
+    where name = :queue
+"""
 _NEW = """
     insert into kvsync_queue (name, maxsize, shut, last, size, got, purged, receipts, mark,
         mark_last, mark_done, older, older_last, older_done)
@@ -106,8 +112,8 @@ _ASKS_FIRST = """
     where space = 'queue-put' and name = :queue and state = 'waiting' order by id limit 1
 """
 _ADMIT = """
-    update kvsync_queue set last = last + :count, size = size + :count
-    where name = :queue and shut = 0 and maxsize = :maxsize and (maxsize = 0 or (
+    update kvsync_tally set last = last + :count, size = size + :count
+    where queue = :queue and shut = 0 and maxsize = :maxsize and (maxsize = 0 or (
         size + :count <= maxsize
         and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
     returning last, mark, exists (
@@ -215,8 +221,8 @@ _FIRST = f"""
     order by place, id limit :count
 """
 _TAKEN_AWAY = """
-    update kvsync_queue set size = size - :count, got = got + :count
-    where name = :queue and shut < 2
+    update kvsync_tally set size = size - :count, got = got + :count
+    where queue = :queue and shut < 2
     returning maxsize, mark
 """
 _SPAN = """
@@ -234,8 +240,8 @@ _PURGE = """
     returning 1
 """
 _HANDED_OUT = """
-    update kvsync_queue set size = size - :count, receipts = receipts + :span
-    where name = :queue and shut < 2
+    update kvsync_tally set size = size - :count, receipts = receipts + :span
+    where queue = :queue and shut < 2
     returning maxsize, mark, receipts
 """
 _HAND_OUT = """
@@ -282,8 +288,8 @@ _MOVE = """
     returning id
 """
 _RESTORED = """
-    update kvsync_queue set size = size + 1, got = case when got > 0 then got - 1 else 0 end
-    where name = :queue and last >= :id and not exists (
+    update kvsync_tally set size = size + 1, got = case when got > 0 then got - 1 else 0 end
+    where queue = :queue and last >= :id and not exists (
         select 1 from kvsync_item where queue = :queue and id = :id and state <> 2)
     returning 1
 """
@@ -393,7 +399,7 @@ class Items:
 
     def count_in(self, transaction: Transaction) -> None:
         """Let the tally count what was put. To do before others than the first are taken away."""
-        transaction.execute("update kvsync_queue set last = last where name = :queue", self._here)
+        transaction.execute("update kvsync_tally set last = last where queue = :queue", self._here)
 
     def is_over(self, transaction: Transaction) -> bool:
         """Whether it was shut down, and there is nothing to get any more."""
@@ -438,7 +444,7 @@ class Items:
                 " adopted when nobody waits and no item is handed out"
             )
         transaction.execute(
-            "update kvsync_queue set maxsize = :maxsize where name = :queue",
+            "update kvsync_tally set maxsize = :maxsize where queue = :queue",
             {**self._here, "maxsize": new},
         )
 
@@ -456,13 +462,12 @@ class Items:
         if 0 <= since < _MARK_EVERY:
             return
         # After a pause both marks are new: what was before it is not of the last minutes.
-        for _ in range(1 if 0 <= since < LATELY else 2):
-            transaction.execute(
-                "update kvsync_queue set older = mark, older_last = mark_last,"
-                f" older_done = mark_done, mark = :now, mark_last = last, mark_done = {_DONE}"
-                " where name = :queue",
-                {**self._here, "now": transaction.now},
-            )
+        for older in (mark,) if 0 <= since < LATELY else (mark, transaction.now):
+            transaction.execute(_MARK, {**self._here, "older": older})
+        transaction.execute(
+            "update kvsync_tally set mark = :now where queue = :queue",
+            {**self._here, "now": transaction.now},
+        )
 
     # --- in -----------------------------------------------------------------------------------
 
@@ -586,7 +591,7 @@ class Items:
 
     def _note_due(self, transaction: Transaction, due: float) -> None:
         if transaction.execute(
-            "update kvsync_queue set due = :due where name = :queue"
+            "update kvsync_tally set due = :due where queue = :queue"
             " and (due is null or due > :due) returning 1",
             {**self._here, "due": due},
         ):
@@ -765,7 +770,7 @@ class Items:
     def task_done(self, transaction: Transaction) -> bool:
         """One that was got is done with; False if there is none."""
         rows = transaction.execute(
-            "update kvsync_queue set got = got - 1 where name = :queue and got > 0 returning"
+            "update kvsync_tally set got = got - 1 where queue = :queue and got > 0 returning"
             " exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)",
             self._here,
         )
@@ -803,7 +808,7 @@ class Items:
             return False
         if change := (state in _COUNTED) - (was in _COUNTED):
             transaction.execute(
-                "update kvsync_queue set size = size + :change where name = :queue",
+                "update kvsync_tally set size = size + :change where queue = :queue",
                 {**self._here, "change": change},
             )
         if state == DELAYED and at is not None:
@@ -888,10 +893,12 @@ class Items:
         self.count_in(transaction)
         here = {**self._here, "count": count, "last": last}
         removed = len(transaction.execute(_PURGE, here))
+        here = {**self._here, "removed": removed}
         transaction.execute(
-            "update kvsync_queue set size = size - :removed, purged = purged + :removed"
-            " where name = :queue",
-            {**self._here, "removed": removed},
+            "update kvsync_tally set size = size - :removed where queue = :queue", here
+        )
+        transaction.execute(
+            "update kvsync_queue_past set purged = purged + :removed where name = :queue", here
         )
         return removed
 
@@ -899,8 +906,8 @@ class Items:
         """What is due becomes ready: in turns, if it is very much."""
         transaction.execute(_DUE, {**self._here, "now": transaction.now, "count": _CHUNK})
         transaction.execute(
-            "update kvsync_queue set due = (select min(place) from kvsync_item"
-            " where queue = :queue and state = 1) where name = :queue",
+            "update kvsync_tally set due = (select min(place) from kvsync_item"
+            " where queue = :queue and state = 1) where queue = :queue",
             self._here,
         )
 
@@ -928,8 +935,8 @@ class Items:
             Tickets(self.engine, PUT, self.queue).tell(transaction, ticket, SERVED)
             return True
         rows = transaction.execute(
-            "update kvsync_queue set last = last + :count, size = size + :count"
-            " where name = :queue and shut = 0 and (maxsize = 0 or size + :count <= maxsize)"
+            "update kvsync_tally set last = last + :count, size = size + :count"
+            " where queue = :queue and shut = 0 and (maxsize = 0 or size + :count <= maxsize)"
             " returning last",
             {**self._here, "count": count},
         )
@@ -980,8 +987,8 @@ class Items:
         self, transaction: Transaction, first: Row, ticket: int, session: int, attempt: int
     ) -> None:
         ((receipt,),) = transaction.execute(
-            "update kvsync_queue set size = size - 1, receipts = receipts + 1"
-            " where name = :queue returning receipts",
+            "update kvsync_tally set size = size - 1, receipts = receipts + 1"
+            " where queue = :queue returning receipts",
             self._here,
         )
         row = {

@@ -102,12 +102,12 @@ def _delete_items(engine: Engine, name: str, last: int, transaction: Transaction
     Items(engine, name).count_in(transaction)
     rows = transaction.execute(_DELETE_ITEMS, {**here, "last": last, "chunk": _CHUNK})
     transaction.execute(
-        "update kvsync_queue set size = size - :gone where name = :name",
+        "update kvsync_tally set size = size - :gone where queue = :name",
         {**here, "gone": sum(was_in_line for (was_in_line,) in rows)},
     )
     if len(rows) < _CHUNK:
         transaction.execute(_FORGET_QUEUE, here)
-        transaction.execute("update kvsync_queue set shut = 0, got = 0 where name = :name", here)
+        transaction.execute("update kvsync_tally set shut = 0, got = 0 where queue = :name", here)
     MEND[GET](engine, transaction, name)
     return len(rows)
 

@@ -14,11 +14,11 @@ _POP = f"""
         row += self.engine.read(_FIRST, {{**self._here, "count": 1}})
         for each in map(Kept._make, row):
             self.engine.write("{_DELETE}", {{**self._here, "id": each.id}})
-            self.engine.write("update kvsync_queue set size = size - 1 where size > 0")
+            self.engine.write("update kvsync_tally set size = size - 1 where size > 0")
         return list(map(Kept._make, row))
         rows = self"""
 _RESERVE = (
-    "update kvsync_queue set last = last + 1, size = size + 1 where name = :queue"
+    "update kvsync_tally set last = last + 1, size = size + 1 where queue = :queue"
     " and size < maxsize and not exists (select 1 from kvsync_item"
     " where queue = :queue and state = 2) returning last"
 )
@@ -92,6 +92,30 @@ def handed_on_too_late() -> None:
 def handed_on_and_kept() -> None:
     """Who goes on to the next item has its last one in hand still."""
     edit_text(schema, "TABLES", "place = new.done and", "false and")
+
+
+@caught_by("queue")
+def id_again() -> None:
+    """An item that is handed out before it was counted leaves its id to the next one."""
+    edit_text(
+        schema,
+        "TABLES",
+        "last = case when new.id > last then new.id else last end, receipts",
+        "receipts",
+    )
+
+
+@caught_by("queue")
+def counted_off_twice() -> None:
+    """Handing out an item that was not counted yet counts it off."""
+    edit_text(
+        schema,
+        "TABLES",
+        "size = case when new.id > last then size else size - 1 end,\n"
+        "        last = case when new.id > last then new.id else last end, receipts",
+        "size = size - 1,\n"
+        "        last = case when new.id > last then new.id else last end, receipts",
+    )
 
 
 @caught_by("queue", "queue_transactions")
