@@ -234,7 +234,7 @@ create unique index kvsync_item_key on kvsync_item (queue, key)
 
 -- The tally of a queue, and all that is known of the queue. Items with ids above the `last` of the
 -- tally's row are not counted there yet: they were put at place 0 without a write to it, and all of
--- them are there still. A change to it counts them in.
+-- them are there still. Here they are.
 create view kvsync_tally as
     select queue, maxsize, shut,
         coalesce((
@@ -247,11 +247,6 @@ create view kvsync_tally as
             and uncounted.id > tally.last) - tally.last, 0) as size,
         got, receipts, due, mark
     from kvsync_item as tally where state = -2;
-create trigger kvsync_tally_change instead of update on kvsync_tally begin
-    update kvsync_item set maxsize = new.maxsize, shut = new.shut, last = new.last, size = new.size,
-        got = new.got, receipts = new.receipts, due = new.due, mark = new.mark
-    where queue = new.queue and state = -2;
-end;
 create view kvsync_queue as
     select name, maxsize, shut, last, size, got, purged, receipts, due, mark, mark_last, mark_done,
         older, older_last, older_done
@@ -282,13 +277,17 @@ create view kvsync_item_in as
         null as doorbell, null as behind
     from kvsync_item;
 create trigger kvsync_item_put instead of insert on kvsync_item_in when new.ticket is null begin
-    update kvsync_tally set last = new.id, size = size + 1 where queue = new.queue;
+    update kvsync_item set (last, size) = (
+            select new.id, size + 1 from kvsync_tally where queue = new.queue)
+    where queue = new.queue and state = -2;
     insert into kvsync_item (queue, state, place, id, priority, value, since, attempts)
     values (new.queue, 0, -new.priority, new.id, new.priority, new.value, new.since, 0);
 end;
 create trigger kvsync_item_give instead of insert on kvsync_item_in when new.ticket is not null
 begin
-    update kvsync_tally set last = new.id, receipts = new.receipt where queue = new.queue;
+    update kvsync_item set (last, size, receipts) = (
+            select new.id, size, new.receipt from kvsync_tally where queue = new.queue)
+    where queue = new.queue and state = -2;
     insert into kvsync_item (queue, state, place, id, priority, value, since, attempts, session,
         attempt, ticket, taken, claim_by)
     values (new.queue, -1, new.receipt, new.id, new.priority, new.value, new.since, 0, new.session,

@@ -5,8 +5,8 @@
                      `task_done` not yet told of, `purged` those that `purge` has removed;
                      `receipts` is the highest receipt so far. What is neither in line, handed
                      out nor purged is done: `_DONE`. It is a view of two rows: what most calls
-                     need is in the queue's tally (TALLY), which changes by way of the view
-                     kvsync_tally, the rest in kvsync_queue_past.
+                     need is in the queue's tally (TALLY), which the view kvsync_tally tells,
+                     the rest in kvsync_queue_past.
     kvsync_item      one row for each item. Its `state` and `place` say where it is, and are part of
                      the key, so an item is moved by one statement and found by a seek:
 
@@ -111,11 +111,18 @@ _ASKS_FIRST = """
     select session from kvsync_ticket
     where space = 'queue-put' and name = :queue and state = 'waiting' order by id limit 1
 """
-_ADMIT = """
-    update kvsync_tally set last = last + :count, size = size + :count
-    where queue = :queue and shut = 0 and maxsize = :maxsize and (maxsize = 0 or (
-        size + :count <= maxsize
-        and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
+_ITS_TALLY = "queue = :queue and state = -2"
+_MORE = f"""
+    update kvsync_item
+    set (last, size) = (select last + :count, size + :count from kvsync_tally where queue = :queue)
+    where {_ITS_TALLY} and shut = 0 and (
+        maxsize = 0
+        or (select size from kvsync_tally where queue = :queue) + :count <= maxsize)
+"""
+_ADMIT = f"""
+    {_MORE} and maxsize = :maxsize and (
+        maxsize = 0
+        or not exists (select 1 from kvsync_item where queue = :queue and state = 2))
     returning last, mark, exists (
         select 1 from kvsync_ticket where space = 'queue' and name = :queue and state = 'waiting')
 """
@@ -220,9 +227,10 @@ _FIRST = f"""
     select {_COLUMNS} from kvsync_item where queue = :queue and state = 0
     order by place, id limit :count
 """
-_TAKEN_AWAY = """
-    update kvsync_tally set size = size - :count, got = got + :count
-    where queue = :queue and shut < 2
+_TAKEN_AWAY = f"""
+    update kvsync_item set (last, size, got) = (
+        select last, size - :count, got + :count from kvsync_tally where queue = :queue)
+    where {_ITS_TALLY} and shut < 2
     returning maxsize, mark
 """
 _SPAN = """
@@ -239,9 +247,10 @@ _PURGE = """
         where queue = :queue and state between 0 and 1 and id <= :last limit :count)
     returning 1
 """
-_HANDED_OUT = """
-    update kvsync_tally set size = size - :count, receipts = receipts + :span
-    where queue = :queue and shut < 2
+_HANDED_OUT = f"""
+    update kvsync_item set (last, size, receipts) = (
+        select last, size - :count, receipts + :span from kvsync_tally where queue = :queue)
+    where {_ITS_TALLY} and shut < 2
     returning maxsize, mark, receipts
 """
 _HAND_OUT = """
@@ -287,9 +296,9 @@ _MOVE = """
     where queue = :queue and state = :was and place = :place and id = :id
     returning id
 """
-_RESTORED = """
-    update kvsync_tally set size = size + 1, got = case when got > 0 then got - 1 else 0 end
-    where queue = :queue and last >= :id and not exists (
+_RESTORED = f"""
+    update kvsync_item set size = size + 1, got = case when got > 0 then got - 1 else 0 end
+    where {_ITS_TALLY} and last >= :id and not exists (
         select 1 from kvsync_item where queue = :queue and id = :id and state <> 2)
     returning 1
 """
@@ -399,7 +408,11 @@ class Items:
 
     def count_in(self, transaction: Transaction) -> None:
         """Let the tally count what was put. To do before others than the first are taken away."""
-        transaction.execute("update kvsync_tally set last = last where queue = :queue", self._here)
+        transaction.execute(
+            "update kvsync_item set (last, size) = ("
+            f" select last, size from kvsync_tally where queue = :queue) where {_ITS_TALLY}",
+            self._here,
+        )
 
     def is_over(self, transaction: Transaction) -> bool:
         """Whether it was shut down, and there is nothing to get any more."""
@@ -444,7 +457,7 @@ class Items:
                 " adopted when nobody waits and no item is handed out"
             )
         transaction.execute(
-            "update kvsync_tally set maxsize = :maxsize where queue = :queue",
+            f"update kvsync_item set maxsize = :maxsize where {_ITS_TALLY}",
             {**self._here, "maxsize": new},
         )
 
@@ -465,7 +478,7 @@ class Items:
         for older in (mark,) if 0 <= since < LATELY else (mark, transaction.now):
             transaction.execute(_MARK, {**self._here, "older": older})
         transaction.execute(
-            "update kvsync_tally set mark = :now where queue = :queue",
+            f"update kvsync_item set mark = :now where {_ITS_TALLY}",
             {**self._here, "now": transaction.now},
         )
 
@@ -591,7 +604,7 @@ class Items:
 
     def _note_due(self, transaction: Transaction, due: float) -> None:
         if transaction.execute(
-            "update kvsync_tally set due = :due where queue = :queue"
+            f"update kvsync_item set due = :due where {_ITS_TALLY}"
             " and (due is null or due > :due) returning 1",
             {**self._here, "due": due},
         ):
@@ -770,7 +783,7 @@ class Items:
     def task_done(self, transaction: Transaction) -> bool:
         """One that was got is done with; False if there is none."""
         rows = transaction.execute(
-            "update kvsync_tally set got = got - 1 where queue = :queue and got > 0 returning"
+            f"update kvsync_item set got = got - 1 where {_ITS_TALLY} and got > 0 returning"
             " exists (select 1 from kvsync_ticket where space = 'queue-join' and name = :queue)",
             self._here,
         )
@@ -808,7 +821,7 @@ class Items:
             return False
         if change := (state in _COUNTED) - (was in _COUNTED):
             transaction.execute(
-                "update kvsync_tally set size = size + :change where queue = :queue",
+                f"update kvsync_item set size = size + :change where {_ITS_TALLY}",
                 {**self._here, "change": change},
             )
         if state == DELAYED and at is not None:
@@ -895,7 +908,7 @@ class Items:
         removed = len(transaction.execute(_PURGE, here))
         here = {**self._here, "removed": removed}
         transaction.execute(
-            "update kvsync_tally set size = size - :removed where queue = :queue", here
+            f"update kvsync_item set size = size - :removed where {_ITS_TALLY}", here
         )
         transaction.execute(
             "update kvsync_queue_past set purged = purged + :removed where name = :queue", here
@@ -906,8 +919,8 @@ class Items:
         """What is due becomes ready: in turns, if it is very much."""
         transaction.execute(_DUE, {**self._here, "now": transaction.now, "count": _CHUNK})
         transaction.execute(
-            "update kvsync_tally set due = (select min(place) from kvsync_item"
-            " where queue = :queue and state = 1) where queue = :queue",
+            "update kvsync_item set due = (select min(place) from kvsync_item"
+            f" where queue = :queue and state = 1) where {_ITS_TALLY}",
             self._here,
         )
 
@@ -934,12 +947,7 @@ class Items:
         if transaction.execute(_SEND_AWAY, {**self._here, "ticket": ticket}):
             Tickets(self.engine, PUT, self.queue).tell(transaction, ticket, SERVED)
             return True
-        rows = transaction.execute(
-            "update kvsync_tally set last = last + :count, size = size + :count"
-            " where queue = :queue and shut = 0 and (maxsize = 0 or size + :count <= maxsize)"
-            " returning last",
-            {**self._here, "count": count},
-        )
+        rows = transaction.execute(f"{_MORE} returning last", {**self._here, "count": count})
         if not rows:
             return False
         last: int = rows[0][0]
@@ -987,8 +995,9 @@ class Items:
         self, transaction: Transaction, first: Row, ticket: int, session: int, attempt: int
     ) -> None:
         ((receipt,),) = transaction.execute(
-            "update kvsync_tally set size = size - 1, receipts = receipts + 1"
-            " where queue = :queue returning receipts",
+            "update kvsync_item set (last, size, receipts) = ("
+            " select last, size - 1, receipts + 1 from kvsync_tally where queue = :queue)"
+            f" where {_ITS_TALLY} returning receipts",
             self._here,
         )
         row = {

@@ -102,12 +102,14 @@ def _delete_items(engine: Engine, name: str, last: int, transaction: Transaction
     Items(engine, name).count_in(transaction)
     rows = transaction.execute(_DELETE_ITEMS, {**here, "last": last, "chunk": _CHUNK})
     transaction.execute(
-        "update kvsync_tally set size = size - :gone where queue = :name",
+        "update kvsync_item set size = size - :gone where queue = :name and state = -2",
         {**here, "gone": sum(was_in_line for (was_in_line,) in rows)},
     )
     if len(rows) < _CHUNK:
         transaction.execute(_FORGET_QUEUE, here)
-        transaction.execute("update kvsync_tally set shut = 0, got = 0 where queue = :name", here)
+        transaction.execute(
+            "update kvsync_item set shut = 0, got = 0 where queue = :name and state = -2", here
+        )
     MEND[GET](engine, transaction, name)
     return len(rows)
 

@@ -600,9 +600,9 @@ class Queue(Primitive):
         if self._items.count(transaction) is None:
             self._items.settle(transaction, self._maxsize)
         transaction.execute(
-            "update kvsync_tally set shut = :shut,"
+            "update kvsync_item set shut = :shut,"
             " got = case when :shut = 0 and shut = 2 then 0 else got end"
-            " where queue = :queue and (shut < :shut or :shut = 0)",
+            " where queue = :queue and state = -2 and (shut < :shut or :shut = 0)",
             {"queue": self._name, "shut": state},
         )
         self._items.serve(transaction)

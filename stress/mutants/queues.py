@@ -14,11 +14,11 @@ _POP = f"""
         row += self.engine.read(_FIRST, {{**self._here, "count": 1}})
         for each in map(Kept._make, row):
             self.engine.write("{_DELETE}", {{**self._here, "id": each.id}})
-            self.engine.write("update kvsync_tally set size = size - 1 where size > 0")
+            self.engine.write("update kvsync_item set size = size - 1 where size > 0")
         return list(map(Kept._make, row))
         rows = self"""
 _RESERVE = (
-    "update kvsync_tally set last = last + 1, size = size + 1 where queue = :queue"
+    "update kvsync_item set last = last + 1, size = size + 1 where queue = :queue"
     " and size < maxsize and not exists (select 1 from kvsync_item"
     " where queue = :queue and state = 2) returning last"
 )
@@ -181,4 +181,5 @@ def last_in_first_out() -> None:
 def maxsize_ignored() -> None:
     """A bounded queue takes any number of items."""
     edit_text(items, "_PUT_ONE", "size < maxsize", "true")
-    edit_text(items, "_ADMIT", "size + :count <= maxsize", "true")
+    size = "(select size from kvsync_tally where queue = :queue)"
+    edit_text(items, "_ADMIT", f"{size} + :count <= maxsize", "true")

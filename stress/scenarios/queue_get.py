@@ -35,7 +35,7 @@ def _peek_and_delete(jobs: kvsync.Queue) -> int:
             {"queue": jobs.name, "id": first.id},
         )
         jobs.store.engine.write(
-            "update kvsync_tally set size = size - 1 where queue = :queue and size > 0",
+            "update kvsync_item set size = size - 1 where queue = :queue and size > 0",
             {"queue": jobs.name},
         )
         item: int = first.item
