@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import kvsync
+from kvsync import session
 from kvsync.primitives import kinds
 from tests.queues import NAME
 
@@ -175,3 +176,23 @@ def expect_all_of_it(case: Case) -> None:
             found.append(case.jobs.reserve(timeout=0).id)
     assert found[: len(expected)] == expected
     assert len(found) == size
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select name from kvsync_queue where name > :after order by name limit 1",
+        "select * from kvsync_queue",
+        session._HAS,
+        session._TAKE_AWAY[-1],
+    ],
+)
+def test_the_tallies_are_found_without_reading_the_items(
+    store: kvsync.Store, statement: str
+) -> None:
+    """They lie between them. A session's end asks for those of all queues, and so does `names`."""
+    plan = store.engine.read(f"explain query plan {statement}", {"after": "", "session": 1})
+    found = [detail for *_, detail in plan if " tally " in detail]
+    assert found
+    assert all("queue=? AND state=?" in detail for detail in found)
+    assert not any("ORDER BY" in detail for *_, detail in plan)

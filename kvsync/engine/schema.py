@@ -234,7 +234,8 @@ create unique index kvsync_item_key on kvsync_item (queue, key)
 
 -- The tally of a queue, and all that is known of the queue. Items with ids above the `last` of the
 -- tally's row are not counted there yet: they were put at place 0 without a write to it, and all of
--- them are there still. Here they are.
+-- them are there still; here they are. (`cross join` has SQLite go from queue to queue: tallies lie
+-- among the items, and to look for them there is to read those.)
 create view kvsync_tally as
     select queue, maxsize, shut,
         coalesce((
@@ -250,7 +251,7 @@ create view kvsync_tally as
 create view kvsync_queue as
     select name, maxsize, shut, last, size, got, purged, receipts, due, mark, mark_last, mark_done,
         older, older_last, older_done
-    from kvsync_queue_past join kvsync_tally on queue = name;
+    from kvsync_queue_past cross join kvsync_tally on queue = name;
 create trigger kvsync_queue_make instead of insert on kvsync_queue begin
     insert into kvsync_queue_past (name, purged, mark_last, mark_done, older, older_last,
         older_done)
