@@ -120,6 +120,13 @@ def test_a_damaged_item_is_not_lost(path: Path, column: str) -> None:
         assert store.engine.read("select count(*) from kvsync_item where state = 0") == [(1,)]
 
 
+@pytest.mark.parametrize("column", ["maxsize", "shut", "last", "size", "got", "receipts", "mark"])
+def test_no_queue_lacks_a_number_of_its_own(path: Path, column: str) -> None:
+    """Though the items that share their table with it have no such numbers."""
+    with pytest.raises(sqlite3.IntegrityError):
+        tamper(path, f"update kvsync_item set {column} = null where state = -2")
+
+
 def hold_a_lock_and_an_item(pipe: Any, store: kvsync.Store) -> None:
     store.lock("lock").acquire()
     store.queue("jobs").reserve()

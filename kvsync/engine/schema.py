@@ -220,13 +220,13 @@ create table kvsync_item (
     taken real,
     until real,
     claim_by real,
-    maxsize bigint,
-    shut bigint,
-    last bigint,
-    size bigint,
-    got bigint,
-    receipts bigint,
-    mark real,
+    maxsize bigint not null default 0,
+    shut bigint not null default 0,
+    last bigint not null default 0,
+    size bigint not null default 0,
+    got bigint not null default 0,
+    receipts bigint not null default 0,
+    mark real not null default 0,
     primary key (queue, state, place, id)
 ) without rowid;
 create unique index kvsync_item_key on kvsync_item (queue, key)
