@@ -58,7 +58,7 @@ _TAKE_AWAY = (
     "delete from kvsync_ticket where session = :session returning space, name, doorbell",
     # Who mends the queue sees that its taker is no more.
     "select distinct 'queue', queue, null from kvsync_item where session = :session"
-    " and (queue, state) in (select name, -1 from kvsync_queue)",
+    " and (queue, state) in (select name, -1 from kvsync_queue_past)",
 )
 _HAS = """
     select 1 from kvsync_unit where session = :session
@@ -66,7 +66,7 @@ _HAS = """
     select 1 from kvsync_ticket where session = :session
     union all
     select 1 from kvsync_item where session = :session
-    and (queue, state) in (select name, -1 from kvsync_queue)
+    and (queue, state) in (select name, -1 from kvsync_queue_past)
     limit 1
 """
 _NAMED = """

@@ -44,7 +44,7 @@ def store(timed_store: kvsync.Store) -> kvsync.Store:
 class Row:
     """The row of `kvsync_queue`; its `size` and `due` are what its items make them.
 
-    Behind its items come others, of which some were put without that the tally counts them.
+    Behind its items come others that were put, and the tally has not counted.
     """
 
     maxsize: int

@@ -18,7 +18,7 @@ _PAGE_SIZE_AT, _SALTS_AT, _FRAME_SALTS_AT, _SALTS = 8, 16, 8, 8
 
 _SYNC_FILE_RANGE_WRITE = 2
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-"""Linux's: it has the disk begin to write, and does not wait for it."""
+"""Linux's: it has the disk begin to write, and does not wait until it has."""
 
 if _sync_file_range is not None:
     _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]

@@ -29,7 +29,7 @@ _KINDS = {
     "once": _Kind("kvsync_once", "name", "name", "true", "true"),
     "event": _Kind("kvsync_event", "name", "name", "true", "true"),
     "barrier": _Kind("kvsync_barrier", "name", "name", "true", "true"),
-    "queue": _Kind("kvsync_queue", "name", "name", "true", "true"),
+    "queue": _Kind("kvsync_queue_past", "name", "name", "true", "true"),
 }
 
 _PASSING = "lock", "semaphore", "election", "condition"
