@@ -20,7 +20,7 @@
 
                      The first that is ready so lies beside what is in hand and the tally, mostly on
                      one page of the file, and a commit costs by the page. So that putting one
-                     writes a single page too, the tally does not count it, but the view does; and so
+                     writes a single page too, the tally does not count it. The views do, and so
                      does who takes it away, or what came after it.
 
 What is done most is one statement each, while there is nothing else to see to: putting a single
