@@ -237,17 +237,14 @@ create unique index kvsync_item_key on kvsync_item (queue, key)
 -- them are there still; here they are. (`cross join` has SQLite go from queue to queue: tallies lie
 -- among the items, and to look for them there is to read those.)
 create view kvsync_tally as
-    select queue, maxsize, shut,
-        coalesce((
+    select queue, maxsize, shut, coalesce(newest, last) as last,
+        size + coalesce(newest, last) - last as size, got, receipts, due, mark
+    from (
+        select *, (
             select max(id) from kvsync_item as uncounted
             where uncounted.queue = tally.queue and uncounted.state = 0 and uncounted.place = 0
-            and uncounted.id > tally.last), tally.last) as last,
-        size + coalesce((
-            select max(id) from kvsync_item as uncounted
-            where uncounted.queue = tally.queue and uncounted.state = 0 and uncounted.place = 0
-            and uncounted.id > tally.last) - tally.last, 0) as size,
-        got, receipts, due, mark
-    from kvsync_item as tally where state = -2;
+            and uncounted.id > tally.last) as newest
+        from kvsync_item as tally where state = -2) as tallies;
 create view kvsync_queue as
     select name, maxsize, shut, last, size, got, purged, receipts, due, mark, mark_last, mark_done,
         older, older_last, older_done

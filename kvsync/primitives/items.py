@@ -111,6 +111,10 @@ _ASKS_FIRST = """
     select session from kvsync_ticket
     where space = 'queue-put' and name = :queue and state = 'waiting' order by id limit 1
 """
+_SOMEBODY_WAITS = """
+    select 1 from kvsync_ticket
+    where space = 'queue' and name = :queue and state = 'waiting' limit 1
+"""
 _ITS_TALLY = "queue = :queue and state = -2"
 _MORE = f"""
     update kvsync_item
@@ -123,8 +127,7 @@ _ADMIT = f"""
     {_MORE} and maxsize = :maxsize and (
         maxsize = 0
         or not exists (select 1 from kvsync_item where queue = :queue and state = 2))
-    returning last, mark, exists (
-        select 1 from kvsync_ticket where space = 'queue' and name = :queue and state = 'waiting')
+    returning last, mark, exists ({_SOMEBODY_WAITS})
 """
 _INSERT = """
     insert into kvsync_item (queue, state, place, id, priority, value, key, since, attempts, error,
@@ -136,25 +139,23 @@ _PUT = """
     insert into kvsync_item (queue, state, place, id, priority, value, key, since, attempts)
     values (:queue, :state, :place, :id, :priority, :value, :key, :since, 0)
 """
-_PUT_ONE = f"""
-    insert into kvsync_item (queue, state, place, id, priority, value, since, attempts)
-    select :queue, 0, 0, last + 1, 0, :value, :now, 0
-    from kvsync_tally
-    where queue = :queue and shut = 0 and maxsize = :maxsize
+_HAS_ROOM = f"""
+    queue = :queue and shut = 0 and maxsize = :maxsize
     and (maxsize = 0 or (size < maxsize
         and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
     and mark <= :now and mark > :now - {_MARK_EVERY}
-    and not exists (
-        select 1 from kvsync_ticket where space = 'queue' and name = :queue and state = 'waiting')
+"""
+"""That one item may be put, with nothing else to see to before."""
+
+_PUT_ONE = f"""
+    insert into kvsync_item (queue, state, place, id, priority, value, since, attempts)
+    select :queue, 0, 0, last + 1, 0, :value, :now, 0
+    from kvsync_tally where {_HAS_ROOM} and not exists ({_SOMEBODY_WAITS})
     returning id
 """
 """An item of priority 0 without delay and key, if there is room and nobody waits for room or for an
 item. It writes the item alone: see the invariant of those that the tally does not count."""
 
-_SOMEBODY_WAITS = """
-    select 1 from kvsync_ticket
-    where space = 'queue' and name = :queue and state = 'waiting' limit 1
-"""
 _PUT_OR_GIVE_ONE = f"""
     insert into kvsync_item_in (queue, id, priority, value, since, receipt, ticket, session,
         attempt, claim_by, doorbell, behind)
@@ -167,10 +168,7 @@ _PUT_OR_GIVE_ONE = f"""
         left join kvsync_ticket as behind on behind.id = (
             select min(id) from kvsync_ticket
             where space = 'queue' and name = :queue and state = 'waiting' and id > next.id)
-    where queue = :queue and shut = 0 and maxsize = :maxsize
-    and (maxsize = 0 or (size < maxsize
-        and not exists (select 1 from kvsync_item where queue = :queue and state = 2)))
-    and mark <= :now and mark > :now - {_MARK_EVERY}
+    where {_HAS_ROOM}
     and (next.id is null or due is null or due > :now)
     and (next.deadline is null or next.deadline > :boot)
     and (behind.deadline is null or behind.deadline > :boot)
@@ -994,12 +992,7 @@ class Items:
     def _give(
         self, transaction: Transaction, first: Row, ticket: int, session: int, attempt: int
     ) -> None:
-        ((receipt,),) = transaction.execute(
-            "update kvsync_item set (last, size, receipts) = ("
-            " select last, size - 1, receipts + 1 from kvsync_tally where queue = :queue)"
-            f" where {_ITS_TALLY} returning receipts",
-            self._here,
-        )
+        *_, receipt = self._count_off(transaction, _HANDED_OUT, {"count": 1, "span": 1})
         row = {
             **self._here,
             "place": first[0],
