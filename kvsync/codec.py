@@ -6,6 +6,7 @@ a hostile file is read.
 
 import json
 import json.encoder
+import json.scanner
 import pickle
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -67,7 +68,9 @@ class JsonCodec:
         encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         self._encode = _one_shot(encoder)
         decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-        self._scan, self._decode = decoder.raw_decode, decoder.decode
+        self._decode = decoder.decode
+        # `raw_decode` without its own frame. (typeshed wants a scanner to make a scanner from.)
+        self._scan = json.scanner.make_scanner(decoder)  # type: ignore[arg-type]
 
     def dumps(self, value: Any) -> str:
         if type(value) is int:
@@ -80,8 +83,8 @@ class JsonCodec:
         if type(stored) is not str:
             raise ValueError(f"expected JSON text, found {type(stored).__name__}")
         try:
-            value, end = self._scan(stored)
-        except ValueError:
+            value, end = self._scan(stored, 0)
+        except (ValueError, StopIteration):
             end = -1
         # Spaces around a value, and what is no JSON, need the slower look.
         return value if end == len(stored) else self._decode(stored)

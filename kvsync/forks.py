@@ -1,11 +1,18 @@
 """Which process this is, among those that were forked from each other.
 
-A pid does not tell: in a pid namespace of its own, a forked child can have its parent's.
+A pid does not tell: in a pid namespace of its own, a forked child can have its parent's. And to ask
+for it is a system call, while calls ask several times each. So the answer is kept in a page of
+memory that the kernel hands to no forked child but empty (`MADV_WIPEONFORK`), where it can.
 """
 
+import mmap
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
+
+_WIPE_ON_FORK = 18  # MADV_WIPEONFORK of <linux/mman.h>, since Linux 4.14; `mmap` does not name it
+_NO_ADVICE = -1
 
 _forks: list[None] = []
 """One for each fork that lies between this process and the one that imported this."""
@@ -18,14 +25,54 @@ os.register_at_fork(after_in_child=partial(_forks.append, None))
 generation: Callable[[], int] = _forks.__len__
 """How many forks lie behind this process: none that it was forked from has had as many.
 
-In C, for it is asked several times in each call, and a pid is a system call. Only a child that was
-forked without Python's hooks has its parent's: the engine refuses it everything.
+In C, for it is asked several times in each call. Only a child that was forked without Python's
+hooks has its parent's: the engine refuses it everything.
 """
 
 
-def incarnation() -> int:
-    """A number that this process has, and none from which it was forked or that it forks.
+def _wiped_page() -> memoryview | None:
+    """Numbers, of which a forked child finds none; None where the system cannot do that."""
+    if sys.platform != "linux":
+        return None
+    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        page.madvise(_WIPE_ON_FORK)
+    except OSError:
+        return None
+    try:
+        # Emulators have been met that take any advice and follow none, as BoringSSL's
+        # crypto/rand/fork_detect.c knows, from which this question is.
+        page.madvise(_NO_ADVICE)
+    except OSError:
+        return memoryview(page).cast("Q")
+    return None
 
-    Nor has it a child that was forked without Python's hooks; there, the pid tells.
-    """
+
+def _number() -> int:
     return (generation() << 32) + os.getpid()
+
+
+_page = _wiped_page()
+if _page is not None:
+    # Whoever was asked in the child before its fork was counted did not know of that.
+    os.register_at_fork(after_in_child=partial(_page.__setitem__, 0, 0))
+
+
+def _kept_number() -> int:
+    assert _page is not None
+    return _page[0] or _keep_number(_page)
+
+
+def _keep_number(page: memoryview) -> int:
+    # Until it is found there: a signal's handler could fork after it was found out, and the child
+    # would go on to keep its parent's.
+    while page[0] != (number := _number()):
+        page[0] = number
+    return number
+
+
+incarnation: Callable[[], int] = _number if _page is None else _kept_number
+"""A number that this process has, and none from which it was forked or that it forks.
+
+Nor has it a child that was forked without Python's hooks; there, the pid tells.
+"""

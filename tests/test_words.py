@@ -457,7 +457,7 @@ def test_a_child_that_is_forked_in_the_middle_sends_it_no_second_time(
 
     with asleep(store.lock(NAME).acquire, lock) as waiter:
         real = doorbells(store)[0]
-        store.engine.write("update kvsync_ticket set doorbell = ?", (bell.mark.name,))
+        store.engine.write("update kvsync_ticket set doorbell = :name", {"name": bell.mark.name})
         monkeypatch.setattr(type(store.engine), "write", fork_after)
         try:
             lock.release()

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from kvsync.engine import Row
 from kvsync.engine.schema import TABLES
+from kvsync.engine.statements import Shape, Statement
 from kvsync.errors import CorruptError
 
 _TYPES: dict[str, set[type]] = {
@@ -23,31 +24,17 @@ _TYPES: dict[str, set[type]] = {
 }
 _COLUMN = re.compile(r"^    (\w+) (text|integer|bigint|real|blob)\b", re.MULTILINE)
 _PICKED = re.compile(r"(?:(?:coalesce|min|max)\()*(\w+)")
-_MOST = 1000
-"""Statements that are remembered; those made up for one call could go on for ever."""
-
-Shape = tuple[type, ...]
-
-_known: dict[str, set[Shape]] = {}
-"""The shapes of rows that were found right, by statement."""
 
 
-def require_shapes(cursor: sqlite3.Cursor, sql: str, rows: Iterable[Row], path: str) -> None:
+def require_shapes(
+    statement: Statement, cursor: sqlite3.Cursor, rows: Iterable[Row], path: str
+) -> None:
     """Raises: CorruptError for a row that kvsync cannot have written."""
-    try:
-        known = _known[sql]
-    except KeyError:
-        known = _remember(sql)
+    known = statement.shapes
     for row in rows:
         if (shape := tuple(map(type, row))) not in known:
-            _look(cursor, sql, shape, path)
+            _look(cursor, statement.text, shape, path)
             known.add(shape)
-
-
-def _remember(sql: str) -> set[Shape]:
-    if len(_known) >= _MOST:
-        _known.clear()
-    return _known.setdefault(sql, set())
 
 
 def _look(cursor: sqlite3.Cursor, sql: str, shape: Shape, path: str) -> None:

@@ -35,6 +35,7 @@ from kvsync.engine.links import (
 )
 from kvsync.engine.location import filesystem
 from kvsync.engine.shapes import require_shapes
+from kvsync.engine.statements import statements
 from kvsync.engine.transaction import Block, SqliteTransaction, interrupts_a_write, run
 from kvsync.errors import (
     BusyError,
@@ -139,8 +140,9 @@ class SqliteEngine:
         try:
             if _monotonic() >= link.trusted_until:
                 link.verify()
-            rows = link.cursor.execute(sql, params).fetchall()
-            require_shapes(link.cursor, sql, rows, self.path)
+            statement = statements[sql]
+            rows = link.cursor.execute(statement.text, statement.values(params)).fetchall()
+            require_shapes(statement, link.cursor, rows, self.path)
             return rows
         except FAILURES as error:
             link.failed(error)  # a value that does not decode leaves its statement half done
@@ -202,15 +204,16 @@ class SqliteEngine:
             flock(link.gate, TRY)
             if link.looks_first:
                 link.make_room()
-            row = params() if callable(params) else params
+            statement = statements[sql]
+            text, row = statement.text, statement.values(params() if callable(params) else params)
             if into is None:
-                rows = link.cursor.execute(sql, row).fetchall()
+                rows = link.cursor.execute(text, row).fetchall()
             else:
                 # One call into C, in which SQLite commits before it lets go of the only row: no
                 # exception of a signal can come in between.
-                into.extend(chain.from_iterable(map(link.cursor.execute, (sql,), (row,))))
+                into.extend(chain.from_iterable(map(link.cursor.execute, (text,), (row,))))
                 rows = into
-            require_shapes(link.cursor, sql, rows, self.path)
+            require_shapes(statement, link.cursor, rows, self.path)
             link.writes += 1
             if link.writes >= CHECK_EVERY:
                 link.look_after_log()

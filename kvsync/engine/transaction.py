@@ -24,6 +24,7 @@ from kvsync.engine.flock import TRY, UNLOCK, flock, unlock
 from kvsync.engine.gate import Obstructed
 from kvsync.engine.links import CHECK_EVERY, SPOILT, Link, Place, current_task, takes_link
 from kvsync.engine.shapes import require_shapes
+from kvsync.engine.statements import statements
 from kvsync.errors import BusyError, ForkError, TransactionError
 from kvsync.forks import incarnation
 
@@ -162,12 +163,14 @@ class SqliteTransaction:
             raise TransactionError("this transaction has already failed") from self._broken
         assert self._link is not None
         self._link.writes += 1
+        statement = statements[sql]
+        text, row = statement.text, statement.values(params)
         try:
             cursor = self._link.cursor
             # One call into C: a handler that came before the rows were fetched, and joined, would
             # run its own statement with this cursor, and they would be gone.
-            rows = list(chain.from_iterable(map(cursor.execute, (sql,), (params,))))
-            require_shapes(cursor, sql, rows, self._path)
+            rows = list(chain.from_iterable(map(cursor.execute, (text,), (row,))))
+            require_shapes(statement, cursor, rows, self._path)
             return rows
         except FAILURES as error:
             self._link.failed(error)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from kvsync import codec as codecs
@@ -104,6 +105,7 @@ class Dict(Primitive, MutableMapping[str, Any]):
         super().__init__(store, name)
         self._codec_option = codec
         self._codec = codecs.find(codec)
+        self._decode = partial(codecs.decode, self._codec)
 
     def _options(self) -> dict[str, Any]:
         return {} if self._codec_option == "json" else {"codec": self._codec_option}
@@ -429,9 +431,6 @@ class Dict(Primitive, MutableMapping[str, Any]):
 
     def _encode(self, value: Any) -> Stored:
         return codecs.encode(self._codec, value)
-
-    def _decode(self, stored: Stored) -> Any:
-        return codecs.decode(self._codec, stored)
 
 
 class KeyRange:

@@ -10,12 +10,12 @@ from stress.mutants.breaking import edit, put, put_item
 from stress.mutants.mutant import caught_by
 
 _GO_ON_IN_A_NEW_ONE = """try:
-                rows = cursor.execute(sql, params).fetchall()
+                rows = cursor.execute(text, row).fetchall()
             except sqlite3.OperationalError:
                 cursor.execute("rollback")
                 cursor.execute("pragma busy_timeout=10000")
                 cursor.execute("begin immediate")
-                rows = cursor.execute(sql, params).fetchall()
+                rows = cursor.execute(text, row).fetchall()
 """
 _CHECKPOINT = """finally:
             link.pool.checkpoint.if_due(link.connection)
@@ -30,7 +30,7 @@ def deferred_transaction() -> None:
     edit(SqliteTransaction.begin, "flock(link.gate, TRY)", "pass")
     edit(
         SqliteTransaction.execute,
-        "rows = list(chain.from_iterable(map(cursor.execute, (sql,), (params,))))\n",
+        "rows = list(chain.from_iterable(map(cursor.execute, (text,), (row,))))\n",
         _GO_ON_IN_A_NEW_ONE,
     )
 

@@ -1,0 +1,59 @@
+"""Statements as SQLite's driver runs them soonest: with `?`, and their values in that order.
+
+The driver looks for the value of each parameter that has a name by that name, anew in each call.
+"""
+
+import re
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
+
+from kvsync.engine import Params
+
+_QUOTED_OR_PARAMETER = re.compile(r"""'[^']*'|"[^"]*"|--[^\n]*|:(\w+)""")
+_MOST = 1000
+"""Statements that are remembered; those made up for one call could go on for ever."""
+
+Shape = tuple[type, ...]
+
+
+class Statement:
+    """What is known of one text of SQL.
+
+    Attributes:
+        text: the same with `?` for each parameter.
+        values: what to bind to these, of a mapping by names. Raises: KeyError.
+        shapes: the types of the columns of rows that were found right.
+    """
+
+    __slots__ = ("shapes", "text", "values")
+
+    def __init__(self, sql: str) -> None:
+        names: list[str] = []
+
+        def place(found: re.Match[str]) -> str:
+            if found[1] is None:
+                return found[0]
+            names.append(found[1])
+            return "?"
+
+        self.text = _QUOTED_OR_PARAMETER.sub(place, sql)
+        self.values = _picker(names)
+        self.shapes: set[Shape] = set()
+
+
+def _picker(names: list[str]) -> Callable[[Params], tuple[Any, ...]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda params: tuple(params[name] for name in names)
+
+
+class _Statements(dict[str, Statement]):
+    def __missing__(self, sql: str) -> Statement:
+        if len(self) >= _MOST:
+            self.clear()
+        return self.setdefault(sql, Statement(sql))
+
+
+statements = _Statements()
+"""By their SQL, with names."""
