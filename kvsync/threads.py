@@ -21,7 +21,7 @@ class Thread(NamedTuple):
 
 class _Here(threading.local):
     def __init__(self) -> None:
-        self.number = next(_numbers)
+        self.thread = Thread(threading.get_ident(), next(_numbers))
 
 
 _here = _Here()
@@ -29,7 +29,9 @@ _here = _Here()
 
 def this_thread() -> Thread:
     """The calling one; equal to no other that lives, lived or will live in this process."""
-    return Thread(threading.get_ident(), _here.number)
+    thread, ident = _here.thread, threading.get_ident()
+    # A greenlet has its own ident, but not its own of these if gevent came after us.
+    return thread if thread.ident == ident else Thread(ident, thread.number)
 
 
 class Background(threading.Thread):

@@ -181,6 +181,12 @@ class Wait:
     def __exit__(self, *_: object) -> None:
         self._watch_only(set())
 
+    def leave_watches(self) -> list[Watch]:
+        """What is still watched, for the caller to close: that takes a while, which can wait."""
+        watches = list(self._watches.values())
+        self._watches.clear()
+        return watches
+
     def until_served(self) -> str:
         """The ticket's state once it waits no more; WAITING when the deadline is over.
 

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import kvsync
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbells, Word
+from kvsync.engine import descriptors
+from kvsync.engine.descriptors import Descriptor
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbells, Watch, Word
 from kvsync.primitives.grants import CLAIM_TIME, WHOLE, Grant, end
 from kvsync.primitives.units import Units
 from kvsync.session import MEND
@@ -598,3 +600,32 @@ def test_whatever_interrupts_who_wakes_the_next_one_it_wakes(
             waking.prepare()
             waiter = stack.enter_context(queued(waking.wait, waking.line))
         waiter.result()
+
+
+def watches() -> set[Descriptor]:
+    """Those that are open in this process, be they another test's."""
+    return {each for key in list(descriptors._open) if isinstance(each := key(), Watch)}
+
+
+def test_what_a_wait_watched_is_closed_when_what_it_waited_for_is_given_back(
+    store: kvsync.Store,
+) -> None:
+    """Not before: closing takes time, and who has just been served is in a hurry."""
+    before = watches()
+    lock, next = store.lock(NAME), store.lock(NAME)
+    lock.acquire()
+    with queued(next.acquire, lock) as waiter:
+        eventually(lambda: len(watches() - before) == 1)
+        (watch,) = watches() - before
+        lock.release()
+        assert waiter.result()
+    assert watch.number >= 0
+    next.release()
+    assert watch.number < 0
+
+
+def test_what_a_wait_in_vain_watched_is_closed_at_its_end(path: Path) -> None:
+    before = watches()
+    with kvsync.open(path) as store, store.lock(NAME):
+        assert not store.lock(NAME).acquire(timeout=0.001)
+        assert watches() <= before

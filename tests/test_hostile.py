@@ -226,12 +226,15 @@ def test_a_fifo_beside_the_file_keeps_nobody_waiting(path: Path, suffix: str) ->
 
 
 def test_a_doorbell_that_leads_elsewhere_is_neither_rung_nor_removed(path: Path) -> None:
-    """Whatever the database says: it may be another's."""
+    """Whatever the database says: it may be another's. Not even one as long as a doorbell's name,
+    with digits at both ends."""
     tamper(path)
-    other = path.parent / "other"
+    other = path.parent / "otherotherabc"
     other.write_text("untouched")
     with kvsync.open(path) as store:
-        for name in (str(other), "../../other"):
+        store.engine.doorbells.install().close()
+        (path.parent / f"{path.name}-kvsync" / "doorbells" / "d").mkdir()
+        for name in (str(other), "../../otherotherabc", "d/../../../otherotherabc"):
             found = other.stat()
             store.engine.doorbells.ring(name)
             store.engine.doorbells.remove(name)

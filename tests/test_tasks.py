@@ -267,6 +267,34 @@ def test_greenlets_do_not_leak_into_each_others_transactions(path: Path, patched
     run_program(program, path)
 
 
+_LOCKING_GREENLETS = """
+import sys
+{patch_first}
+import kvsync
+import gevent
+{patch_later}
+
+store = kvsync.open(sys.argv[1])
+lock = store.rlock("job")
+lock.acquire()
+assert lock.acquire(timeout=0), "the same greenlet"
+assert not gevent.spawn(lock.acquire, timeout=0).get(), "another one"
+store.close()
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("patched", ["before the import", "after the import"])
+def test_a_greenlet_is_a_thread_of_its_own(path: Path, patched: str) -> None:
+    """Where gevent put them in the threads' place, be it late."""
+    patch = "from gevent import monkey; monkey.patch_all()"
+    program = _LOCKING_GREENLETS.format(
+        patch_first=patch if patched == "before the import" else "",
+        patch_later=patch if patched == "after the import" else "",
+    )
+    run_program(program, path)
+
+
 _WAITING_GREENLETS = """
 import sys
 from gevent import monkey; monkey.patch_all()

@@ -76,7 +76,8 @@ class Word(NamedTuple):
         return None
 
 
-_NAME = re.compile("[0-9a-f]{24}")
+_NAME_LENGTH = 24
+_DIGITS = "0123456789abcdef"
 _LEFT = re.compile("[0-9a-f]{24}~?")
 
 
@@ -238,9 +239,9 @@ class Doorbells:
 
     def _path(self, name: str | None) -> str:
         """Raises: FileNotFoundError for what cannot be the name of a doorbell."""
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or len(name) != _NAME_LENGTH or name.strip(_DIGITS):
             raise FileNotFoundError(errno.ENOENT, "no doorbell has such a name")
-        return os.path.join(self.folder, name)
+        return f"{self.folder}/{name}"
 
     def remove(self, name: str) -> None:
         """Take away the doorbell of a process that is known to be gone."""

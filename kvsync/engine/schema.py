@@ -120,22 +120,9 @@ create table kvsync_ticket (
 );
 create index kvsync_ticket_name on kvsync_ticket (space, name, id);
 
--- A lock changes hands in one statement: what is held, beside each ticket of its line. What was
--- given to a ticket otherwise is claimed in one.
-create view kvsync_turn as
-    select held.space, held.name, held.slot, held.token, held.session, held.since, held.expires,
-        held.claim_by, line.id as ticket, line.units as wanted, line.capacity as limit_wanted,
-        line.lease, line.deadline, line.doorbell
-    from kvsync_unit as held join kvsync_ticket as line
-    on line.space = held.space and line.name = held.name;
-create trigger kvsync_hand_over instead of update on kvsync_turn begin
-    update kvsync_unit set
-        (kind, units, capacity, session, attempt, thread, doorbell, asked, lease, deadline) = (
-            select kind, units, capacity, session, attempt, thread, doorbell, since, lease, deadline
-            from kvsync_ticket where id = new.ticket),
-        token = new.token, since = new.since, expires = new.expires, claim_by = new.claim_by,
-        ticket = new.ticket
-    where space = new.space and name = new.name and slot = new.slot;
+-- A lock changes hands in one statement, in which the ticket goes that it is handed over to. What
+-- was given to a ticket otherwise is claimed in one.
+create trigger kvsync_hand_over after update of asked on kvsync_unit begin
     delete from kvsync_ticket where id = new.ticket;
 end;
 create view kvsync_given as

@@ -40,7 +40,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Engine, Row, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Once
+from kvsync.engine.doorbell import LOOK, SERVED, Once, Watch
 from kvsync.engine.process import in_words, this_process
 from kvsync.errors import KvsyncError
 from kvsync.forks import generation
@@ -143,28 +143,33 @@ FREE_IF_NOBODY_WAITS = f"""
     returning expires
 """
 HAND_OVER = f"""
-    update kvsync_turn set token = token + 1, since = :since, expires = :boot + lease,
-        claim_by = :boot + {CLAIM_TIME}, ticket = ticket, doorbell = doorbell
-    where space = :space and name = :name and slot = :slot and token = :token
-    and session = :session and (expires is null or expires > :boot)
-    and ticket = (
+    update kvsync_unit set token = kvsync_unit.token + 1, kind = line.kind, units = line.units,
+        capacity = line.capacity, session = line.session, attempt = line.attempt,
+        thread = line.thread, since = :since, expires = :boot + line.lease,
+        claim_by = :boot + {CLAIM_TIME}, ticket = line.id, doorbell = line.doorbell,
+        asked = line.since, lease = line.lease, deadline = line.deadline
+    from kvsync_ticket as line
+    where kvsync_unit.space = :space and kvsync_unit.name = :name and slot = :slot
+    and kvsync_unit.token = :token and kvsync_unit.session = :session
+    and (expires is null or expires > :boot)
+    and line.id = (
         select min(id) from kvsync_ticket
         where space = :space and name = :name and state = 'waiting')
-    and wanted = limit_wanted and doorbell is not null and (deadline is null or deadline > :boot)
-    and token >= (select max(epoch) * {EPOCH} from kvsync_boot)
+    and line.units = line.capacity and line.doorbell is not null
+    and (line.deadline is null or line.deadline > :boot)
+    and kvsync_unit.token >= (select max(epoch) * {EPOCH} from kvsync_boot)
     and not exists (
         select 1 from kvsync_unit as other
         where other.space = :space and other.name = :name and other.slot <> :slot
         and (other.session <> 0 or other.token > :token))
     returning doorbell, (
         select doorbell from kvsync_ticket
-        where space = :space and name = :name and state = 'waiting' and id > ticket
+        where space = :space and name = :name and state = 'waiting' and id > kvsync_unit.ticket
         order by id limit 1) as doorbell, ticket, token
 """
 """What the only holder has, to the head of the line, which wants all there is. It is what freeing
 it and `serve` come to, in less work; where it finds nothing, these do it. Says whom to ring: the
-next one, who was served, and the one behind, who has another to watch now. (Of a view's columns
-SQLite returns those that are set.)"""
+next one, who was served, and the one behind, who has another to watch now."""
 
 CLAIM = """
     update kvsync_given set expires = :boot + lease, token = token, slot = slot, units = units
@@ -269,6 +274,7 @@ class Grant:
     is_leaving: bool = False
     noted_in: list["Grant"] = field(default_factory=list)  # of the object that acquired it
     handed: Handed | None = None
+    watches: list[Watch] = field(default_factory=list)  # of the wait for it: closed when it is over
 
     def __repr__(self) -> str:
         units = counted(self.units)

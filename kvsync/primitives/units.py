@@ -184,17 +184,19 @@ class Units:
                 ticket, given = self._engine.transact(
                     partial(self._enter, wish, doorbell), patience=patience.left()
                 )
+                grant = self._grant_for(wish)
                 if given is not None:
-                    return self._grant(given, wish)
+                    return self._fill(grant, given)
                 with Wait(self.session, wish, ticket, doorbell) as wait:
                     while (state := wait.until_served()) == GRANTED:
                         if given := self._take_up(ticket, wish, wait.take_word()):
                             wait.tell_who_has_come_near()
-                            return self._grant(given, wish)
+                            grant.watches = wait.leave_watches()
+                            return self._fill(grant, given)
                 if state == WAITING:
                     given = self._withdraw_in_time(ticket, wish)
                     wait.tell_who_has_come_near()
-                    return None if given is None else self._grant(given, wish)
+                    return None if given is None else self._fill(grant, given)
                 assert state == GONE
                 if wish.is_over(self._engine.boot()):
                     return None
@@ -453,6 +455,8 @@ class Units:
     def _forget(self, grant: Grant) -> None:
         grant.depth = 0
         self.take_out(grant)
+        for watch in grant.watches:
+            watch.close()
 
     def shrink(self, grant: Grant, left: int) -> None:
         """Give back all but so many of its units; as `release`. Raises: LeaseLostError.
@@ -588,15 +592,21 @@ class Units:
         return [session for session, *_ in rows]
 
     def _grant(self, given: _Given, wish: Wish) -> Grant:
-        token, slot = given
+        return self._fill(self._grant_for(wish), given)
+
+    def _grant_for(self, wish: Wish) -> Grant:
+        """What it will be when it is given. (Made before a wait, it is not made after.)"""
         return Grant(
-            token,
+            0,
             self.name,
             wish.units,
             wish.lease,
-            slot,
-            self.session.id,
-            wish.attempt,
-            self._engine.boot(),
+            session=self.session.id,
+            attempt=wish.attempt,
             noted_in=self.held,
         )
+
+    def _fill(self, grant: Grant, given: _Given) -> Grant:
+        grant.token, grant.slot = given
+        grant.since = self._engine.boot()
+        return grant

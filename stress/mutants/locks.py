@@ -23,7 +23,7 @@ def release_by_name() -> None:
 def token_stays() -> None:
     """A new grant has the token of the one before it."""
     edit_text(grants, "TAKE_ALL", "set token = token + 1", "set token = token")
-    edit_text(grants, "HAND_OVER", "set token = token + 1", "set token = token")
+    edit_text(grants, "HAND_OVER", "kvsync_unit.token + 1", "kvsync_unit.token")
     edit_text(grants, "_GIVE", "1 + (select max(token)", "0 + (select max(token)")
 
 
