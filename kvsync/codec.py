@@ -6,7 +6,6 @@ a hostile file is read.
 
 import json
 import json.encoder
-import json.scanner
 import pickle
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -69,8 +68,7 @@ class JsonCodec:
         self._encode = _one_shot(encoder)
         decoder = json.JSONDecoder(parse_constant=_refuse_constant)
         self._decode = decoder.decode
-        # `raw_decode` without its own frame. (typeshed wants a scanner to make a scanner from.)
-        self._scan = json.scanner.make_scanner(decoder)  # type: ignore[arg-type]
+        self._scan = decoder.scan_once  # type: ignore[attr-defined]  # all that `raw_decode` calls
 
     def dumps(self, value: Any) -> str:
         if type(value) is int:

@@ -5,6 +5,7 @@ for it is a system call, while calls ask several times each. So the answer is ke
 memory that the kernel hands to no forked child but empty (`MADV_WIPEONFORK`), where it can.
 """
 
+import itertools
 import mmap
 import os
 import sys
@@ -31,7 +32,7 @@ hooks has its parent's: the engine refuses it everything.
 
 
 def _wiped_page() -> memoryview | None:
-    """Numbers, of which a forked child finds none; None where the system cannot do that."""
+    """Numbers that are 0 in a forked child; None where the system cannot do that."""
     if sys.platform != "linux":
         return None
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -52,6 +53,7 @@ def _number() -> int:
     return (generation() << 32) + os.getpid()
 
 
+_askings = itertools.count(1)
 _page = _wiped_page()
 if _page is not None:
     # Whoever was asked in the child before its fork was counted did not know of that.
@@ -64,9 +66,11 @@ def _kept_number() -> int:
 
 
 def _keep_number(page: memoryview) -> int:
-    # Until it is found there: a signal's handler could fork after it was found out, and the child
-    # would go on to keep its parent's.
-    while page[0] != (number := _number()):
+    page[1] = mine = next(_askings)
+    number = _number()
+    # A child that a signal's handler forked meanwhile finds another mark, or none, and does not
+    # keep its parent's. No handler runs between looking and keeping: neither is a call.
+    if page[1] == mine:
         page[0] = number
     return number
 

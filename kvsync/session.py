@@ -487,6 +487,7 @@ class _Life:
         for bell in (self.proof, *self.bells):
             if bell is not None:
                 bell.close()
+        self._engine.doorbells.tidy()
 
 
 def _end(engine: Engine, transaction: Transaction, sessions: Iterable[int]) -> None:

@@ -23,9 +23,10 @@ from functools import partial
 
 from kvsync import deadlock
 from kvsync.engine import Engine, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch, Word
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch, Word, require_own
 from kvsync.engine.process import this_process
 from kvsync.errors import DeadlockError, KvsyncError
+from kvsync.forks import incarnation
 from kvsync.session import MEND, Session, patience_until
 
 HEAD_NETS = (0.1, 2.0)
@@ -167,7 +168,7 @@ class Wait:
         self._head_net = HEAD_NETS[0]
         self._next_look_at_mute = _LOOKS_AT_MUTE[0]
         self._searched, self._search_pause = -_SEARCHES[1], _SEARCHES[0]
-        self._began = time.monotonic()
+        self._began, self._process = time.monotonic(), incarnation()
         self._told = -1  # our place, when we last told who is behind
         self._stamp: object = None  # of the store, when we last glanced
         self._calm = False  # it was the same as the one before
@@ -181,11 +182,10 @@ class Wait:
     def __exit__(self, *_: object) -> None:
         self._watch_only(set())
 
-    def leave_watches(self) -> list[Watch]:
-        """What is still watched, for the caller to close: that takes a while, which can wait."""
-        watches = list(self._watches.values())
-        self._watches.clear()
-        return watches
+    def drop_watch(self) -> None:
+        """Where it watches one process alone: to close that watch can wait, for `tidy`."""
+        if len(self._watches) == 1:
+            self._watches.clear()
 
     def until_served(self) -> str:
         """The ticket's state once it waits no more; WAITING when the deadline is over.
@@ -316,6 +316,7 @@ class Wait:
         seconds = max(0.0, min(ends))
         if self._doorbell is None:
             time.sleep(min(seconds, _NAP))
+            require_own(self._process)
             return True
         if view.place < len(_NETS):
             rings, gone = self._doorbell.wait(self._watches.values(), seconds)
@@ -339,8 +340,7 @@ class Wait:
     def take_word(self) -> Word | None:
         """What was read of our ticket, once. Raises: ForkError in a child forked since it began."""
         word, self._word = self._word, None
-        if self._doorbell is not None:
-            self._doorbell.require_own()
+        require_own(self._process)
         return word
 
     def _listen_and_glance(self, doorbell: Doorbell, seconds: float) -> tuple[bytes, list[Watch]]:

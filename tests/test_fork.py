@@ -23,6 +23,7 @@ import pytest
 
 import kvsync
 from kvsync.engine import links, setup
+from kvsync.engine.doorbell import Doorbell, Doorbells
 from kvsync.engine.gate import claimed
 from tests.interrupted import after_each_call
 from tests.processes import PATIENCE, in_child, run_all
@@ -408,6 +409,42 @@ def test_a_signal_handler_that_forks_in_a_call_does_no_harm(store: kvsync.Store)
     refused = sum(answer.startswith("ForkError") for answer in answers)
     assert all(answer.isdigit() or answer.startswith("ForkError") for answer in answers), answers
     assert hits.value == calls + len(answers) - refused
+
+
+def test_a_handler_that_forks_in_a_wait_without_doorbells_gives_the_child_nothing(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the wait is a sleep, after which the child would go on as its parent."""
+    held, awaited = store.lock("job"), store.lock("job")
+    children: list[int] = []
+    read, write = os.pipe()
+
+    def install(_: Doorbells) -> Doorbell:
+        raise OSError("there are none")
+
+    def sleep_and_fork(_: float) -> None:
+        if not children:
+            children.append(os.fork())
+            if children[0]:
+                held.release()
+
+    monkeypatch.setattr(Doorbells, "install", install)
+    held.acquire()
+    monkeypatch.setattr(time, "sleep", sleep_and_fork)
+    try:
+        got: object = awaited.acquire(timeout=PATIENCE)
+    except kvsync.ForkError:
+        got = "ForkError"
+    finally:
+        if children == [0]:
+            os.write(write, str(got).encode())
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "ForkError"
+    os.waitpid(children[0], 0)
+    assert got is True
+    awaited.release()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

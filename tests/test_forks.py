@@ -87,7 +87,7 @@ def test_a_handler_that_forks_while_the_number_is_found_out_leaves_the_child_its
     try:
         number = forks.incarnation()
         if forked[1] == 0:
-            os.write(write, f"{number} {forks.incarnation()}".encode())
+            os.write(write, f"{forks.incarnation()} {forks.incarnation()}".encode())
     finally:
         if forked[-1] == 0:
             os._exit(0)

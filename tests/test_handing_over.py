@@ -1,5 +1,8 @@
 """How units pass from one to the next: by which way, by which ring, and under which token."""
 
+import fcntl
+import os
+import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +17,6 @@ from hypothesis import strategies as st
 
 import kvsync
 from kvsync.engine import descriptors
-from kvsync.engine.descriptors import Descriptor
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbells, Watch, Word
 from kvsync.primitives.grants import CLAIM_TIME, WHOLE, Grant, end
 from kvsync.primitives.units import Units
@@ -602,30 +604,71 @@ def test_whatever_interrupts_who_wakes_the_next_one_it_wakes(
         waiter.result()
 
 
-def watches() -> set[Descriptor]:
-    """Those that are open in this process, be they another test's."""
-    return {each for key in list(descriptors._open) if isinstance(each := key(), Watch)}
+def watches() -> int:
+    """How many this process has open: FIFOs, to be written to."""
+    flags = {
+        number: fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+        for number, _ in list(descriptors._open.values())
+        if stat.S_ISFIFO(os.fstat(number).st_mode)
+    }
+    return list(flags.values()).count(os.O_WRONLY)
 
 
-def test_what_a_wait_watched_is_closed_when_what_it_waited_for_is_given_back(
-    store: kvsync.Store,
-) -> None:
-    """Not before: closing takes time, and who has just been served is in a hurry."""
-    before = watches()
-    lock, next = store.lock(NAME), store.lock(NAME)
-    lock.acquire()
-    with queued(next.acquire, lock) as waiter:
-        eventually(lambda: len(watches() - before) == 1)
-        (watch,) = watches() - before
-        lock.release()
+@pytest.fixture
+def _tidy() -> None:
+    """What other tests have left is closed."""
+    descriptors.close_lost()
+    assert watches() == 0
+
+
+def wait_for(lock: kvsync.Lock, other: kvsync.Lock) -> None:
+    """Take a lock that has to be waited for, from who is as good as another process."""
+    other.acquire()
+    with queued(lock.acquire, other) as waiter, pytest.MonkeyPatch.context() as patch:
+        eventually(lambda: any(isinstance(key(), Watch) for key in list(descriptors._open)))
+        patch.setattr(Doorbells, "tidy", lambda _: None)
+        other.release()
         assert waiter.result()
-    assert watch.number >= 0
-    next.release()
-    assert watch.number < 0
 
 
-def test_what_a_wait_in_vain_watched_is_closed_at_its_end(path: Path) -> None:
-    before = watches()
+@pytest.mark.usefixtures("_tidy")
+def test_of_what_waits_have_watched_one_at_most_is_left_open(store: kvsync.Store) -> None:
+    """Until what was waited for is given back: closing takes time, and who has just been served is
+    in a hurry."""
+    locks = [store.lock(f"{NAME}-{number}") for number in range(20)]
+    for lock in locks:
+        wait_for(lock, store.lock(lock.name))
+        assert watches() == 1
+    locks[0].release()
+    assert watches() == 0
+
+
+@pytest.mark.usefixtures("_tidy")
+def test_what_is_left_of_a_wait_is_closed_with_the_store(path: Path) -> None:
+    with kvsync.open(path) as store:
+        wait_for(store.lock(NAME), store.lock(NAME))
+        assert watches() == 1
+    assert watches() == 0
+
+
+@pytest.mark.usefixtures("_tidy")
+def test_a_wait_that_watched_several_closes_them_at_its_end(store: kvsync.Store) -> None:
+    """There may be any number of them: the holders of a semaphore."""
+    with ExitStack() as stack:
+        others = [stack.enter_context(kvsync.open(store.path)) for _ in range(3)]
+        held = [other.semaphore(NAME, 3) for other in others]
+        ours = store.semaphore(NAME, 3)
+        for each in held:
+            each.acquire()
+        with queued(ours.acquire, ours) as waiter:
+            eventually(lambda: watches() == 3)
+            held[0].release()
+            assert waiter.result()
+        assert watches() == 0
+
+
+@pytest.mark.usefixtures("_tidy")
+def test_a_wait_in_vain_leaves_nothing_open(path: Path) -> None:
     with kvsync.open(path) as store, store.lock(NAME):
         assert not store.lock(NAME).acquire(timeout=0.001)
-        assert watches() <= before
+        assert watches() == 0

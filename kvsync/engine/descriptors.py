@@ -33,7 +33,7 @@ class Descriptor:
         self.crosses_forks = crosses_forks
         self._key = key = weakref.ref(self, _lost.setdefault)
         hash(key)  # as long as it lives: it has none later, unless it was asked for it
-        _close_lost()
+        close_lost()
         noted: tuple[int, int] | None = _INTERRUPTED
         while noted == _INTERRUPTED:
             opening = map(_c_open, (os.fsencode(path),), (flags | os.O_CLOEXEC,))
@@ -100,7 +100,8 @@ def _close(key: Key) -> None:
     next(map(_c_close, map(_number, map(_open.pop, (key,), (_CLOSED,)))))
 
 
-def _close_lost() -> None:
+def close_lost() -> None:
+    """Close those whose object is gone, as the next opening would."""
     for key in list(_lost):
         _close(key)
         _lost.pop(key, None)  # afterwards: it is met again if this is interrupted

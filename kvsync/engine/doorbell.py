@@ -34,7 +34,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from kvsync.engine.descriptors import Descriptor, send
+from kvsync.engine.descriptors import Descriptor, close_lost, send
 from kvsync.engine.gate import Sidecar
 from kvsync.errors import ForkError
 from kvsync.forks import incarnation
@@ -95,6 +95,12 @@ class Mark(NamedTuple):
         return cls(name, found.st_dev, inode if inode < 1 << 63 else inode - (1 << 64))
 
 
+def require_own(process: int) -> None:
+    """Raises: ForkError in a child that was forked during a wait which that process began."""
+    if process != incarnation():
+        raise ForkError("this process was forked during a wait, which is its parent's")
+
+
 class Doorbell(Descriptor):
     """One end to listen at. Closing it takes it away."""
 
@@ -127,14 +133,9 @@ class Doorbell(Descriptor):
         except ValueError:  # closed
             if self._process == incarnation():
                 raise
-        self.require_own()
+        require_own(self._process)
         gone = [watched[number] for number, _ in found if number in watched]
         return self._take_rings(), gone
-
-    def require_own(self) -> None:
-        """Raises: ForkError in a child that was forked since it was made."""
-        if self._process != incarnation():
-            raise ForkError("this process was forked during a wait, which is its parent's")
 
     def _take_rings(self) -> bytes:
         try:
@@ -211,6 +212,10 @@ class Doorbells:
         word[process], others[process] = mine, rest
         self.ring(name, others)
         return found is not None
+
+    def tidy(self) -> None:
+        """Close the watches that were just dropped, by who was in a hurry: closing takes time."""
+        close_lost()
 
     def watch(self, mark: Mark) -> Watch | None:
         """A watch on a living process's doorbell; None if it is gone, or cannot be watched."""

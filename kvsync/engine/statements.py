@@ -1,6 +1,7 @@
 """Statements as SQLite's driver runs them soonest: with `?`, and their values in that order.
 
 The driver looks for the value of each parameter that has a name by that name, anew in each call.
+They are kvsync's own: text in single quotes, names in double ones, comments from "--" on.
 """
 
 import re

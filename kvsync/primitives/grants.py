@@ -40,7 +40,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Engine, Row, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Once, Watch
+from kvsync.engine.doorbell import LOOK, SERVED, Once
 from kvsync.engine.process import in_words, this_process
 from kvsync.errors import KvsyncError
 from kvsync.forks import generation
@@ -274,7 +274,6 @@ class Grant:
     is_leaving: bool = False
     noted_in: list["Grant"] = field(default_factory=list)  # of the object that acquired it
     handed: Handed | None = None
-    watches: list[Watch] = field(default_factory=list)  # of the wait for it: closed when it is over
 
     def __repr__(self) -> str:
         units = counted(self.units)

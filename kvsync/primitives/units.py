@@ -191,7 +191,7 @@ class Units:
                     while (state := wait.until_served()) == GRANTED:
                         if given := self._take_up(ticket, wish, wait.take_word()):
                             wait.tell_who_has_come_near()
-                            grant.watches = wait.leave_watches()
+                            wait.drop_watch()
                             return self._fill(grant, given)
                 if state == WAITING:
                     given = self._withdraw_in_time(ticket, wish)
@@ -455,8 +455,7 @@ class Units:
     def _forget(self, grant: Grant) -> None:
         grant.depth = 0
         self.take_out(grant)
-        for watch in grant.watches:
-            watch.close()
+        self._engine.doorbells.tidy()  # what was watched while it was waited for
 
     def shrink(self, grant: Grant, left: int) -> None:
         """Give back all but so many of its units; as `release`. Raises: LeaseLostError.
