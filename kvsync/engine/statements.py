@@ -44,9 +44,12 @@ class Statement:
 
 
 def _picker(names: list[str]) -> Callable[[Params], tuple[Any, ...]]:
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda params: tuple(params[name] for name in names)
+    match names:
+        case []:
+            return lambda _: ()
+        case [name]:
+            return lambda params: (params[name],)
+    return itemgetter(*names)
 
 
 class _Statements(dict[str, Statement]):

@@ -105,7 +105,7 @@ class Dict(Primitive, MutableMapping[str, Any]):
         super().__init__(store, name)
         self._codec_option = codec
         self._codec = codecs.find(codec)
-        self._decode = partial(codecs.decode, self._codec)
+        self._decode = partial(codecs.decode, self._codec)  # each read calls it: one frame less
 
     def _options(self) -> dict[str, Any]:
         return {} if self._codec_option == "json" else {"codec": self._codec_option}

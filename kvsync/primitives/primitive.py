@@ -72,7 +72,7 @@ def check_key(key: object) -> str:
     """The key itself. Raises: KeyTypeError, InvalidKeyError."""
     if not isinstance(key, str):
         raise KeyTypeError(f"a key is a str, not {type(key).__name__}: {key!r}")
-    if ("\0" in key or not key.isascii()) and (flaw := _flaw(key)):
+    if flaw := _flaw(key):
         raise InvalidKeyError(f"the key {key[:80]!r} {flaw}")
     return key
 
