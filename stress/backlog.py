@@ -166,9 +166,10 @@ class Loop:
         self._history = history
 
     def next(self) -> kvsync.Task:
-        """Raises: queue.Empty; StaleReceiptError if the last was not this worker's any more."""
-        fails = queue.Empty, kvsync.StaleReceiptError
-        return _recorded(self._name, self._take, self._history, *fails)
+        """Raises: queue.Empty; StaleReceiptError if the last was not this worker's any more, which
+        says nothing of whether there was another: so the outcome is unknown then.
+        """
+        return _recorded(self._name, self._take, self._history, queue.Empty)
 
     def _take(self) -> kvsync.Task:
         for task in self._tasks:
