@@ -60,9 +60,8 @@ if _page is not None:
     os.register_at_fork(after_in_child=partial(_page.__setitem__, 0, 0))
 
 
-def _kept_number() -> int:
-    assert _page is not None
-    return _page[0] or _keep_number(_page)
+def _kept_number(page: memoryview) -> int:
+    return page[0] or _keep_number(page)
 
 
 def _keep_number(page: memoryview) -> int:
@@ -75,7 +74,7 @@ def _keep_number(page: memoryview) -> int:
     return number
 
 
-incarnation: Callable[[], int] = _number if _page is None else _kept_number
+incarnation: Callable[[], int] = _number if _page is None else partial(_kept_number, _page)
 """A number that this process has, and none from which it was forked or that it forks.
 
 Nor has it a child that was forked without Python's hooks; there, the pid tells.

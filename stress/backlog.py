@@ -141,19 +141,17 @@ def handed_out(worker: Worker) -> Iterator[tuple[kvsync.Task, Hand, Recording]]:
 
 
 def reserve(jobs: kvsync.Queue, timeout: float, history: Recording) -> kvsync.Task:
-    return _recorded(jobs.name, partial(jobs.reserve, timeout), history, queue.Empty)
+    return _recorded(jobs.name, partial(jobs.reserve, timeout), history)
 
 
-def _recorded(
-    name: str, reserve: Callable[[], kvsync.Task], history: Recording, *fails: type
-) -> kvsync.Task:
+def _recorded(name: str, reserve: Callable[[], kvsync.Task], history: Recording) -> kvsync.Task:
     task: list[kvsync.Task] = []
 
     def take() -> list[int]:
         task.append(reserve())
         return named(task[0])
 
-    history.call(name, "reserve", None, take, *fails)
+    history.call(name, "reserve", None, take, queue.Empty)
     return task[0]
 
 
@@ -169,7 +167,7 @@ class Loop:
         """Raises: queue.Empty; StaleReceiptError if the last was not this worker's any more, which
         says nothing of whether there was another: so the outcome is unknown then.
         """
-        return _recorded(self._name, self._take, self._history, queue.Empty)
+        return _recorded(self._name, self._take, self._history)
 
     def _take(self) -> kvsync.Task:
         for task in self._tasks:

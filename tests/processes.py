@@ -6,6 +6,7 @@ interpreter, and its imports, would take most of the time of the tests.
 `PATIENCE` is generous on purpose: it catches hangs and never decides a result.
 """
 
+import ctypes
 import fcntl
 import multiprocessing
 import os
@@ -173,10 +174,10 @@ def _has_stopped(pid: int) -> bool:
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
-def in_child(function: Callable[[], Any]) -> str:
+def in_child(function: Callable[[], Any], fork: Callable[[], int] = os.fork) -> str:
     """Fork; run `function` in the child; return what it returned, as text."""
     read, write = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         try:
             os.write(write, str(function()).encode())
@@ -189,3 +190,7 @@ def in_child(function: Callable[[], Any]) -> str:
         answer = pipe.read()
     os.waitpid(pid, 0)
     return answer
+
+
+in_raw_child = partial(in_child, fork=ctypes.PyDLL(None).fork)
+"""The same, forked as a C library may do it: without Python's hooks."""

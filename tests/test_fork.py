@@ -4,7 +4,6 @@ A child that wrote on an inherited connection would often seem to work, so these
 rule, in `/proc/self/fd` and `/proc/locks`, and not only at the symptom.
 """
 
-import ctypes
 import fcntl
 import itertools
 import os
@@ -26,7 +25,7 @@ from kvsync.engine import links, setup
 from kvsync.engine.doorbell import Doorbell, Doorbells
 from kvsync.engine.gate import claimed
 from tests.interrupted import after_each_call
-from tests.processes import PATIENCE, in_child, run_all
+from tests.processes import PATIENCE, in_child, in_raw_child, run_all
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="looks at Linux's /proc")
 
@@ -356,19 +355,8 @@ def test_a_child_that_leaves_its_parents_transaction_commits_nothing(store: kvsy
 def test_a_fork_without_pythons_hooks_makes_the_child_refuse(store: kvsync.Store) -> None:
     """As a C library may do it."""
     store.counter("hits").add()
-    read, write = os.pipe()
-    pid = ctypes.PyDLL(None).fork()
-    if pid == 0:
-        try:
-            store.counter("hits").add()
-        except kvsync.ForkError:
-            os.write(write, b"ForkError")
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        assert pipe.read() == "ForkError"
-    os.waitpid(pid, 0)
+    answer = in_raw_child(store.counter("hits").add)
+    assert answer.startswith("ForkError: ")
     assert store.counter("hits").add() == 2
 
 

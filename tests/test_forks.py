@@ -1,6 +1,5 @@
 """Which process this is: a number that no forked child has, however it was forked."""
 
-import ctypes
 import mmap
 import os
 import sys
@@ -9,25 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from kvsync import forks
-from tests.processes import in_child
+from tests.processes import in_child, in_raw_child
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the page is Linux's")
-
-
-def in_raw_child(function: Callable[[], object]) -> str:
-    """As `in_child`, forked as a C library may do it: without Python's hooks."""
-    read, write = os.pipe()
-    pid = ctypes.PyDLL(None).fork()
-    if pid == 0:
-        try:
-            os.write(write, str(function()).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
-    return answer
 
 
 @pytest.mark.parametrize("fork", [in_child, in_raw_child])

@@ -606,12 +606,12 @@ def test_whatever_interrupts_who_wakes_the_next_one_it_wakes(
 
 def watches() -> int:
     """How many this process has open: FIFOs, to be written to."""
-    flags = {
-        number: fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+    modes = [
+        fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
         for number, _ in list(descriptors._open.values())
         if stat.S_ISFIFO(os.fstat(number).st_mode)
-    }
-    return list(flags.values()).count(os.O_WRONLY)
+    ]
+    return modes.count(os.O_WRONLY)
 
 
 @pytest.fixture

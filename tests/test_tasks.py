@@ -212,6 +212,15 @@ def test_a_callback_of_the_event_loop_is_another_task_too(store: kvsync.Store) -
     assert hits.value == 2
 
 
+def with_gevent(program: str, patched: str) -> str:
+    """The program, in which gevent puts its own in the threads' place at that point, if at all."""
+    patch = "from gevent import monkey; monkey.patch_all()"
+    return program.format(
+        patch_first=patch if patched == "before the import" else "",
+        patch_later=patch if patched == "after the import" else "",
+    )
+
+
 _GREENLETS = """
 import sys
 {patch_first}
@@ -259,12 +268,7 @@ print("ok")
 @pytest.mark.parametrize("patched", ["not at all", "before the import", "after the import"])
 def test_greenlets_do_not_leak_into_each_others_transactions(path: Path, patched: str) -> None:
     """However gevent is used; and they share the thread's connections."""
-    patch = "from gevent import monkey; monkey.patch_all()"
-    program = _GREENLETS.format(
-        patch_first=patch if patched == "before the import" else "",
-        patch_later=patch if patched == "after the import" else "",
-    )
-    run_program(program, path)
+    run_program(with_gevent(_GREENLETS, patched), path)
 
 
 _LOCKING_GREENLETS = """
@@ -287,12 +291,7 @@ print("ok")
 @pytest.mark.parametrize("patched", ["before the import", "after the import"])
 def test_a_greenlet_is_a_thread_of_its_own(path: Path, patched: str) -> None:
     """Where gevent put them in the threads' place, be it late."""
-    patch = "from gevent import monkey; monkey.patch_all()"
-    program = _LOCKING_GREENLETS.format(
-        patch_first=patch if patched == "before the import" else "",
-        patch_later=patch if patched == "after the import" else "",
-    )
-    run_program(program, path)
+    run_program(with_gevent(_LOCKING_GREENLETS, patched), path)
 
 
 _WAITING_GREENLETS = """

@@ -25,7 +25,6 @@ program that is started gets none of them (close on exec), unless somebody hands
 
 import errno
 import os
-import re
 import secrets
 import select
 import stat
@@ -78,7 +77,10 @@ class Word(NamedTuple):
 
 _NAME_LENGTH = 24
 _DIGITS = "0123456789abcdef"
-_LEFT = re.compile("[0-9a-f]{24}~?")
+
+
+def _is_name(name: str) -> bool:
+    return len(name) == _NAME_LENGTH and not name.strip(_DIGITS)
 
 
 class Mark(NamedTuple):
@@ -173,7 +175,7 @@ class Doorbells:
 
     def install(self) -> Doorbell:
         """A new one. Raises: OSError where there can be none."""
-        path = os.path.join(self.folder, secrets.token_hex(12))
+        path = os.path.join(self.folder, secrets.token_hex(_NAME_LENGTH // 2))
         self._sidecar.make_fifo(path + "~")
         return Doorbell(path)
 
@@ -214,7 +216,7 @@ class Doorbells:
         return found is not None
 
     def tidy(self) -> None:
-        """Close the watches that were just dropped, by who was in a hurry: closing takes time."""
+        """Close the watches that were dropped by who was in a hurry: closing takes time."""
         close_lost()
 
     def watch(self, mark: Mark) -> Watch | None:
@@ -244,7 +246,7 @@ class Doorbells:
 
     def _path(self, name: str | None) -> str:
         """Raises: FileNotFoundError for what cannot be the name of a doorbell."""
-        if not isinstance(name, str) or len(name) != _NAME_LENGTH or name.strip(_DIGITS):
+        if not isinstance(name, str) or not _is_name(name):
             raise FileNotFoundError(errno.ENOENT, "no doorbell has such a name")
         return f"{self.folder}/{name}"
 
@@ -270,7 +272,7 @@ class Doorbells:
     def _all(self) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self.folder) as entries:
-                return [entry for entry in entries if _LEFT.fullmatch(entry.name)]
+                return [entry for entry in entries if _is_name(entry.name.removesuffix("~"))]
         except OSError:
             return []
 
