@@ -74,6 +74,9 @@ def _keep_number(page: memoryview) -> int:
     return number
 
 
+asked_before: Callable[[], int] = _number if _page is None else partial(_page.__getitem__, 0)
+"""The same number if it was asked for before, else 0: where the page is, in C alone."""
+
 incarnation: Callable[[], int] = _number if _page is None else partial(_kept_number, _page)
 """A number that this process has, and none from which it was forked or that it forks.
 

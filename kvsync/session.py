@@ -25,8 +25,8 @@ import itertools
 import os
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sized
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Sized
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -143,7 +143,7 @@ class Session:
         self._is_closed = False
         self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, process and thread
         self._leftovers = Leftovers()
-        self._waited_at: set[Doorbell] = set()
+        self._waited_at: set[weakref.ref[Doorbell]] = set()
         _register(self)
 
     @property
@@ -279,24 +279,15 @@ class Session:
         """Before an attempt at a grant of that name: see `Forgetting`."""
         self._life().forgetting.now_and_then(space, name)
 
-    @contextmanager
-    def doorbell(self) -> Iterator[Doorbell | None]:
-        """One to wait at; None where the system has none."""
-        life = self._life()
-        bell = life.take_bell()
-        try:
-            if bell is not None:
-                self._waited_at.add(bell)
-            yield bell
-        finally:
-            if bell is not None:
-                self._waited_at.discard(bell)
-                life.bells.append(bell)
+    def doorbell(self) -> "Listening":
+        """One to wait at, as a `with` block; None where the system has none."""
+        return Listening(self._life(), self._waited_at)
 
     def wake(self) -> None:
         """Let those threads look that wait here: the engine was closed."""
-        for bell in self._waited_at.copy():
-            bell.stir()
+        for reference in self._waited_at.copy():
+            if bell := reference():
+                bell.stir()
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
@@ -428,6 +419,30 @@ class Session:
         if answers is None:
             return alive is False
         return alive is not True or (process == this_process() and not _is_ours(row[1]))
+
+
+class Listening:
+    """A `with` block that has a doorbell for itself, which is given back at its end.
+
+    Where a signal's exception skips that, it goes with the block, and out of `waited_at`, too.
+    (A generator would see to that too, and take longer, while others wait.)
+    """
+
+    def __init__(self, life: "_Life", waited_at: set[weakref.ref[Doorbell]]) -> None:
+        self._life = life
+        self._waited_at = waited_at
+        self._bell: Doorbell | None = None
+
+    def __enter__(self) -> Doorbell | None:
+        self._bell = self._life.take_bell()
+        if self._bell is not None:
+            self._waited_at.add(weakref.ref(self._bell, self._waited_at.discard))
+        return self._bell
+
+    def __exit__(self, *_: object) -> None:
+        if self._bell is not None:
+            self._waited_at.discard(weakref.ref(self._bell))
+            self._life.bells.append(self._bell)
 
 
 class _Life:

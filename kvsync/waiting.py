@@ -23,8 +23,9 @@ from functools import partial
 
 from kvsync import deadlock
 from kvsync.engine import Engine, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch, Word, require_own
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch, require_own
 from kvsync.engine.process import this_process
+from kvsync.engine.words import Given, handed_to
 from kvsync.errors import DeadlockError, KvsyncError
 from kvsync.forks import incarnation
 from kvsync.session import MEND, Session, patience_until
@@ -174,18 +175,14 @@ class Wait:
         self._calm = False  # it was the same as the one before
         self._glance = _GLANCES[0]
         self._served = False  # says the last ring
-        self._word: Word | None = None  # which was read: nobody can take it back any more
+        self._word: Given | None = None  # which was read: nobody can take it back any more
 
     def __enter__(self) -> "Wait":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watch_only(set())
-
-    def drop_watch(self) -> None:
-        """Where it watches one process alone: to close that watch can wait, for `tidy`."""
-        if len(self._watches) == 1:
-            self._watches.clear()
+        if self._watches:
+            self._watch_only(set())
 
     def until_served(self) -> str:
         """The ticket's state once it waits no more; WAITING when the deadline is over.
@@ -277,12 +274,16 @@ class Wait:
         self._told = view.place
         self._ring_behind(slice(1))
 
-    def tell_who_has_come_near(self) -> None:
-        """Done by who was served, or gives up: second and third now may still put off glances.
+    def leave(self) -> None:
+        """Done by who was served, or gives up: tells who has come near by that.
 
-        Only in a line that rested: who puts one off has made three before, and those ahead of it
-        have waited for longer. Where that cannot be done, what was served is kept all the same.
+        Second and third now may still put off glances, but only in a line that rested: who puts
+        one off has made three before, and those ahead of it have waited for longer. Where that
+        cannot be done, what was served is kept all the same. And to close the watch of who watches
+        one process alone, as the next in line does, can wait for `tidy`.
         """
+        if len(self._watches) == 1:
+            self._watches.clear()
         if time.monotonic() - self._began > 2 * _GLANCES[0]:
             with suppress(KvsyncError):
                 self._ring_behind(slice(1, None))
@@ -323,7 +324,7 @@ class Wait:
         else:
             rings, gone = self._listen_and_glance(self._doorbell, seconds)
         self._hear(rings)
-        for session, watch in list(self._watches.items()):
+        for session, watch in list(self._watches.items()) if gone else ():
             if watch in gone:
                 # It is dying, or has closed its descriptors: a watch would wake us at once again.
                 self._watches.pop(session).close()
@@ -334,10 +335,10 @@ class Wait:
         return not rings and not gone
 
     def _hear(self, rings: bytes) -> None:
-        self._word = Word.among(rings, self._ticket) or self._word
+        self._word = handed_to(self._ticket, rings) or self._word
         self._served = self._wish.claims and (SERVED in rings or self._word is not None)
 
-    def take_word(self) -> Word | None:
+    def take_word(self) -> Given | None:
         """What was read of our ticket, once. Raises: ForkError in a child forked since it began."""
         word, self._word = self._word, None
         require_own(self._process)

@@ -132,12 +132,12 @@ _SENDING = os.O_RDWR | os.O_NONBLOCK
 
 
 def test_what_is_sent_arrives_and_leaves_nothing_open(fifo: int, path: Path) -> None:
-    assert opened_by(lambda: send(str(path), _SENDING, {os.getpid(): b"+!"})) == []
+    assert opened_by(lambda: send(bytes(path), _SENDING, {os.getpid(): b"+!"})) == []
     assert os.read(fifo, 9) == b"+!"
 
 
 def test_sending_to_where_nothing_is_does_nothing(path: Path) -> None:
-    assert opened_by(lambda: send(str(path), _SENDING, {os.getpid(): b"!"})) == []
+    assert opened_by(lambda: send(bytes(path), _SENDING, {os.getpid(): b"!"})) == []
     assert not path.exists()
 
 
@@ -145,18 +145,18 @@ def test_sending_to_who_has_enough_to_read_leaves_nothing_open(fifo: int, path: 
     with suppress(BlockingIOError):
         while True:
             os.write(fifo, bytes(4096))
-    assert opened_by(lambda: send(str(path), _SENDING, {os.getpid(): b"!"})) == []
+    assert opened_by(lambda: send(bytes(path), _SENDING, {os.getpid(): b"!"})) == []
 
 
 def test_another_process_than_the_one_that_is_meant_sends_nothing(fifo: int, path: Path) -> None:
-    assert opened_by(lambda: send(str(path), _SENDING, {os.getpid() + 1: b"!"})) == []
+    assert opened_by(lambda: send(bytes(path), _SENDING, {os.getpid() + 1: b"!"})) == []
     with pytest.raises(BlockingIOError):
         os.read(fifo, 9)
 
 
 def test_an_interrupt_while_something_is_sent_leaves_nothing_open(fifo: int, path: Path) -> None:
     places = []
-    sending = partial(send, str(path), _SENDING, {os.getpid(): b"!"})
+    sending = partial(send, bytes(path), _SENDING, {os.getpid(): b"!"})
     assert opened_by(lambda: places.extend(after_each_call(sending))) == []
     assert places
     assert os.read(fifo, 99)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import kvsync
 from kvsync.engine import descriptors
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbells, Watch, Word
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbells, Watch
+from kvsync.engine.words import handed_to, word
 from kvsync.primitives.grants import CLAIM_TIME, WHOLE, Grant, end
 from kvsync.primitives.units import Units
 from kvsync.session import MEND
@@ -43,7 +44,7 @@ def next_word(store: kvsync.Store) -> bytes:
     ((ticket, token, slot),) = store.engine.read(
         "select min(kvsync_ticket.id), kvsync_unit.token + 1, slot from kvsync_unit, kvsync_ticket"
     )
-    return bytes(Word(ticket, token, slot))
+    return word(ticket, token, slot)
 
 
 @pytest.mark.parametrize("held", [0.0, 0.0005, 1000.0])
@@ -185,7 +186,8 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
     moment.again()
     before = moment.found()
     rings.clear()
-    handed = units._hand_over(Grant(_OURS, NAME, slot=1), mine, None)
+    grant = Grant(_OURS, NAME, slot=1)
+    handed = units._hand_over(grant, mine, None)
     after, rung = moment.found(), rings[:]
     event(f"handed over: {bool(handed)}")
     if not handed:
@@ -193,15 +195,17 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
         assert rung == []
         return
     (bell, told), *others_rung = rung
-    (word,) = filter(None, (Word.among(told, each) for each in range(1, 9)))
+    ((ticket, given_token),) = [
+        (each, said[0]) for each in range(1, 9) if (said := handed_to(each, told))
+    ]
     moment.again()
     rings.clear()
-    ((expires,),) = units._drop(mine, None)
+    ((expires,),) = units._drop(grant, mine, None)
     assert expires is None or expires > store.engine.boot()
     assert rings == [(bell, SERVED), *others_rung]
     grants, tickets = moment.found()
-    assert tickets == sorted([*after[1], *(each for each in tickets if each[0] == word.ticket)])
-    given = [(*each[:-1], bell) if each[0] == word.token else each for each in grants]
+    assert tickets == sorted([*after[1], *(each for each in tickets if each[0] == ticket)])
+    given = [(*each[:-1], bell) if each[0] == given_token else each for each in grants]
     assert given == after[0]
 
 

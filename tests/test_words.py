@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import kvsync
 from kvsync.engine import Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Doorbells, Word
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Doorbells
+from kvsync.engine.words import handed_to, word
 from kvsync.primitives.grants import CLAIM_TIME, HAND_OVER
 from kvsync.primitives.overview import lines
 from kvsync.primitives.units import Units
@@ -78,7 +79,7 @@ def row(store: kvsync.Store) -> dict[str, Any]:
 def word_of(store: kvsync.Store) -> bytes:
     """The one that belongs to the grant."""
     found = row(store)
-    return bytes(Word(found["ticket"], found["token"], found["slot"]))
+    return word(found["ticket"], found["token"], found["slot"])
 
 
 @pytest.fixture
@@ -93,22 +94,24 @@ def unsent(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @given(
-    words=st.lists(st.builds(Word, *[st.integers(0, 1 << 62)] * 3), unique_by=lambda each: each[0]),
+    words=st.lists(st.tuples(*[st.integers(0, 1 << 62)] * 3), unique_by=lambda each: each[0]),
     between=st.sampled_from([b"", LOOK, SERVED, LOOK + SERVED]),
 )
-def test_each_word_is_found_among_the_rings(words: list[Word], between: bytes) -> None:
-    rings = between + between.join(map(bytes, words)) + between
-    for each in words:
-        assert Word.among(rings, each.ticket) == each
-    assert Word.among(rings, -1) is None
+def test_each_word_is_found_among_the_rings(
+    words: list[tuple[int, int, int]], between: bytes
+) -> None:
+    rings = between + between.join(word(*each) for each in words) + between
+    for ticket, token, slot in words:
+        assert handed_to(ticket, rings) == (token, slot)
+    assert handed_to(-1, rings) is None
 
 
 @pytest.mark.parametrize(
     "rings", [b"", b"!", b"+", b"=", b"=7", b"=7:1:2", b"7:1:2;", b"=7;", b"=7:1:x;", b"=7:1:2:3;"]
 )
 def test_what_is_no_whole_word_says_nothing(rings: bytes) -> None:
-    assert Word.among(rings, 7) is None
-    assert Word.among(rings + b"=77:1:2;", 7) is None
+    assert handed_to(7, rings) is None
+    assert handed_to(7, rings + b"=77:1:2;") is None
 
 
 # --- who reads it ---------------------------------------------------------------------------------
@@ -496,8 +499,8 @@ def test_who_takes_it_back_leaves_all_else_and_a_ring(store: kvsync.Store, bell:
     taken = partial(store.engine.doorbells.take_back, name, 7, lambda _: None)
     assert not taken()
     assert _all_rings(bell) == b""
-    others = LOOK + bytes(Word(6, 1, 0)) + SERVED
-    for ring in (LOOK, bytes(Word(6, 1, 0)), bytes(Word(7, 2, 0)), SERVED):
+    others = LOOK + word(6, 1, 0) + SERVED
+    for ring in (LOOK, word(6, 1, 0), word(7, 2, 0), SERVED):
         store.engine.doorbells.ring(name, ring)
     assert taken()
     assert not taken()
@@ -510,7 +513,7 @@ def test_who_takes_it_back_leaves_all_else_and_a_ring(store: kvsync.Store, bell:
 def test_what_was_taken_back_lies_there_again_if_that_is_undone(
     store: kvsync.Store, bell: Doorbell, how: str
 ) -> None:
-    name, mine, other = bell.mark.name, bytes(Word(7, 1, 0)), bytes(Word(6, 1, 0))
+    name, mine, other = bell.mark.name, word(7, 1, 0), word(6, 1, 0)
     assert name is not None
     for ring in (mine, other):
         store.engine.doorbells.ring(name, ring)
@@ -549,7 +552,7 @@ def test_an_exception_wherever_it_comes_loses_nothing_that_lay_there(
     store: kvsync.Store, bell: Doorbell
 ) -> None:
     """Nor does anything come twice."""
-    name, mine, other = bell.mark.name, bytes(Word(7, 1, 0)), bytes(Word(6, 1, 0))
+    name, mine, other = bell.mark.name, word(7, 1, 0), word(6, 1, 0)
     assert name is not None
 
     def take() -> None:

@@ -70,13 +70,13 @@ class Descriptor:
                 _open.pop(key, None)
 
 
-def send(path: str, flags: int, what: dict[int, bytes]) -> None:
+def send(path: bytes, flags: int, what: dict[int, bytes]) -> None:
     """Open, write and close in one call into C, so there is nothing to lose; tells no error.
 
     `what` has it by the pid of who is to send it. It is taken out, so that neither who repeats the
     call nor a child that is forked in the middle sends it again.
     """
-    number, again = tee(map(_c_open, (os.fsencode(path),), (flags | os.O_CLOEXEC,)))
+    number, again = tee(map(_c_open, (path,), (flags | os.O_CLOEXEC,)))
     text, measured = tee(map(what.pop, starmap(os.getpid, ((),)), (b"",)))
     writing = map(_c_write, number, text, map(len, measured))
     next(zip(writing, map(_c_close, again), strict=True))

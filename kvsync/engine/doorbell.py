@@ -3,10 +3,7 @@
 - Each waiting thread has a doorbell of its own, for threads must not take each other's rings. A
   ring is one byte, and only a hint: who is woken reads the truth from the database. `SERVED` hints
   at what to try first.
-- A `Word` is more than a hint: whoever reads it out of the doorbell decides, and nobody else can.
-  Its owner has what it says; or somebody has taken it back, as part of a transaction. So it is
-  sent once, after the commit of what it says, and sent again only by who took it back and has
-  undone that, before anybody else can write.
+- A word is more than a hint, and must be neither lost nor doubled: see `words.py`.
 - Each session has one that nobody rings. Its process keeps it open for reading until it ends, and
   no one else does: who opens it for writing is refused (ENXIO) once that process is gone, and
   whoever had it open before is told by the kernel (POLLERR). That takes no pid and no guess, and
@@ -31,12 +28,13 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from kvsync.engine.descriptors import Descriptor, close_lost, send
 from kvsync.engine.gate import Sidecar
+from kvsync.engine.words import handed_to, word
 from kvsync.errors import ForkError
-from kvsync.forks import incarnation
+from kvsync.forks import asked_before, incarnation
 
 _OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK
 # Writing too, so that it is never at its end, as a FIFO without a writer would be.
@@ -54,33 +52,12 @@ _PIPE = 1 << 16
 """Bytes that a FIFO holds at most: one read has them all."""
 
 
-class Word(NamedTuple):
-    """What was handed over to a ticket: the grant of that token, in that slot."""
-
-    ticket: int
-    token: int
-    slot: int
-
-    def __bytes__(self) -> bytes:
-        return b"=%d:%d:%d;" % self
-
-    @classmethod
-    def among(cls, rings: bytes, ticket: int) -> "Word | None":
-        """That ticket's word, if it is there."""
-        _, said, rest = rings.partition(b"=%d:" % ticket)
-        numbers, ended, _ = rest.partition(b";")
-        token, _, slot = numbers.partition(b":")
-        if said and ended and token.isdigit() and slot.isdigit():
-            return cls(ticket, int(token), int(slot))
-        return None
-
-
 _NAME_LENGTH = 24
 _DIGITS = "0123456789abcdef"
 
 
-def _is_name(name: str) -> bool:
-    return len(name) == _NAME_LENGTH and not name.strip(_DIGITS)
+def _is_name(name: object) -> TypeGuard[str]:
+    return isinstance(name, str) and len(name) == _NAME_LENGTH and not name.strip(_DIGITS)
 
 
 class Mark(NamedTuple):
@@ -99,7 +76,7 @@ class Mark(NamedTuple):
 
 def require_own(process: int) -> None:
     """Raises: ForkError in a child that was forked during a wait which that process began."""
-    if process != incarnation():
+    if process != asked_before() and process != incarnation():
         raise ForkError("this process was forked during a wait, which is its parent's")
 
 
@@ -172,6 +149,7 @@ class Doorbells:
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
         self.folder = os.path.join(sidecar.folder, "doorbells")
+        self._beginning = os.fsencode(self.folder) + b"/"
 
     def install(self) -> Doorbell:
         """A new one. Raises: OSError where there can be none."""
@@ -184,10 +162,10 @@ class Doorbells:
         # Reading too: so nobody who is just going away can make this write raise SIGPIPE, which the
         # host program may have at its default. (A ringer keeps no one alive: what is rung is never
         # what proves a life.)
-        with suppress(OSError):
+        if _is_name(name):
             # Where it is full, it has been rung often enough.
             once = {os.getpid(): what} if isinstance(what, bytes) else what
-            send(self._path(name), _OPEN_LISTENING, once)
+            send(self._beginning + name.encode(), _OPEN_LISTENING, once)
 
     def take_back(
         self, name: str, ticket: int, on_undo: Callable[[Callable[[], object]], object]
@@ -198,20 +176,20 @@ class Doorbells:
         that lay there is left, and a ring, so that its owner looks.
         """
         process = os.getpid()
-        word: Once = {}
+        taken: Once = {}
         others: Once = {}
-        for each in (word, others):
+        for each in (taken, others):
             on_undo(partial(self.ring, name, each))
         with suppress(OSError), Descriptor(self._path(name), _OPEN_LISTENING) as bell:
             # In one call into C: what is read is noted, whatever exception follows.
-            word.update(zip((process,), map(os.read, (bell.number,), (_PIPE,)), strict=True))
-        rings = word.get(process)
+            taken.update(zip((process,), map(os.read, (bell.number,), (_PIPE,)), strict=True))
+        rings = taken.get(process)
         if not rings:
             return False
-        found = Word.among(rings, ticket)
-        mine = bytes(found) if found else b""
+        found = handed_to(ticket, rings)
+        mine = word(ticket, *found) if found else b""
         rest = rings.replace(mine, b"", 1) + LOOK
-        word[process], others[process] = mine, rest
+        taken[process], others[process] = mine, rest
         self.ring(name, others)
         return found is not None
 
@@ -246,7 +224,7 @@ class Doorbells:
 
     def _path(self, name: str | None) -> str:
         """Raises: FileNotFoundError for what cannot be the name of a doorbell."""
-        if not isinstance(name, str) or not _is_name(name):
+        if not _is_name(name):
             raise FileNotFoundError(errno.ENOENT, "no doorbell has such a name")
         return f"{self.folder}/{name}"
 

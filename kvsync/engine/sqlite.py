@@ -506,7 +506,8 @@ class SqliteEngine:
         )
 
     def is_in_transaction(self) -> bool:
-        return self.open_transaction(self._pool.place()) is not None
+        place = self._pool.place()
+        return place.transaction is not None and self.open_transaction(place) is not None
 
     def forbid_in_transaction(self, what: str) -> None:
         """Raises: TransactionError where `what` would have to wait for the transaction's end."""

@@ -248,7 +248,7 @@ _WAITERS = """
 class Handed:
     """How a grant was handed over, and the word of it, which is sent once."""
 
-    process: int = field(default_factory=os.getpid)  # before it is, for that may fork after
+    process: int = field(default_factory=os.getpid)  # before it is, for a fork may come after
     rows: list[Row] = field(default_factory=list)
     word: Once | None = None
 
@@ -273,7 +273,7 @@ class Grant:
     depth: int = 1
     is_leaving: bool = False
     noted_in: list["Grant"] = field(default_factory=list)  # of the object that acquired it
-    handed: Handed | None = None
+    handed: Handed = field(default_factory=Handed)
 
     def __repr__(self) -> str:
         units = counted(self.units)

@@ -459,13 +459,13 @@ class Taking:
             with Wait(self._session, wish, ticket, doorbell) as wait:
                 while (state := wait.until_served()) == GRANTED:
                     if found := self._claim(attempt, ticket, wish):
-                        wait.tell_who_has_come_near()
+                        wait.leave()
                         return found
             patience = wish.patience(self._engine.boot())
             if state == WAITING:
                 withdraw = partial(self._withdraw, attempt, ticket)
                 found = self._engine.transact(withdraw, patience=patience)
-                wait.tell_who_has_come_near()
+                wait.leave()
                 return found
             if state == SHUT:
                 self._engine.transact(partial(self._withdraw, attempt, ticket), patience=patience)

@@ -107,7 +107,7 @@ class Tickets:
             for (bell,) in self.engine.read(_TOLD_TOO, place):
                 if bell is not None:
                     self.engine.doorbells.ring(bell)
-            wait.tell_who_has_come_near()
+            wait.leave()
         return state
 
     def leave(self, transaction: Transaction, session: Session, wish: Wish) -> Row | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from kvsync.clock import end_of
 from kvsync.engine import Params, Row, Transaction
-from kvsync.engine.doorbell import Doorbell, Word
+from kvsync.engine.doorbell import Doorbell
+from kvsync.engine.words import Given, word
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
 from kvsync.forks import generation
 from kvsync.leftovers import may_succeed_later, with_cleanup
@@ -24,7 +25,6 @@ from kvsync.primitives.grants import (
     TAKE,
     TAKE_ALL,
     Grant,
-    Handed,
     Holder,
     Waiter,
     end,
@@ -43,8 +43,8 @@ _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for: `release` tries that
 first."""
 
-_Given = tuple[int, int]
-"""The token and the slot of a grant."""
+_Release = Callable[[Grant, dict[str, Any], float | None], list[Row]]
+"""A way to give back a grant: its row's parameters, and seconds of patience; returns what went."""
 
 _OTHER_LIMIT = """
     select session, capacity from kvsync_grant
@@ -173,7 +173,7 @@ class Units:
         dead = list(takewhile(self.session.is_dead, sessions))
         return bool(self.session.reap(dead, patience.left()))
 
-    def _try(self, wish: Wish, transaction: Transaction) -> _Given | None:
+    def _try(self, wish: Wish, transaction: Transaction) -> Given | None:
         """Join the line and leave it again, in one moment."""
         ticket, given = self._enter(wish, None, transaction)
         return self._withdraw(ticket, transaction) if given is None else given
@@ -190,12 +190,11 @@ class Units:
                 with Wait(self.session, wish, ticket, doorbell) as wait:
                     while (state := wait.until_served()) == GRANTED:
                         if given := self._take_up(ticket, wish, wait.take_word()):
-                            wait.tell_who_has_come_near()
-                            wait.drop_watch()
+                            wait.leave()
                             return self._fill(grant, given)
                 if state == WAITING:
                     given = self._withdraw_in_time(ticket, wish)
-                    wait.tell_who_has_come_near()
+                    wait.leave()
                     return None if given is None else self._fill(grant, given)
                 assert state == GONE
                 if wish.is_over(self._engine.boot()):
@@ -203,7 +202,7 @@ class Units:
 
     def _enter(
         self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction
-    ) -> tuple[int, _Given | None]:
+    ) -> tuple[int, Given | None]:
         """Join the line; returns the ticket, and what it was given if it was served at once."""
         if self._other_limit(transaction) is not None:
             self._serve(transaction)  # what time has ended is in nobody's way
@@ -212,19 +211,19 @@ class Units:
         serve(self.space, self._engine, transaction, self.name, news=False, mine=ticket)
         return ticket, self._claim(ticket, transaction)
 
-    def _take_up(self, ticket: int, wish: Wish, word: Word | None) -> _Given | None:
+    def _take_up(self, ticket: int, wish: Wish, read: Given | None) -> Given | None:
         """What was given to that ticket; None if it has passed on.
 
         Who has read the word has it already, without a write; but a lease begins now.
         """
-        if word is None:
+        if read is None:
             return self._claim_at_once(ticket, wish, CLAIM)
         if wish.lease is not None:
             return self._claim_at_once(ticket, wish, CLAIM_HANDED)
         self._engine.verify()  # another database there may have a ticket of this number
-        return word.token, word.slot
+        return read
 
-    def _claim_at_once(self, ticket: int, wish: Wish, claim: str) -> _Given | None:
+    def _claim_at_once(self, ticket: int, wish: Wish, claim: str) -> Given | None:
         """`_claim`, in a transaction of its own; all units are claimed by one statement."""
         patience = wish.patience(self._engine.boot())
         if wish.units == self.capacity:
@@ -235,7 +234,7 @@ class Units:
                 return rows[0][:2]
         return self._engine.transact(partial(self._claim, ticket), patience=patience, urgent=True)
 
-    def _claim(self, ticket: int, transaction: Transaction) -> _Given | None:
+    def _claim(self, ticket: int, transaction: Transaction) -> Given | None:
         """The grant given to that ticket; None if it has passed on."""
         mine = self._claiming(ticket)
         rows = transaction.execute(CLAIM, mine) or transaction.execute(CLAIM_HANDED, mine)
@@ -260,7 +259,7 @@ class Units:
         ):
             self._serve(transaction)
 
-    def _withdraw_in_time(self, ticket: int, wish: Wish) -> _Given | None:
+    def _withdraw_in_time(self, ticket: int, wish: Wish) -> Given | None:
         """At the end of its time: while the store is busy it is as good as gone, and goes later."""
         try:
             return self._engine.transact(partial(self._withdraw, ticket), patience=GATE_PATIENCE)
@@ -268,7 +267,7 @@ class Units:
             self.session.undo_later(partial(self._undo, wish.attempt))
             return None
 
-    def _withdraw(self, ticket: int, transaction: Transaction) -> _Given | None:
+    def _withdraw(self, ticket: int, transaction: Transaction) -> Given | None:
         """Leave the line; what was given in this very instant is kept."""
         given = self._claim(ticket, transaction)
         if given is None:
@@ -331,7 +330,7 @@ class Units:
         patience = self.session.patience(timeout)
         wish = self._wish(kind, None, units, lease)
 
-        def work(transaction: Transaction) -> _Given | None:
+        def work(transaction: Transaction) -> Given | None:
             row = {
                 **vars(wish),
                 "session": within.session,
@@ -407,20 +406,23 @@ class Units:
             "token": grant.token,
             "session": grant.session,
         }
-        ways = [self._free_if_nobody_waits, self._drop]
-        if grant.units == self.capacity:  # else there may be other holders
-            first = boot - grant.since > _MOMENT
-            ways.insert(0 if first else 1, partial(self._hand_over, grant))
+        ways: tuple[_Release, ...] = self._free_if_nobody_waits, self._hand_over, self._drop
+        if grant.units < self.capacity:
+            ways = self._free_if_nobody_waits, self._drop  # for there may be other holders
+        elif boot - grant.since > _MOMENT:
+            ways = self._hand_over, self._free_if_nobody_waits, self._drop
         for way in ways:
-            if rows := way(mine, patience):
+            if rows := way(grant, mine, patience):
                 break
         return any(expires is None or expires > boot for (expires,) in rows)
 
-    def _free_if_nobody_waits(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
+    def _free_if_nobody_waits(
+        self, _: Grant, mine: dict[str, Any], patience: float | None
+    ) -> list[Row]:
         return self._engine.write(FREE_IF_NOBODY_WAITS, mine, patience=patience)
 
     def _hand_over(self, grant: Grant, mine: dict[str, Any], patience: float | None) -> list[Row]:
-        handed = grant.handed = grant.handed or Handed()
+        handed = grant.handed
         self._engine.write(
             HAND_OVER,
             lambda: {**mine, "boot": self._engine.boot(), "since": self._engine.now()},
@@ -429,20 +431,21 @@ class Units:
             urgent=True,
             into=handed.rows,
         )
-        self._tell(grant, handed)
+        self._tell(grant)
         return [(None,) for _ in handed.rows]
 
-    def _tell(self, grant: Grant, handed: Handed) -> None:
+    def _tell(self, grant: Grant) -> None:
         """Send the word to whom it was handed over, unless that was done; and make way."""
+        handed = grant.handed
         for next, behind, ticket, token in handed.rows:
             if handed.word is None:
-                handed.word = {handed.process: bytes(Word(ticket, token, grant.slot))}
+                handed.word = {handed.process: word(ticket, token, grant.slot)}
             self._engine.doorbells.ring(next, handed.word)
             if behind is not None:
                 self._engine.doorbells.ring(behind)
             make_way()
 
-    def _drop(self, mine: dict[str, Any], patience: float | None) -> list[Row]:
+    def _drop(self, _: Grant, mine: dict[str, Any], patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:
             rows = transaction.execute(FREE, mine)
             if not rows:  # we may have handed it over, and been interrupted before we rang
@@ -590,7 +593,7 @@ class Units:
         rows = self._engine.read(query, {**self._here, "capacity": self.capacity})
         return [session for session, *_ in rows]
 
-    def _grant(self, given: _Given, wish: Wish) -> Grant:
+    def _grant(self, given: Given, wish: Wish) -> Grant:
         return self._fill(self._grant_for(wish), given)
 
     def _grant_for(self, wish: Wish) -> Grant:
@@ -605,7 +608,7 @@ class Units:
             noted_in=self.held,
         )
 
-    def _fill(self, grant: Grant, given: _Given) -> Grant:
+    def _fill(self, grant: Grant, given: Given) -> Grant:
         grant.token, grant.slot = given
         grant.since = self._engine.boot()
         return grant

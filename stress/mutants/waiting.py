@@ -24,7 +24,7 @@ def no_rings() -> None:
     _without_safety_net()
     edit(
         Doorbells.ring,
-        "send(self._path(name), _OPEN_LISTENING, once)",
+        "send(self._beginning + name.encode(), _OPEN_LISTENING, once)",
         "pass",
     )
 
