@@ -32,7 +32,7 @@ _A_HOLDER_WAITS = """
     select 1 from kvsync_ticket as mine
     join kvsync_grant on kvsync_grant.space = mine.space and kvsync_grant.name = mine.name
     join kvsync_ticket as other on other.thread = kvsync_grant.thread
-    where mine.id = :ticket and expires is null
+    where mine.space = :space and mine.name = :name and mine.id = :ticket and expires is null
     and other.thread <> '' and other.deadline is null and other.state = 'waiting' limit 1
 """
 _GRAPH = """
@@ -88,14 +88,15 @@ class Knot:
         return iter(self.tickets)
 
 
-def circle(engine: Engine, ticket: int) -> Knot | None:
-    """The knot of which the ticket given came last; None where there is none.
+def circle(engine: Engine, line: Line, ticket: int) -> Knot | None:
+    """The knot of which that ticket, in that line, came last; None where there is none.
 
     Who holds what it waits for does not wait, mostly; so that is asked first, for it costs little.
     The graph then is read in one statement, so at one moment: of two looks the second could see
     what the first had not.
     """
-    if not engine.read(_A_HOLDER_WAITS, {"ticket": ticket}):
+    space, name = line
+    if not engine.read(_A_HOLDER_WAITS, {"space": space, "name": name, "ticket": ticket}):
         return None
     graph = _Graph(engine.read(_GRAPH))
     mine = graph.stuck_ticket(ticket)

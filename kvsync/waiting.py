@@ -58,10 +58,11 @@ WAITING, GRANTED, PASSED, GONE = "waiting", "granted", "passed", "gone"
 that is no more."""
 
 _ENTER = """
-    insert into kvsync_ticket (space, name, kind, units, capacity, session, attempt, thread,
+    insert into kvsync_ticket (space, name, id, kind, units, capacity, session, attempt, thread,
         doorbell, since, lease, deadline, state)
-    values (:space, :name, :kind, :units, :capacity, :session, :attempt, :thread,
-        :doorbell, :since, :lease, :deadline, 'waiting')
+    select :space, :name, max(id) + 1, :kind, :units, :capacity, :session, :attempt, :thread,
+        :doorbell, :since, :lease, :deadline, 'waiting'
+    from kvsync_last_ticket
     returning id
 """
 _AHEAD = """
@@ -71,7 +72,7 @@ _AHEAD = """
 """
 _LOOK = f"""
     select 'me' as role, session, state, null as expires, null as claim_by
-    from kvsync_ticket where id = :ticket
+    from kvsync_ticket where space = :space and name = :name and id = :ticket
     union all
     select 'me', session, '{GRANTED}', null, null from kvsync_grant
     where space = :space and name = :name and ticket = :ticket and doorbell is not null
@@ -177,13 +178,6 @@ class Wait:
         self._served = False  # says the last ring
         self._word: Given | None = None  # which was read: nobody can take it back any more
 
-    def __enter__(self) -> "Wait":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._watches:
-            self._watch_only(set())
-
     def until_served(self) -> str:
         """The ticket's state once it waits no more; WAITING when the deadline is over.
 
@@ -197,6 +191,7 @@ class Wait:
                 continue
             now = self._engine.boot()
             if view.state != WAITING or self._wish.is_over(now):
+                self._watch_only(set())
                 return view.state
             if view.due is not None and view.due <= now and view.ahead is None:
                 self._transact(self._mend)
@@ -243,8 +238,9 @@ class Wait:
 
         def work(transaction: Transaction) -> None:
             transaction.execute(
-                "update kvsync_ticket set state = 'waiting' where id = :id and state = 'passed'",
-                {"id": self._ticket},
+                "update kvsync_ticket set state = 'waiting'"
+                " where space = :space and name = :name and id = :ticket and state = 'passed'",
+                self._here,
             )
             self._mend(transaction)
 
@@ -279,11 +275,11 @@ class Wait:
 
         Second and third now may still put off glances, but only in a line that rested: who puts
         one off has made three before, and those ahead of it have waited for longer. Where that
-        cannot be done, what was served is kept all the same. And to close the watch of who watches
-        one process alone, as the next in line does, can wait for `tidy`.
+        cannot be done, what was served is kept all the same. Who watches one process alone, as the
+        next in line does, does not close that watch now, for it takes time: it goes with the wait.
         """
-        if len(self._watches) == 1:
-            self._watches.clear()
+        if len(self._watches) > 1:
+            self._watch_only(set())
         if time.monotonic() - self._began > 2 * _GLANCES[0]:
             with suppress(KvsyncError):
                 self._ring_behind(slice(1, None))
@@ -384,7 +380,7 @@ class Wait:
         if now < self._searched + self._search_pause:
             return
         self._searched, self._search_pause = now, min(2 * self._search_pause, _SEARCHES[1])
-        circle = deadlock.circle(self._engine, self._ticket)
+        circle = deadlock.circle(self._engine, (wish.space, wish.name), self._ticket)
         if circle and not self._session.reap(each.session for each in circle):
             raise DeadlockError(deadlock.describe(self._engine, circle))
 

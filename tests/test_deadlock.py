@@ -32,8 +32,8 @@ def make(store: kvsync.Store, kind: str, name: str, **options: Any) -> Any:
 
 def knots(store: kvsync.Store) -> list[deadlock.Knot]:
     """All that are there, each as the one who came last sees it."""
-    tickets = store.engine.read("select id from kvsync_ticket order by id")
-    found = [deadlock.circle(store.engine, ticket) for (ticket,) in tickets]
+    tickets = store.engine.read("select space, name, id from kvsync_ticket order by id")
+    found = [deadlock.circle(store.engine, (*line,), ticket) for *line, ticket in tickets]
     return [knot for knot in found if knot is not None]
 
 

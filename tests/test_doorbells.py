@@ -17,6 +17,7 @@ from kvsync import session
 from kvsync.engine import descriptors
 from kvsync.engine.doorbell import Mark
 from kvsync.testing import ManualClock
+from tests.interrupted import after_each_call
 from tests.processes import PATIENCE, eventually, expect, kill, run_all, running
 
 NAME = "job"
@@ -273,6 +274,21 @@ def test_another_pid_namespace_takes_nothing_from_a_collected_handle(path: Path)
             check=False,
         )
     assert done.stdout == "ok\n", done.stderr
+
+
+def test_an_interrupt_around_a_wait_leaves_each_doorbell_at_rest_or_closed(
+    store: kvsync.Store,
+) -> None:
+    session = store.session
+
+    def wait() -> None:
+        with session.doorbell() as bell:
+            assert bell is not None
+
+    assert list(after_each_call(wait))
+    at_rest = session._life().bells
+    assert at_rest
+    assert [bell() for bell in session._bells] == at_rest
 
 
 def test_an_inode_may_have_any_number_of_64_bits(

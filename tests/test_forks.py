@@ -23,6 +23,17 @@ def test_a_forked_child_has_another_number(fork: Callable[[Callable[[], object]]
     assert forks.incarnation() == here
 
 
+@pytest.mark.parametrize("fork", [in_child, in_raw_child])
+def test_what_was_asked_for_before_is_no_forked_childs(
+    fork: Callable[[Callable[[], object]], str],
+) -> None:
+    here = forks.incarnation()
+    assert forks.asked_before() == here
+    assert int(fork(forks.asked_before)) != here
+    assert fork(lambda: forks.incarnation() == forks.asked_before()) == "True"
+    assert forks.asked_before() == here
+
+
 def test_a_forked_child_of_the_same_pid_has_another_number(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -47,6 +47,32 @@ def next_word(store: kvsync.Store) -> bytes:
     return word(ticket, token, slot)
 
 
+def _number_of_who_waits(store: kvsync.Store, name: str) -> int:
+    lock, rival = store.lock(name), store.lock(name)
+    lock.acquire()
+    with queued(rival.acquire, lock) as waiter:
+        ((number,),) = store.engine.read(
+            "select id from kvsync_ticket where name = :name", {"name": name}
+        )
+        lock.release()
+        assert waiter.result()
+        rival.release()
+    return int(number)
+
+
+def test_no_ticket_has_the_number_of_an_earlier_one(store: kvsync.Store) -> None:
+    """In whichever line, though one comes back: what is said to it late is said to nobody else."""
+    numbers = [_number_of_who_waits(store, name) for name in ("a", "b", "a")]
+    store.engine.write(
+        "insert into kvsync_ticket (space, name, id, kind, units, capacity, session, attempt,"
+        " thread, since, state) values ('lock', 'c', :id, 'lock', 1, 1, :session, 1, '', 0,"
+        " 'passed')",
+        {"id": numbers[0], "session": store.session.id},
+    )
+    numbers.append(_number_of_who_waits(store, "a"))
+    assert numbers == sorted({*numbers})
+
+
 @pytest.mark.parametrize("held", [0.0, 0.0005, 1000.0])
 def test_the_next_one_has_it_however_long_it_was_held(
     store: kvsync.Store, clock: ManualClock, held: float
@@ -165,7 +191,7 @@ class Moment:
     def found(self) -> list[Any]:
         """Where units have their slots is nobody's business."""
         grants = "select * from kvsync_grant order by id, units, session"  # the last: doorbell
-        tickets = "select * from kvsync_ticket order by id"
+        tickets = "select id, * from kvsync_ticket order by id"
         return [self._store.engine.read(sql) for sql in (grants, tickets)]
 
 

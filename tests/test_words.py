@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -20,6 +21,7 @@ from kvsync.primitives.grants import CLAIM_TIME, HAND_OVER
 from kvsync.primitives.overview import lines
 from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
+from kvsync.waiting import Wait
 from tests.interrupted import after_each_call
 from tests.lines import Call, doorbells, queued
 from tests.processes import eventually, expect, running, stop
@@ -199,6 +201,20 @@ def test_a_replaced_database_is_noticed_by_who_reads_it(
         path.rename(path.with_name("away"))
         unsent()
         store.engine.doorbells.ring(bell, word)
+        with pytest.raises(kvsync.StoreReplacedError):
+            waiter.result()
+        path.with_name("away").rename(path)
+
+
+def test_who_hands_it_over_in_a_replaced_database_is_told(
+    store: kvsync.Store, lock: kvsync.Lock, clock: ManualClock, path: Path
+) -> None:
+    """And so is who has it then."""
+    clock.advance(1)  # else it is seen before
+    with asleep(store.lock(NAME).acquire, lock) as waiter:
+        path.rename(path.with_name("away"))
+        with pytest.raises(kvsync.StoreReplacedError):
+            lock.release()
         with pytest.raises(kvsync.StoreReplacedError):
             waiter.result()
         path.with_name("away").rename(path)
@@ -575,13 +591,12 @@ def test_a_child_that_is_forked_after_it_was_read_has_nothing(
     """By a signal's handler."""
     children: list[int] = []
     rival = store.lock(NAME)
-    read = Doorbell._take_rings
+    hear = Wait._hear
 
-    def read_and_fork(self: Doorbell) -> bytes:
-        rings = read(self)
+    def hear_and_fork(self: Wait, rings: bytes) -> None:
+        hear(self, rings)
         if not children:
             children.append(os.fork())
-        return rings
 
     def acquire() -> bool:
         acquired = False
@@ -596,7 +611,7 @@ def test_a_child_that_is_forked_after_it_was_read_has_nothing(
         return acquired
 
     with asleep(acquire, lock) as waiter:
-        monkeypatch.setattr(Doorbell, "_take_rings", read_and_fork)
+        monkeypatch.setattr(Wait, "_hear", hear_and_fork)
         lock.release()
         assert waiter.result()
     _, status = os.waitpid(children[0], 0)
@@ -610,11 +625,12 @@ def test_a_child_that_is_forked_after_that_holds_nothing(
     """Though the call returns in it too: what it acquired is the parent's."""
     children: list[int] = []
     rival = store.lock(NAME)
-    verify = type(store.engine).verify
+    here, verify = threading.get_ident(), type(store.engine).verify
 
     def verify_and_fork(engine: Any) -> None:
         verify(engine)
-        children.append(os.fork())
+        if threading.get_ident() != here:
+            children.append(os.fork())
 
     def acquire() -> bool:
         try:

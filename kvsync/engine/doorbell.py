@@ -114,13 +114,10 @@ class Doorbell(Descriptor):
                 raise
         require_own(self._process)
         gone = [watched[number] for number, _ in found if number in watched]
-        return self._take_rings(), gone
-
-    def _take_rings(self) -> bytes:
         try:
-            return os.read(self.number, _PIPE)
+            return os.read(self.number, _PIPE), gone
         except BlockingIOError:
-            return b""
+            return b"", gone
 
     def stir(self) -> None:
         """Wake who waits at it, in this process; in a forked child it is closed."""

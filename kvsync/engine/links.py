@@ -30,7 +30,7 @@ from kvsync.engine.failures import FAILURES, is_full, translated
 from kvsync.engine.gate import SLICE, Sidecar, Yielded, claimed
 from kvsync.engine.setup import connect
 from kvsync.errors import ForkError, StoreReplacedError
-from kvsync.forks import incarnation
+from kvsync.forks import asked_before, incarnation
 
 if TYPE_CHECKING:
     from kvsync.engine.transaction import SqliteTransaction
@@ -168,7 +168,7 @@ class Place:
 
     def take(self) -> Link:
         """A link for one call; `give` it back. Raises: ForkError and what opening raises."""
-        if incarnation() != self.pool.process:
+        if asked_before() != self.pool.process and incarnation() != self.pool.process:
             self.pool.refuse_after_fork()
         try:
             return self.free.pop()

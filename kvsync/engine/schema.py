@@ -100,11 +100,12 @@ create view kvsync_grant as
     from kvsync_unit where session <> 0;
 
 -- A place in a line, first come first served: see waiting.py. `state` is 'waiting', 'passed' (it
--- did not claim what it was given, and is skipped until it stirs), or how its wait ended.
+-- did not claim what it was given, and is skipped until it stirs), or how its wait ended. Those of
+-- a line lie side by side. An `id` is never used again, in no line: the last one is kept.
 create table kvsync_ticket (
-    id integer primary key autoincrement,
     space text not null,
     name text not null,
+    id bigint not null,
     kind text not null,
     units bigint not null,
     capacity bigint not null,
@@ -116,14 +117,20 @@ create table kvsync_ticket (
     lease real,
     deadline real,
     state text not null,
-    token bigint
+    token bigint,
+    primary key (space, name, id)
+) without rowid;
+create table kvsync_last_ticket (
+    id bigint not null
 );
-create index kvsync_ticket_name on kvsync_ticket (space, name, id);
+create trigger kvsync_count_ticket after insert on kvsync_ticket begin
+    update kvsync_last_ticket set id = new.id where id < new.id;
+end;
 
 -- A lock changes hands in one statement, in which the ticket goes that it is handed over to. What
 -- was given to a ticket otherwise is claimed in one.
 create trigger kvsync_hand_over after update of asked on kvsync_unit begin
-    delete from kvsync_ticket where id = new.ticket;
+    delete from kvsync_ticket where space = new.space and name = new.name and id = new.ticket;
 end;
 create view kvsync_given as
     select held.space, held.name, held.slot, held.token, held.session, held.units, held.expires,
@@ -133,7 +140,7 @@ create view kvsync_given as
 create trigger kvsync_claim instead of update on kvsync_given begin
     update kvsync_unit set claim_by = null, ticket = null, expires = new.expires
     where space = new.space and name = new.name and slot = new.slot;
-    delete from kvsync_ticket where id = new.ticket;
+    delete from kvsync_ticket where space = new.space and name = new.name and id = new.ticket;
 end;
 
 -- What a rate limiter has granted, as the moment when it would all have gone through at the steady
@@ -277,7 +284,8 @@ begin
         attempt, ticket, taken, claim_by)
     values (new.queue, -1, new.receipt, new.id, new.priority, new.value, new.since, 0, new.session,
         new.attempt, new.ticket, new.since, new.claim_by);
-    update kvsync_ticket set state = 'granted', token = new.receipt where id = new.ticket;
+    update kvsync_ticket set state = 'granted', token = new.receipt
+    where space = 'queue' and name = new.queue and id = new.ticket;
 end;
 create view kvsync_item_out as
     select queue, place, id, priority, value, key, since, attempts, error, session, attempt,
@@ -316,13 +324,13 @@ create trigger kvsync_item_claim instead of insert on kvsync_item_given begin
     update kvsync_item set claim_by = null, ticket = null, attempts = new.attempts,
         max_attempts = new.max_attempts, until = new.until
     where queue = new.queue and state = -1 and place = new.place and id = new.id;
-    delete from kvsync_ticket where id = new.ticket;
+    delete from kvsync_ticket where space = 'queue' and name = new.queue and id = new.ticket;
 end;
 create trigger kvsync_item_claim_for_good instead of delete on kvsync_item_given begin
     delete from kvsync_item
     where queue = old.queue and state = -1 and place = old.place and id = old.id;
     update kvsync_item set got = got + 1 where queue = old.queue and state = -2;
-    delete from kvsync_ticket where id = old.ticket;
+    delete from kvsync_ticket where space = 'queue' and name = old.queue and id = old.ticket;
 end;
 """
 
@@ -420,6 +428,7 @@ def create(connection: sqlite3.Connection) -> None:
             "insert into kvsync_meta (key, value) values (?, ?)",
             [("schema", VERSION), ("min_reader", 1), ("min_writer", 1)],
         )
+        connection.execute("insert into kvsync_last_ticket (id) values (0)")
         connection.execute("commit")
     finally:
         if connection.in_transaction:

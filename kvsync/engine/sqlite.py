@@ -163,6 +163,7 @@ class SqliteEngine:
         *,
         patience: float | None = None,
         sure: bool = False,
+        blind: bool = False,
         urgent: bool = False,
         into: list[Row] | None = None,
     ) -> list[Row]:
@@ -175,7 +176,9 @@ class SqliteEngine:
             row = params() if callable(params) else params
             return joined.join(writing=True).execute(sql, row)
         try:
-            return self._write_once(place, sql, params, polite=not urgent, sure=sure, into=into)
+            return self._write_once(
+                place, sql, params, polite=not urgent, sure=sure, blind=blind, into=into
+            )
         except Obstructed as obstacle:
             return self.wait(
                 obstacle,
@@ -193,11 +196,12 @@ class SqliteEngine:
         *,
         polite: bool,
         sure: bool,
+        blind: bool = False,
         into: list[Row] | None,
     ) -> list[Row]:
         link = place.take()
         try:
-            if _monotonic() >= link.slice_end:
+            if link.gate < 0 or (not blind and _monotonic() >= link.slice_end):
                 link.begin_slice(polite=polite)
             elif sure:
                 link.verify()
@@ -506,12 +510,12 @@ class SqliteEngine:
         )
 
     def is_in_transaction(self) -> bool:
-        place = self._pool.place()
-        return place.transaction is not None and self.open_transaction(place) is not None
+        return self.open_transaction(self._pool.place()) is not None
 
     def forbid_in_transaction(self, what: str) -> None:
         """Raises: TransactionError where `what` would have to wait for the transaction's end."""
-        if self.is_in_transaction():
+        place = self._pool.place()
+        if place.transaction is not None and self.open_transaction(place) is not None:
             raise TransactionError(f"{what} cannot be called inside a transaction")
 
     def forbid_other_file(self, other: Engine) -> None:
@@ -522,7 +526,8 @@ class SqliteEngine:
         raise StoreReplacedError(f"{self.path} was replaced by another file; open it again")
 
     def verify(self) -> None:
-        self._refuse_if_closed()
+        if self._closed:
+            self._refuse_if_closed()
         self._pool.verify()
 
     def close(self) -> None:

@@ -129,7 +129,7 @@ _GIVE = f"""
     {_COLUMNS}
     select space, name, {_SLOT_AND_TOKEN}, kind, units, capacity, session, attempt, thread,
         :since, :boot + lease, :boot + :claim_time, id
-    from kvsync_ticket where id = :ticket
+    from kvsync_ticket where space = :space and name = :name and id = :ticket
     {_IN_THAT_SLOT}
 """
 _FREE = """
@@ -152,7 +152,7 @@ HAND_OVER = f"""
     where kvsync_unit.space = :space and kvsync_unit.name = :name and slot = :slot
     and kvsync_unit.token = :token and kvsync_unit.session = :session
     and (expires is null or expires > :boot)
-    and line.id = (
+    and line.space = :space and line.name = :name and line.id = (
         select min(id) from kvsync_ticket
         where space = :space and name = :name and state = 'waiting')
     and line.units = line.capacity and line.doorbell is not null
@@ -185,6 +185,8 @@ CLAIM_HANDED = f"""
     returning token, slot, units
 """
 """The same of what was handed over."""
+
+LEAVE = "delete from kvsync_ticket where space = :space and name = :name and id = :ticket"
 
 _HANDED = """
     select ticket, doorbell, lease from kvsync_unit
@@ -345,7 +347,7 @@ def serve(
         found = len(rows)
         for last, units, capacity, doorbell, deadline, clock in rows:
             if deadline is not None and deadline <= boot and clock == this_process().clock:
-                transaction.execute("delete from kvsync_ticket where id = :id", {"id": last})
+                transaction.execute(LEAVE, {**here, "ticket": last})
                 news = True
                 continue
             fits = used + units <= capacity
@@ -413,8 +415,9 @@ def end(
     )
     for (ticket,) in rows:
         transaction.execute(
-            "update kvsync_ticket set state = 'passed' where id = :id and state = 'granted'",
-            {"id": ticket},
+            "update kvsync_ticket set state = 'passed'"
+            " where space = :space and name = :name and id = :ticket and state = 'granted'",
+            {**this, "ticket": ticket},
         )
     return bool(rows)
 
@@ -424,8 +427,9 @@ def _give(transaction: Transaction, row: dict[str, Any]) -> None:
         _GIVE, {**row, "claim_time": CLAIM_TIME, "since": transaction.now}
     )
     transaction.execute(
-        "update kvsync_ticket set state = 'granted', token = :token where id = :ticket",
-        {"ticket": row["ticket"], "token": token},
+        "update kvsync_ticket set state = 'granted', token = :token"
+        " where space = :space and name = :name and id = :ticket",
+        {**row, "token": token},
     )
 
 

@@ -162,10 +162,12 @@ _PUT_OR_GIVE_ONE = f"""
     select :queue, last + 1, :priority, :value, :now, receipts + 1, next.id, next.session,
         next.attempt, :claim_by, next.doorbell, behind.doorbell
     from kvsync_tally
-        left join kvsync_ticket as next on next.id = (
+        left join kvsync_ticket as next
+        on next.space = 'queue' and next.name = :queue and next.id = (
             select min(id) from kvsync_ticket
             where space = 'queue' and name = :queue and state = 'waiting')
-        left join kvsync_ticket as behind on behind.id = (
+        left join kvsync_ticket as behind
+        on behind.space = 'queue' and behind.name = :queue and behind.id = (
             select min(id) from kvsync_ticket
             where space = 'queue' and name = :queue and state = 'waiting' and id > next.id)
     where {_HAS_ROOM}
@@ -738,9 +740,10 @@ class Items:
 
     def _return(self, transaction: Transaction, ticket: int) -> None:
         if transaction.execute(
-            "update kvsync_ticket set state = 'waiting' where id = :ticket and state = 'granted'"
+            "update kvsync_ticket set state = 'waiting'"
+            " where space = 'queue' and name = :queue and id = :ticket and state = 'granted'"
             " returning id",
-            {"ticket": ticket},
+            self._given(ticket),
         ):
             self._serve_lines(transaction)
 
@@ -895,8 +898,16 @@ class Items:
 
     def _skip(self, transaction: Transaction, ticket: int) -> None:
         transaction.execute(
-            "update kvsync_ticket set state = 'passed' where id = :ticket and state = 'granted'",
-            {"ticket": ticket},
+            "update kvsync_ticket set state = 'passed'"
+            " where space = 'queue' and name = :queue and id = :ticket and state = 'granted'",
+            self._given(ticket),
+        )
+
+    def dismiss(self, transaction: Transaction, ticket: int) -> None:
+        """Out of the line of those who wait for an item."""
+        transaction.execute(
+            "delete from kvsync_ticket where space = 'queue' and name = :queue and id = :ticket",
+            self._given(ticket),
         )
 
     def purge(self, transaction: Transaction, count: int, last: int) -> int:
@@ -979,7 +990,7 @@ class Items:
         while wanting := transaction.execute(_WANTING, self._here):
             ((ticket, session, attempt, doorbell, deadline, clock),) = wanting
             if clock == this_process().clock and _is_over(deadline, self.engine.boot()):
-                transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
+                self.dismiss(transaction, ticket)
                 continue
             here = {**self._here, "state": READY, "count": 1}
             first = transaction.execute(_SPAN, here)
@@ -1006,8 +1017,9 @@ class Items:
         }
         transaction.execute(_GIVE, row)
         transaction.execute(
-            "update kvsync_ticket set state = 'granted', token = :receipt where id = :ticket",
-            {"ticket": ticket, "receipt": receipt},
+            "update kvsync_ticket set state = 'granted', token = :receipt"
+            " where space = 'queue' and name = :queue and id = :ticket",
+            {**self._given(ticket), "receipt": receipt},
         )
 
     def unfinished(self) -> int:

@@ -91,7 +91,10 @@ class Lockable(Enterable, Primitive):
         any more, and free as soon as the store is; TransactionError inside a transaction, and then
         it is held still.
         """
-        self._units.release(self._grant())
+        grant = self._latest()
+        if grant is None:
+            raise self._not_owned()
+        self._units.release(grant)
 
     def _grant(self) -> Grant:
         """The grant that this object has. Raises: NotOwnedError."""
@@ -105,9 +108,6 @@ class Lockable(Enterable, Primitive):
 
     def _latest(self) -> Grant | None:
         """This thread's last grant, else another thread's; a forked child has none of them."""
-        held = self._units.held[:]
-        if len(held) == 1:  # whosever it is
-            return held[0] if held[0].process == generation() else None
         return self._mine() or next(reversed(self._ours()), None)
 
     def _mine(self) -> Grant | None:

@@ -456,11 +456,11 @@ class Taking:
             )
             if found:
                 return found
-            with Wait(self._session, wish, ticket, doorbell) as wait:
-                while (state := wait.until_served()) == GRANTED:
-                    if found := self._claim(attempt, ticket, wish):
-                        wait.leave()
-                        return found
+            wait = Wait(self._session, wish, ticket, doorbell)
+            while (state := wait.until_served()) == GRANTED:
+                if found := self._claim(attempt, ticket, wish):
+                    wait.leave()
+                    return found
             patience = wish.patience(self._engine.boot())
             if state == WAITING:
                 withdraw = partial(self._withdraw, attempt, ticket)
@@ -491,6 +491,6 @@ class Taking:
         """Leave the line; what was given in this very instant is kept."""
         found = attempt.claim(ticket, transaction)
         if not found:
-            transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
+            self._items.dismiss(transaction, ticket)
             self._items.give(transaction)
         return found

@@ -29,7 +29,9 @@ from kvsync.session import GATE_PATIENCE, Patience, Session
 from kvsync.waiting import GONE, WAITING, Wait, Wish, ring
 
 _TELL = """
-    update kvsync_ticket set state = :state, token = :number where id = :ticket returning doorbell
+    update kvsync_ticket set state = :state, token = :number
+    where space = :space and name = :name and id = :ticket
+    returning doorbell
 """
 _TELL_ALL = """
     update kvsync_ticket set state = :state
@@ -51,7 +53,7 @@ _HOLD = """
     insert into kvsync_unit (space, name, slot, token, kind, units, capacity, session, attempt,
         thread, since, ticket)
     select space, name, id, id, kind, units, capacity, session, attempt, thread, :since, id
-    from kvsync_ticket where id = :ticket
+    from kvsync_ticket where space = :space and name = :name and id = :ticket
 """
 _TAKE_BROKEN = """
     delete from kvsync_pledge
@@ -59,7 +61,9 @@ _TAKE_BROKEN = """
         select id from kvsync_ticket where space = :space and name = :name)
     returning ticket
 """
-_STATE = "select state, token from kvsync_ticket where id = :ticket"
+_STATE = """
+    select state, token from kvsync_ticket where space = :space and name = :name and id = :ticket
+"""
 _TOLD_TOO = """
     select doorbell from kvsync_ticket
     where space = :space and name = :name and state = :state and id > :ticket
@@ -100,8 +104,8 @@ class Tickets:
         self, session: Session, wish: Wish, ticket: int, doorbell: Doorbell | None
     ) -> str:
         """The state that somebody gave the ticket; WAITING when the deadline is over; or GONE."""
-        with Wait(session, wish, ticket, doorbell) as wait:
-            state = wait.until_served()
+        wait = Wait(session, wish, ticket, doorbell)
+        state = wait.until_served()
         if state not in (WAITING, GONE):
             place = {**self.here, "state": state, "ticket": ticket}
             for (bell,) in self.engine.read(_TOLD_TOO, place):
@@ -146,17 +150,17 @@ class Tickets:
 
     def state(self, transaction: Transaction, ticket: int) -> tuple[str, int | None]:
         """A ticket's state and number."""
-        return _found(transaction.execute(_STATE, {"ticket": ticket}))
+        return _found(transaction.execute(_STATE, {**self.here, "ticket": ticket}))
 
     def look(self, ticket: int) -> tuple[str, int | None]:
         """The same, as it was committed last."""
-        return _found(self.engine.read(_STATE, {"ticket": ticket}))
+        return _found(self.engine.read(_STATE, {**self.here, "ticket": ticket}))
 
     def tell(
         self, transaction: Transaction, ticket: int, state: str, number: int | None = None
     ) -> None:
         """Give a ticket its state, and ring."""
-        row = {"ticket": ticket, "state": state, "number": number}
+        row = {**self.here, "ticket": ticket, "state": state, "number": number}
         for (doorbell,) in transaction.execute(_TELL, row):
             ring(self.engine, transaction, doorbell)
 
@@ -199,7 +203,7 @@ class Tickets:
             "insert into kvsync_pledge (space, name, ticket) values (:space, :name, :ticket)",
             {**self.here, "ticket": ticket},
         )
-        transaction.execute(_HOLD, {"ticket": ticket, "since": transaction.now})
+        transaction.execute(_HOLD, {**self.here, "ticket": ticket, "since": transaction.now})
 
     def redeem(self, transaction: Transaction, ticket: int) -> None:
         """It owes no more."""

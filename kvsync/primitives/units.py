@@ -22,6 +22,7 @@ from kvsync.primitives.grants import (
     FREE_IF_NOBODY_WAITS,
     HAND_OVER,
     JOIN,
+    LEAVE,
     TAKE,
     TAKE_ALL,
     Grant,
@@ -187,11 +188,11 @@ class Units:
                 grant = self._grant_for(wish)
                 if given is not None:
                     return self._fill(grant, given)
-                with Wait(self.session, wish, ticket, doorbell) as wait:
-                    while (state := wait.until_served()) == GRANTED:
-                        if given := self._take_up(ticket, wish, wait.take_word()):
-                            wait.leave()
-                            return self._fill(grant, given)
+                wait = Wait(self.session, wish, ticket, doorbell)
+                while (state := wait.until_served()) == GRANTED:
+                    if given := self._take_up(ticket, wish, wait.take_word()):
+                        wait.leave()
+                        return self._fill(grant, given)
                 if state == WAITING:
                     given = self._withdraw_in_time(ticket, wish)
                     wait.leave()
@@ -253,9 +254,10 @@ class Units:
     def _return(self, ticket: int, transaction: Transaction) -> None:
         """What was given is gone already (by force, or by its lease): back to the old place."""
         if transaction.execute(
-            "update kvsync_ticket set state = 'waiting' where id = :id and state = 'granted'"
+            "update kvsync_ticket set state = 'waiting'"
+            " where space = :space and name = :name and id = :ticket and state = 'granted'"
             " returning id",
-            {"id": ticket},
+            {**self._here, "ticket": ticket},
         ):
             self._serve(transaction)
 
@@ -271,12 +273,13 @@ class Units:
         """Leave the line; what was given in this very instant is kept."""
         given = self._claim(ticket, transaction)
         if given is None:
-            ring_next(self._engine, transaction, {**self._here, "ticket": ticket})
-            transaction.execute("delete from kvsync_ticket where id = :id", {"id": ticket})
+            place = {**self._here, "ticket": ticket}
+            ring_next(self._engine, transaction, place)
+            transaction.execute(LEAVE, place)
             transaction.execute(
                 "update kvsync_unit set session = 0 where space = :space and name = :name"
                 " and ticket = :ticket and session <> 0",
-                {**self._here, "ticket": ticket},
+                place,
             )
             # For who was ahead of it nothing has changed.
             serve(self.space, self._engine, transaction, self.name, news=False)
@@ -427,11 +430,12 @@ class Units:
             HAND_OVER,
             lambda: {**mine, "boot": self._engine.boot(), "since": self._engine.now()},
             patience=patience,
-            sure=True,
+            blind=True,
             urgent=True,
             into=handed.rows,
         )
         self._tell(grant)
+        self._engine.verify()  # only now, for it takes time; so does who reads the word
         return [(None,) for _ in handed.rows]
 
     def _tell(self, grant: Grant) -> None:

@@ -83,9 +83,9 @@ def _use_everything(store: kvsync.Store) -> None:
     kvsync.KeyValueSqlite(store.path, "legacy").update({"a": 1, "b": "text"})
     with sqlite3.connect(store.path) as connection:
         connection.execute(
-            "insert into kvsync_ticket (space, name, kind, units, capacity, session, attempt,"
-            " thread, doorbell, since, state) select 'lock', 'a lock', 'lock', 1, 1, id, 9, 't',"
-            " doorbell, since, 'waiting' from kvsync_session"
+            "insert into kvsync_ticket (space, name, id, kind, units, capacity, session, attempt,"
+            " thread, doorbell, since, state) select 'lock', 'a lock', id, 'lock', 1, 1, id, 9,"
+            " 't', doorbell, since, 'waiting' from kvsync_session"
         )
     connection.close()
 
