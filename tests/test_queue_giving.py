@@ -303,6 +303,34 @@ def test_who_was_given_an_item_is_told_so_and_who_comes_first_then_is_told_to_lo
             assert call.result() == item
 
 
+def test_who_gives_an_item_after_a_rest_makes_way_once_it_has_rung(
+    store: kvsync.Store,
+    clock: ManualClock,
+    rings: list[tuple[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who puts one after the other goes on, and so does who gives none."""
+    ways: list[bool] = []
+    monkeypatch.setattr("kvsync.primitives.items.make_way", lambda: ways.append(bool(rings)))
+    jobs = store.queue(NAME)
+    jobs.put("first")
+    jobs.get()
+    with ExitStack() as stack:
+        calls = [stack.enter_context(waiting(store.queue(NAME).get, store)) for _ in range(3)]
+        rings.clear()
+        jobs.put("a")
+        assert ways == [True]
+        jobs.put("b")
+        assert ways == [True]
+        clock.advance(0.01)
+        jobs.put("c")
+        assert ways == [True, True]
+        assert {call.result() for call in calls} == {"a", "b", "c"}
+    clock.advance(0.01)
+    jobs.put("d")
+    assert ways == [True, True]
+
+
 def test_a_put_wakes_no_crowd(store: kvsync.Store, rings: list[tuple[str, bytes]]) -> None:
     """Only who is given the item, and who is first then, however many wait; and that one's next."""
     jobs = store.queue(NAME)

@@ -63,7 +63,7 @@ from kvsync.leftovers import with_cleanup
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND, Patience
-from kvsync.waiting import HOLDERS, ring, ring_served
+from kvsync.waiting import HOLDERS, make_way, ring, ring_served
 
 TALLY, TAKEN, READY, DELAYED, ASKING, DEAD = range(-2, 4)
 GET, PUT, JOIN = "queue", "queue-put", "queue-join"
@@ -83,6 +83,9 @@ _MARK_EVERY = 60.0
 
 LATELY = 2 * _MARK_EVERY
 """Seconds of which the rates tell, at most. Who was idle for so long begins anew."""
+
+_REST = 0.001
+"""Seconds. Who gives an item after such a rest makes way for whoever waited for it."""
 
 _CHUNK = 500
 """Items moved in one transaction, at most, where time makes many ready at once."""
@@ -396,6 +399,7 @@ class Items:
         self._here = {"queue": queue}
         self._gave = False
         """Whether somebody waited for the last item: then somebody may for the next."""
+        self._gave_last = 0.0  # on the boot clock
 
     # --- the queue's row ----------------------------------------------------------------------
 
@@ -531,7 +535,15 @@ class Items:
         for _, given_to, behind in rows:
             ring_served(self.engine, given_to, behind)
             self._gave = given_to is not None
+            if self._gave:
+                self._make_way_after_a_rest()
         return [row[0] for row in rows]
+
+    def _make_way_after_a_rest(self) -> None:
+        """But who puts one item after the other goes on, for its next one waits too."""
+        before, self._gave_last = self._gave_last, self.engine.boot()
+        if self._gave_last - before > _REST:
+            make_way()
 
     def _ring_again(self) -> None:
         """We may have given an item, and been interrupted before we rang."""
