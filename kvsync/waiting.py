@@ -270,6 +270,13 @@ class Wait:
         self._told = view.place
         self._ring_behind(slice(1))
 
+    def __enter__(self) -> "Wait":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:  # else it was left, or waits no more
+            self._watch_only(set())
+
     def leave(self) -> None:
         """Done by who was served, or gives up: tells who has come near by that.
 

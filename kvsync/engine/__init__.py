@@ -95,7 +95,6 @@ class Engine(Protocol):
         *,
         patience: float | None = None,
         sure: bool = False,
-        blind: bool = False,
         urgent: bool = False,
         into: list[Row] | None = None,
     ) -> list[Row]:
@@ -109,8 +108,7 @@ class Engine(Protocol):
         attempt: what was found out before is as old as the wait for the turn was long, and a lease
         that began then could be over. BusyError comes after `patience` seconds, if that is less
         than the `busy_timeout`. `sure` looks right before whether the database is still the one
-        that was opened; without, that was seen a moment ago; `blind` leaves it to the caller to
-        look afterwards (`verify`). `urgent` is as in `transact`.
+        that was opened; without, that was seen a moment ago. `urgent` is as in `transact`.
         """
 
     def transact(

@@ -163,7 +163,6 @@ class SqliteEngine:
         *,
         patience: float | None = None,
         sure: bool = False,
-        blind: bool = False,
         urgent: bool = False,
         into: list[Row] | None = None,
     ) -> list[Row]:
@@ -176,9 +175,7 @@ class SqliteEngine:
             row = params() if callable(params) else params
             return joined.join(writing=True).execute(sql, row)
         try:
-            return self._write_once(
-                place, sql, params, polite=not urgent, sure=sure, blind=blind, into=into
-            )
+            return self._write_once(place, sql, params, polite=not urgent, sure=sure, into=into)
         except Obstructed as obstacle:
             return self.wait(
                 obstacle,
@@ -196,12 +193,11 @@ class SqliteEngine:
         *,
         polite: bool,
         sure: bool,
-        blind: bool = False,
         into: list[Row] | None,
     ) -> list[Row]:
         link = place.take()
         try:
-            if link.gate < 0 or (not blind and _monotonic() >= link.slice_end):
+            if _monotonic() >= link.slice_end:
                 link.begin_slice(polite=polite)
             elif sure:
                 link.verify()

@@ -456,11 +456,11 @@ class Taking:
             )
             if found:
                 return found
-            wait = Wait(self._session, wish, ticket, doorbell)
-            while (state := wait.until_served()) == GRANTED:
-                if found := self._claim(attempt, ticket, wish):
-                    wait.leave()
-                    return found
+            with Wait(self._session, wish, ticket, doorbell) as wait:
+                while (state := wait.until_served()) == GRANTED:
+                    if found := self._claim(attempt, ticket, wish):
+                        wait.leave()
+                        return found
             patience = wish.patience(self._engine.boot())
             if state == WAITING:
                 withdraw = partial(self._withdraw, attempt, ticket)

@@ -104,8 +104,8 @@ class Tickets:
         self, session: Session, wish: Wish, ticket: int, doorbell: Doorbell | None
     ) -> str:
         """The state that somebody gave the ticket; WAITING when the deadline is over; or GONE."""
-        wait = Wait(session, wish, ticket, doorbell)
-        state = wait.until_served()
+        with Wait(session, wish, ticket, doorbell) as wait:
+            state = wait.until_served()
         if state not in (WAITING, GONE):
             place = {**self.here, "state": state, "ticket": ticket}
             for (bell,) in self.engine.read(_TOLD_TOO, place):

@@ -188,11 +188,11 @@ class Units:
                 grant = self._grant_for(wish)
                 if given is not None:
                     return self._fill(grant, given)
-                wait = Wait(self.session, wish, ticket, doorbell)
-                while (state := wait.until_served()) == GRANTED:
-                    if given := self._take_up(ticket, wish, wait.take_word()):
-                        wait.leave()
-                        return self._fill(grant, given)
+                with Wait(self.session, wish, ticket, doorbell) as wait:
+                    while (state := wait.until_served()) == GRANTED:
+                        if given := self._take_up(ticket, wish, wait.take_word()):
+                            wait.leave()
+                            return self._fill(grant, given)
                 if state == WAITING:
                     given = self._withdraw_in_time(ticket, wish)
                     wait.leave()
@@ -430,12 +430,11 @@ class Units:
             HAND_OVER,
             lambda: {**mine, "boot": self._engine.boot(), "since": self._engine.now()},
             patience=patience,
-            blind=True,
+            sure=True,
             urgent=True,
             into=handed.rows,
         )
         self._tell(grant)
-        self._engine.verify()  # only now, for it takes time; so does who reads the word
         return [(None,) for _ in handed.rows]
 
     def _tell(self, grant: Grant) -> None:
