@@ -143,7 +143,7 @@ class Session:
         self._is_closed = False
         self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, process and thread
         self._leftovers = Leftovers()
-        self._bells: set[weakref.ref[Doorbell]] = set()  # in use, or at rest
+        self._waited_at: set[weakref.ref[Doorbell]] = set()
         _register(self)
 
     @property
@@ -281,11 +281,11 @@ class Session:
 
     def doorbell(self) -> "Listening":
         """One to wait at, as a `with` block; None where the system has none."""
-        return Listening(self._life(), self._bells)
+        return Listening(self._life(), self._waited_at)
 
     def wake(self) -> None:
         """Let those threads look that wait here: the engine was closed."""
-        for reference in self._bells.copy():
+        for reference in self._waited_at.copy():
             if bell := reference():
                 bell.stir()
 
@@ -424,23 +424,26 @@ class Session:
 class Listening:
     """A `with` block that has a doorbell for itself, which is given back at its end.
 
-    Where a signal's exception skips that, the doorbell goes with the block. (A generator would give
-    it back then too, and take longer, while others wait.)
+    Where a signal's exception skips that, the doorbell goes with the block, and out of the set of
+    those that are waited at. (A generator would give it back then too, and take longer, while
+    others wait.)
     """
 
-    def __init__(self, life: "_Life", bells: set[weakref.ref[Doorbell]]) -> None:
+    def __init__(self, life: "_Life", waited_at: set[weakref.ref[Doorbell]]) -> None:
         self._life = life
-        self._bells = bells
+        self._waited_at = waited_at
         self._bell: Doorbell | None = None
 
     def __enter__(self) -> Doorbell | None:
         self._bell = self._life.take_bell()
         if self._bell is not None:
-            self._bells.add(weakref.ref(self._bell, self._bells.discard))
+            self._reference = weakref.ref(self._bell, self._waited_at.discard)
+            self._waited_at.add(self._reference)
         return self._bell
 
     def __exit__(self, *_: object) -> None:
         if self._bell is not None:
+            self._waited_at.discard(self._reference)
             self._life.bells.append(self._bell)
 
 
@@ -620,7 +623,7 @@ def _after_fork_in_child() -> None:
     for session in _all():
         session._lives.clear()  # the parent's; and its pid may come again
         session._leftovers = Leftovers()
-        session._bells.clear()
+        session._waited_at.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -62,7 +62,7 @@ _ENTER = """
         doorbell, since, lease, deadline, state)
     select :space, :name, max(id) + 1, :kind, :units, :capacity, :session, :attempt, :thread,
         :doorbell, :since, :lease, :deadline, 'waiting'
-    from kvsync_last_ticket
+    from kvsync_last_ticket where typeof(id) = 'integer' and id >= 0
     returning id
 """
 _AHEAD = """
@@ -282,11 +282,12 @@ class Wait:
 
         Second and third now may still put off glances, but only in a line that rested: who puts
         one off has made three before, and those ahead of it have waited for longer. Where that
-        cannot be done, what was served is kept all the same. Who watches one process alone, as the
-        next in line does, does not close that watch now, for it takes time: it goes with the wait.
+        cannot be done, what was served is kept all the same. And to close the watch of who watches
+        one process alone, as the next in line does, can wait for `tidy`.
         """
         if len(self._watches) > 1:
             self._watch_only(set())
+        self._watches.clear()
         if time.monotonic() - self._began > 2 * _GLANCES[0]:
             with suppress(KvsyncError):
                 self._ring_behind(slice(1, None))

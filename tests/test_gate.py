@@ -2,12 +2,14 @@
 
 import errno
 import fcntl
+import gc
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import pairwise
@@ -772,3 +774,29 @@ def test_a_checkpoint_happens_only_while_the_gate_is_held(
             settings["l"] = number
     assert seen
     assert set(seen) == {"held"}
+
+
+def test_who_had_to_wait_for_others_leaves_nothing_to_the_garbage_collector(
+    store: kvsync.Store,
+) -> None:
+    """An exception's traceback has its frame, which must not have the exception."""
+
+    class Thing:
+        pass
+
+    def write() -> weakref.ref[Thing]:
+        thing, tries = Thing(), iter(range(3))
+
+        def attempt() -> Thing:
+            if next(tries) < 2:
+                raise gate.Obstructed("another process was writing")
+            return thing
+
+        store.engine.wait(gate.Obstructed(""), attempt)  # type: ignore[attr-defined]
+        return weakref.ref(thing)
+
+    gc.disable()
+    try:
+        assert write()() is None
+    finally:
+        gc.enable()

@@ -27,7 +27,7 @@ from kvsync.tokens import EPOCH
 from kvsync.waiting import Wait, Wish, enter
 from tests.interrupted import after_each_call
 from tests.lines import Call, doorbells, queued
-from tests.processes import eventually
+from tests.processes import PATIENCE, eventually
 
 NAME = "job"
 HOUR = 3600.0
@@ -702,3 +702,40 @@ def test_a_wait_in_vain_leaves_nothing_open(path: Path) -> None:
     with kvsync.open(path) as store, store.lock(NAME):
         assert not store.lock(NAME).acquire(timeout=0.001)
         assert watches() == 0
+
+
+@pytest.mark.usefixtures("_tidy")
+def test_a_wait_that_is_kept_keeps_no_watch(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a cycle of references."""
+    kept: list[Wait] = []
+    leave = Wait.leave
+
+    def leave_and_keep(self: Wait) -> None:
+        leave(self)
+        kept.append(self)
+
+    monkeypatch.setattr(Wait, "leave", leave_and_keep)
+    with kvsync.open(store.path) as other:
+        lock = store.lock(NAME)
+        wait_for(lock, other.lock(NAME))
+        lock.release()
+        assert kept
+        assert watches() == 0
+
+
+@pytest.mark.usefixtures("_tidy")
+def test_an_exception_that_a_program_keeps_keeps_no_watch(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        assert watches() == 1
+        raise LookupError
+
+    with kvsync.open(store.path) as other, other.lock(NAME):
+        monkeypatch.setattr(Wait, "_sleep", fail)
+        with pytest.raises(LookupError) as kept:
+            store.lock(NAME).acquire(timeout=PATIENCE)
+        assert watches() == 0
+    assert kept

@@ -193,6 +193,25 @@ def test_what_the_dead_held_in_a_space_that_nobody_knows_holds_up_nobody(path: P
         assert (space, count) == ("lock", 1)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "delete from kvsync_last_ticket",
+        "update kvsync_last_ticket set id = -10",
+        "update kvsync_last_ticket set id = 'many'",
+        "update kvsync_last_ticket set id = 9223372036854775807",
+    ],
+)
+def test_whoever_would_wait_under_no_number_is_told_of_the_damage(path: Path, sql: str) -> None:
+    with kvsync.open(path) as store, store.lock("a lock"):
+        store.engine.write(sql)
+        with pytest.raises(kvsync.CorruptError):
+            store.lock("a lock").acquire(timeout=PATIENCE)
+        assert store.lock("a lock").stats().waiters == ()
+        with pytest.raises(kvsync.CorruptError):
+            store.queue("jobs").get(timeout=PATIENCE)
+
+
 @pytest.mark.parametrize("name", ["gate", "claim", "setup.lock"])
 def test_a_fifo_in_the_place_of_a_file_of_the_folder_keeps_nobody_waiting(
     path: Path, name: str

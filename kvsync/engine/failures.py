@@ -45,7 +45,7 @@ def translated(error: Failure, path: str) -> Exception:
             return Obstructed("another program's transaction was in the way")
         case sqlite3.SQLITE_NOTADB:
             return NotADatabaseError(f"{path} is no SQLite database, or an encrypted one")
-        case sqlite3.SQLITE_CORRUPT:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_CONSTRAINT:  # which no row of ours breaks
             return CorruptError(errno.EUCLEAN, f"{path} is damaged: {error}")
         case sqlite3.SQLITE_FULL:
             return StorageError(errno.ENOSPC, f"{path}: no space left: {error}")

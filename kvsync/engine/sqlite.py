@@ -310,6 +310,7 @@ class SqliteEngine:
                 # The first call here: no signal's exception can keep it locked.
                 unlock(turn.claim.number, UNLOCK)
                 turn.claim.close()
+            del obstacle  # its traceback keeps this frame, and all that called it
 
     def _interrupts_a_write(self) -> bool:
         """Whether a call that holds, or may hold, the gate is further down on this very stack."""
