@@ -437,13 +437,13 @@ class Listening:
     def __enter__(self) -> Doorbell | None:
         self._bell = self._life.take_bell()
         if self._bell is not None:
-            self._reference = weakref.ref(self._bell, self._waited_at.discard)
-            self._waited_at.add(self._reference)
+            # In one line: a reference that is kept, and was never in a set, cannot be looked for.
+            self._waited_at.add(weakref.ref(self._bell, self._waited_at.discard))
         return self._bell
 
     def __exit__(self, *_: object) -> None:
         if self._bell is not None:
-            self._waited_at.discard(self._reference)
+            self._waited_at.discard(weakref.ref(self._bell))
             self._life.bells.append(self._bell)
 
 

@@ -79,7 +79,7 @@ def send(path: bytes, flags: int, what: dict[int, bytes]) -> None:
     number, again = tee(map(_c_open, (path,), (flags | os.O_CLOEXEC,)))
     text, measured = tee(map(what.pop, starmap(os.getpid, ((),)), (b"",)))
     writing = map(_c_write, number, text, map(len, measured))
-    next(map(_c_close, again, writing))  # C leaves out of account what it is given too much
+    next(map(_c_close, again, writing))  # which is given what was written too, and ignores it
 
 
 Key = weakref.ref[Descriptor]
