@@ -178,6 +178,13 @@ class Wait:
         self._served = False  # says the last ring
         self._word: Given | None = None  # which was read: nobody can take it back any more
 
+    def __enter__(self) -> "Wait":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:  # else it was left, or waits no more
+            self._watch_only(set())
+
     def until_served(self) -> str:
         """The ticket's state once it waits no more; WAITING when the deadline is over.
 
@@ -269,13 +276,6 @@ class Wait:
             return
         self._told = view.place
         self._ring_behind(slice(1))
-
-    def __enter__(self) -> "Wait":
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:  # else it was left, or waits no more
-            self._watch_only(set())
 
     def leave(self) -> None:
         """Done by who was served, or gives up: tells who has come near by that.

@@ -511,8 +511,7 @@ class SqliteEngine:
 
     def forbid_in_transaction(self, what: str) -> None:
         """Raises: TransactionError where `what` would have to wait for the transaction's end."""
-        place = self._pool.place()
-        if place.transaction is not None and self.open_transaction(place) is not None:
+        if self.is_in_transaction():
             raise TransactionError(f"{what} cannot be called inside a transaction")
 
     def forbid_other_file(self, other: Engine) -> None:
@@ -523,8 +522,7 @@ class SqliteEngine:
         raise StoreReplacedError(f"{self.path} was replaced by another file; open it again")
 
     def verify(self) -> None:
-        if self._closed:
-            self._refuse_if_closed()
+        self._refuse_if_closed()
         self._pool.verify()
 
     def close(self) -> None:

@@ -540,7 +540,7 @@ class Items:
         return [row[0] for row in rows]
 
     def _make_way_after_a_rest(self) -> None:
-        """But who puts one item after the other goes on, for its next one waits too."""
+        """For who was given the item; but who puts one after the other goes on to its next."""
         before, self._gave_last = self._gave_last, self.engine.boot()
         if self._gave_last - before > _REST:
             make_way()

@@ -91,10 +91,7 @@ class Lockable(Enterable, Primitive):
         any more, and free as soon as the store is; TransactionError inside a transaction, and then
         it is held still.
         """
-        grant = self._latest()
-        if grant is None:
-            raise self._not_owned()
-        self._units.release(grant)
+        self._units.release(self._grant())
 
     def _grant(self) -> Grant:
         """The grant that this object has. Raises: NotOwnedError."""
