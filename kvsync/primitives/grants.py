@@ -157,7 +157,6 @@ HAND_OVER = f"""
         where space = :space and name = :name and state = 'waiting')
     and line.units = line.capacity and line.doorbell is not null
     and (line.deadline is null or line.deadline > :boot)
-    and kvsync_unit.token >= (select max(epoch) * {EPOCH} from kvsync_boot)
     and not exists (
         select 1 from kvsync_unit as other
         where other.space = :space and other.name = :name and other.slot <> :slot
@@ -168,8 +167,9 @@ HAND_OVER = f"""
         order by id limit 1) as doorbell, ticket, token
 """
 """What the only holder has, to the head of the line, which wants all there is. It is what freeing
-it and `serve` come to, in less work; where it finds nothing, these do it. Says whom to ring: the
-next one, who was served, and the one behind, who has another to watch now."""
+it and `serve` come to, in less work; where it finds nothing, these do it. The next token is of the
+same epoch: since the last one was given no boot has begun, for who was given it lives. Says whom to
+ring: the next one, who was served, and the one behind, who has another to watch now."""
 
 CLAIM = """
     update kvsync_given set expires = :boot + lease, token = token, slot = slot, units = units
