@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from kvsync import deadlock
-from kvsync.engine import Engine, Transaction
+from kvsync.engine import Engine, Params, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch, require_own
 from kvsync.engine.process import this_process
 from kvsync.engine.words import Given, handed_to
@@ -65,6 +65,12 @@ _ENTER = """
     from kvsync_last_ticket where typeof(id) = 'integer' and id >= 0
     returning id
 """
+_TURN = """
+    update kvsync_ticket set state = :after
+    where space = :space and name = :name and id = :ticket and state = :before
+    returning id
+"""
+_DROP = "delete from kvsync_ticket where space = :space and name = :name and id = :ticket"
 _AHEAD = """
     select id, session from kvsync_ticket
     where space = :space and name = :name and id < :ticket and state = 'waiting'
@@ -151,6 +157,16 @@ def enter(session: Session, transaction: Transaction, wish: Wish, doorbell: Door
     }
     ((ticket,),) = transaction.execute(_ENTER, row)
     return int(ticket)
+
+
+def turn(transaction: Transaction, ticket: Params, before: str, after: str) -> bool:
+    """Give a ticket, named with its line, another state; whether it had the one before."""
+    return bool(transaction.execute(_TURN, {**ticket, "before": before, "after": after}))
+
+
+def drop(transaction: Transaction, ticket: Params) -> None:
+    """Take it away."""
+    transaction.execute(_DROP, ticket)
 
 
 class Wait:
@@ -244,11 +260,7 @@ class Wait:
         """We were stopped when our turn came: back into the line, in our old place."""
 
         def work(transaction: Transaction) -> None:
-            transaction.execute(
-                "update kvsync_ticket set state = 'waiting'"
-                " where space = :space and name = :name and id = :ticket and state = 'passed'",
-                self._here,
-            )
+            turn(transaction, self._here, PASSED, WAITING)
             self._mend(transaction)
 
         self._transact(work)

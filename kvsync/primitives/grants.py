@@ -47,7 +47,7 @@ from kvsync.forks import generation
 from kvsync.session import MEND, Session
 from kvsync.threads import Thread, this_thread
 from kvsync.tokens import EPOCH
-from kvsync.waiting import GRANTED, ring
+from kvsync.waiting import GRANTED, PASSED, drop, ring, turn
 
 WHOLE = 1 << 31
 """All units of what has no limit of its own: as many readers are never there."""
@@ -185,8 +185,6 @@ CLAIM_HANDED = f"""
     returning token, slot, units
 """
 """The same of what was handed over."""
-
-LEAVE = "delete from kvsync_ticket where space = :space and name = :name and id = :ticket"
 
 _HANDED = """
     select ticket, doorbell, lease from kvsync_unit
@@ -347,7 +345,7 @@ def serve(
         found = len(rows)
         for last, units, capacity, doorbell, deadline, clock in rows:
             if deadline is not None and deadline <= boot and clock == this_process().clock:
-                transaction.execute(LEAVE, {**here, "ticket": last})
+                drop(transaction, {**here, "ticket": last})
                 news = True
                 continue
             fits = used + units <= capacity
@@ -414,11 +412,7 @@ def end(
         this,
     )
     for (ticket,) in rows:
-        transaction.execute(
-            "update kvsync_ticket set state = 'passed'"
-            " where space = :space and name = :name and id = :ticket and state = 'granted'",
-            {**this, "ticket": ticket},
-        )
+        turn(transaction, {**this, "ticket": ticket}, GRANTED, PASSED)
     return bool(rows)
 
 

@@ -63,7 +63,7 @@ from kvsync.leftovers import with_cleanup
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND, Patience
-from kvsync.waiting import HOLDERS, make_way, ring, ring_served
+from kvsync.waiting import HOLDERS, PASSED, WAITING, drop, make_way, ring, ring_served, turn
 
 TALLY, TAKEN, READY, DELAYED, ASKING, DEAD = range(-2, 4)
 GET, PUT, JOIN = "queue", "queue-put", "queue-join"
@@ -751,12 +751,7 @@ class Items:
         return {"queue": self.queue, "ticket": ticket}
 
     def _return(self, transaction: Transaction, ticket: int) -> None:
-        if transaction.execute(
-            "update kvsync_ticket set state = 'waiting'"
-            " where space = 'queue' and name = :queue and id = :ticket and state = 'granted'"
-            " returning id",
-            self._given(ticket),
-        ):
+        if turn(transaction, self._getter(ticket), GRANTED, WAITING):
             self._serve_lines(transaction)
 
     # --- settling -----------------------------------------------------------------------------
@@ -909,18 +904,14 @@ class Items:
             self.move(transaction, kept, READY)
 
     def _skip(self, transaction: Transaction, ticket: int) -> None:
-        transaction.execute(
-            "update kvsync_ticket set state = 'passed'"
-            " where space = 'queue' and name = :queue and id = :ticket and state = 'granted'",
-            self._given(ticket),
-        )
+        turn(transaction, self._getter(ticket), GRANTED, PASSED)
 
     def dismiss(self, transaction: Transaction, ticket: int) -> None:
         """Out of the line of those who wait for an item."""
-        transaction.execute(
-            "delete from kvsync_ticket where space = 'queue' and name = :queue and id = :ticket",
-            self._given(ticket),
-        )
+        drop(transaction, self._getter(ticket))
+
+    def _getter(self, ticket: int) -> Params:
+        return {"space": GET, "name": self.queue, "ticket": ticket}
 
     def purge(self, transaction: Transaction, count: int, last: int) -> int:
         """Remove up to that many items that wait, with ids up to `last`; returns how many."""

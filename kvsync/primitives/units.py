@@ -22,7 +22,6 @@ from kvsync.primitives.grants import (
     FREE_IF_NOBODY_WAITS,
     HAND_OVER,
     JOIN,
-    LEAVE,
     TAKE,
     TAKE_ALL,
     Grant,
@@ -38,7 +37,7 @@ from kvsync.primitives.grants import (
     waiters,
 )
 from kvsync.session import GATE_PATIENCE, Patience, Session
-from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, enter, make_way
+from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, drop, enter, make_way, turn
 
 _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for: `release` tries that
@@ -253,12 +252,7 @@ class Units:
 
     def _return(self, ticket: int, transaction: Transaction) -> None:
         """What was given is gone already (by force, or by its lease): back to the old place."""
-        if transaction.execute(
-            "update kvsync_ticket set state = 'waiting'"
-            " where space = :space and name = :name and id = :ticket and state = 'granted'"
-            " returning id",
-            {**self._here, "ticket": ticket},
-        ):
+        if turn(transaction, {**self._here, "ticket": ticket}, GRANTED, WAITING):
             self._serve(transaction)
 
     def _withdraw_in_time(self, ticket: int, wish: Wish) -> Given | None:
@@ -275,7 +269,7 @@ class Units:
         if given is None:
             place = {**self._here, "ticket": ticket}
             ring_next(self._engine, transaction, place)
-            transaction.execute(LEAVE, place)
+            drop(transaction, place)
             transaction.execute(
                 "update kvsync_unit set session = 0 where space = :space and name = :name"
                 " and ticket = :ticket and session <> 0",
