@@ -4,6 +4,7 @@ A thread is known by `threading.get_ident()` and a number, for an ident is used 
 """
 
 import itertools
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -32,6 +33,10 @@ def this_thread() -> Thread:
     thread, ident = _here.thread, threading.get_ident()
     # A greenlet has its own ident, but not its own of these if gevent came after us.
     return thread if thread.ident == ident else Thread(ident, thread.number)
+
+
+make_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
+"""For who was just woken: the kernel may have put it on this very processor."""
 
 
 class Background(threading.Thread):

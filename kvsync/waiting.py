@@ -14,7 +14,6 @@ it, which may think that it is further back; who is served after a long wait, or
 those who have come near by that, who may be between two glances far apart.
 """
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -102,10 +101,6 @@ HOLDERS: dict[str, str] = {}
 A role 'holder' has its session, that one's clock, and two moments of the boot clock at which it may
 lose what it has; a role 'due' has, as the first moment, a wall time at which there will be more.
 """
-
-
-make_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
-"""For who was just woken: the kernel may have put it on this very processor."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from itertools import chain
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 import kvsync
 from kvsync import waiting
+from kvsync.engine import Row
 from kvsync.engine.doorbell import LOOK, Doorbells, Once
 from kvsync.engine.sqlite import SqliteEngine
 from kvsync.testing import ManualClock
@@ -148,7 +150,13 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
         heard.append((name, what if isinstance(what, bytes) else what.get(os.getpid(), b"")))
         ring(self, name, what)
 
+    def listen_to_words(self: Doorbells, rows: list[Row], word: bytes) -> Iterator[object]:
+        noting = (heard.append((doorbell, word % ticket)) for doorbell, ticket, *_ in rows)
+        return chain(noting, saying(self, rows, word))
+
+    saying = Doorbells.saying
     monkeypatch.setattr(Doorbells, "ring", listen)
+    monkeypatch.setattr(Doorbells, "saying", listen_to_words)
     return heard
 
 

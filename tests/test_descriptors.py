@@ -95,7 +95,7 @@ def test_an_opening_that_a_signal_interrupts_is_tried_again(
         ctypes.set_errno(errno.EINTR)
         return -1
 
-    monkeypatch.setattr(descriptors, "_c_open", interrupted)
+    monkeypatch.setattr(descriptors, "c_open", interrupted)
     with Descriptor(file, os.O_RDONLY) as descriptor:
         assert os.readlink(f"/proc/self/fd/{descriptor.number}") == file
 

@@ -319,11 +319,21 @@ def test_who_was_served_is_told_so_and_who_comes_first_then_is_told_to_look(
 
 
 def test_who_hands_over_makes_way_for_whom_it_woke(
-    store: kvsync.Store, rings: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
+    store: kvsync.Store,
+    path: Path,
+    rings: list[tuple[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Who may write at once: nobody has the gate then."""
     ways: list[int] = []
+
+    def note() -> None:
+        with open(f"{path}-kvsync/gate", "rb") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ways.append(len(rings))
+
     lock = store.lock(NAME)
-    monkeypatch.setattr("kvsync.primitives.units.make_way", lambda: ways.append(len(rings)))
+    monkeypatch.setattr("kvsync.engine.sqlite.make_way", note)
     lock.acquire()
     lock.release()
     assert ways == []

@@ -1,6 +1,7 @@
-"""Statements with names are run with `?`; what they mean, and do not hold, is the same."""
+"""Statements with names are run with `?1`; what they mean, and do not hold, is the same."""
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -36,6 +37,14 @@ def test_a_statement_by_places_does_what_it_does_by_names(
     statement = Statement(sql)
     by_name = connection.execute(sql, row).fetchall()
     assert connection.execute(statement.text, statement.values(row)).fetchall() == by_name
+
+
+def test_a_value_that_is_used_again_is_bound_once_where_it_may_be() -> None:
+    """Where it may not, the driver warns; and warnings are errors here."""
+    statement = Statement("select :a, :b, :a")
+    may = not (3, 12) <= sys.version_info < (3, 12, 4)
+    expected = ("select ?1, ?2, ?1", (1, 2)) if may else ("select ?, ?, ?", (1, 2, 1))
+    assert (statement.text, statement.values({"a": 1, "b": 2})) == expected
 
 
 def test_a_value_that_is_missing_is_named() -> None:

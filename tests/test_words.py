@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kvsync
-from kvsync.engine import Transaction
+from kvsync.engine import Row, Transaction, sqlite
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Doorbells
+from kvsync.engine.shapes import require_shapes
 from kvsync.engine.words import handed_to, word
-from kvsync.primitives.grants import CLAIM_TIME, HAND_OVER
+from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.overview import lines
 from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
@@ -86,9 +88,15 @@ def word_of(store: kvsync.Store) -> bytes:
 @pytest.fixture
 def unsent(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From now on nobody rings, and nobody looks unless it is rung; call it for that to end."""
-    ring = Doorbells.ring
+    before = {name: getattr(Doorbells, name) for name in ("ring", "saying")}
     monkeypatch.setattr(Doorbells, "ring", lambda *_: None)
-    return lambda: monkeypatch.setattr(Doorbells, "ring", ring)
+    monkeypatch.setattr(Doorbells, "saying", lambda *_: iter(()))
+
+    def end() -> None:
+        for name, method in before.items():
+            monkeypatch.setattr(Doorbells, name, method)
+
+    return end
 
 
 # --- what it says ---------------------------------------------------------------------------------
@@ -437,25 +445,23 @@ def test_a_release_that_is_undone_sends_it_no_second_time(
         rings.clear()
         lock.release()
         assert waiter.result()
-        ((bell, sent),) = rings
-        assert sent
-        assert lock._units._release(grant)
-        assert rings[1:] == [(bell, b"")]
+        assert [told for _, told in rings] == [word_of(store)]
+        assert not lock._units._release(grant)
+        assert rings[1:] == []
 
 
 def test_a_release_that_is_interrupted_sends_it_all_the_same(
     store: kvsync.Store, lock: kvsync.Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between its commit and the word: else its owner, if it were stopped, would seem to hold."""
-    tell = Units._tell
+    """Right after its commit: else its owner, if it were stopped, would seem to hold it."""
 
     def interrupted(*_: object) -> None:
-        monkeypatch.setattr(Units, "_tell", tell)
+        monkeypatch.setattr(sqlite, "require_shapes", require_shapes)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Units, "_claim_at_once", None)
-    monkeypatch.setattr(Units, "_tell", interrupted)
     with asleep(store.lock(NAME).acquire, lock) as waiter:
+        monkeypatch.setattr(sqlite, "require_shapes", interrupted)
         with pytest.raises(KeyboardInterrupt):
             lock.release()
         assert waiter.result()
@@ -464,21 +470,19 @@ def test_a_release_that_is_interrupted_sends_it_all_the_same(
 def test_a_child_that_is_forked_in_the_middle_sends_it_no_second_time(
     store: kvsync.Store, lock: kvsync.Lock, bell: Doorbell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a signal's handler, right after the commit."""
-    write = type(store.engine).write
+    """Right after the commit, where a program's code may run then: in a finalizer."""
+    saying = Doorbells.saying
     children: list[int] = []
 
-    def fork_after(engine: Any, sql: str, *arguments: Any, **more: Any) -> Any:
-        rows = write(engine, sql, *arguments, **more)
-        if sql == HAND_OVER:
-            monkeypatch.undo()
-            children.append(os.fork())
-        return rows
+    def fork_before(self: Doorbells, rows: list[Row], word: bytes) -> Iterator[object]:
+        forking = (children.append(os.fork()) for _ in rows)
+        return chain(forking, saying(self, rows, word))
 
     with asleep(store.lock(NAME).acquire, lock) as waiter:
         real = doorbells(store)[0]
         store.engine.write("update kvsync_ticket set doorbell = :name", {"name": bell.mark.name})
-        monkeypatch.setattr(type(store.engine), "write", fork_after)
+        monkeypatch.setattr(Doorbells, "saying", fork_before)
+        monkeypatch.setattr("kvsync.engine.doorbell._PYTHON_RUNS_IN_C", True)
         try:
             lock.release()
         finally:
@@ -489,6 +493,30 @@ def test_a_child_that_is_forked_in_the_middle_sends_it_no_second_time(
         assert word_of(store) in said
         assert said.count(b"=") == 1
         store.engine.doorbells.ring(real)
+        assert waiter.result()
+
+
+@pytest.mark.parametrize("doorbell", ["../../other", b"../../other"])
+def test_what_is_no_doorbell_is_told_nothing(
+    store: kvsync.Store, lock: kvsync.Lock, path: Path, doorbell: str | bytes
+) -> None:
+    """Whatever the database says: it may lead to any file of this user."""
+    other = path.parent / "other"
+    other.write_text("untouched")
+    (grant,) = lock._units.held
+    mine = {"space": "lock", "name": NAME, "slot": grant.slot, "token": grant.token}
+    change = "update kvsync_ticket set doorbell = :doorbell"
+    with asleep(store.lock(NAME).acquire, lock) as waiter:
+        (real,) = doorbells(store)
+        store.engine.write(change, {"doorbell": doorbell})
+        handed = lock._units._hand_over(grant, {**mine, "session": grant.session}, None)
+        assert bool(handed) == isinstance(doorbell, str)
+        assert other.read_text() == "untouched"
+        if handed:
+            store.engine.doorbells.ring(real)
+        else:
+            store.engine.write(change, {"doorbell": real})
+            lock.release()
         assert waiter.result()
 
 

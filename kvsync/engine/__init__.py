@@ -5,7 +5,7 @@ SQL passed through here keeps to what SQLite and PostgreSQL both speak
 from the transaction or the engine, never from SQL.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -97,12 +97,16 @@ class Engine(Protocol):
         sure: bool = False,
         urgent: bool = False,
         into: list[Row] | None = None,
+        telling: Iterator[object] | None = None,
     ) -> list[Row]:
         """One writing statement: a transaction of its own, or part of the open one.
 
         For who must know whether it was committed, even if a signal's exception comes right then:
         its one row is in the list `into` if and only if it was. So nothing is done, and nothing
-        returned, inside an open transaction, which commits later.
+        returned, inside an open transaction, which commits later. `telling` tells others of it: it
+        is iterated as soon as the row is there, in one step with it, if it is C's and so is what it
+        iterates. They wait for what was done: the turn to write ends before anything else is seen
+        to, and who was woken is made way for.
 
         `params` that are a call are found out when the turn to write has come, and anew at each
         attempt: what was found out before is as old as the wait for the turn was long, and a lease

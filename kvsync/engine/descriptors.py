@@ -36,7 +36,7 @@ class Descriptor:
         close_lost()
         noted: tuple[int, int] | None = _INTERRUPTED
         while noted == _INTERRUPTED:
-            opening = map(_c_open, (os.fsencode(path),), (flags | os.O_CLOEXEC,))
+            opening = map(c_open, (os.fsencode(path),), (flags | os.O_CLOEXEC,))
             noting = zip(opening, starmap(ctypes.get_errno, ((),)), strict=True)
             _open.update(zip((key,), noting, strict=True))
             noted = _open.get(key)
@@ -76,16 +76,16 @@ def send(path: bytes, flags: int, what: dict[int, bytes]) -> None:
     `what` has it by the pid of who is to send it. It is taken out, so that neither who repeats the
     call nor a child that is forked in the middle sends it again.
     """
-    number, again = tee(map(_c_open, (path,), (flags | os.O_CLOEXEC,)))
+    number, again = tee(map(c_open, (path,), (flags | os.O_CLOEXEC,)))
     text, measured = tee(map(what.pop, starmap(os.getpid, ((),)), (b"",)))
-    writing = map(_c_write, number, text, map(len, measured))
-    next(map(_c_close, again, writing))  # which is given what was written too, and ignores it
+    writing = map(c_write, number, text, map(len, measured))
+    next(map(c_close, again, writing))  # which is given what was written too, and ignores it
 
 
 Key = weakref.ref[Descriptor]
 
 _libc = ctypes.PyDLL(None, use_errno=True)  # which keeps all other threads waiting
-_c_open, _c_write, _c_close = _libc.open, _libc.write, _libc.close
+c_open, c_write, c_close = _libc.open, _libc.write, _libc.close
 _number = itemgetter(0)
 _CLOSED, _INTERRUPTED = (-1, errno.EBADF), (-1, errno.EINTR)
 
@@ -97,7 +97,7 @@ _lost: dict[Key, None] = {}
 
 
 def _close(key: Key) -> None:
-    next(map(_c_close, map(_number, map(_open.pop, (key,), (_CLOSED,)))))
+    next(map(c_close, map(_number, map(_open.pop, (key,), (_CLOSED,)))))
 
 
 def close_lost() -> None:

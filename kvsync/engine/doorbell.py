@@ -25,18 +25,22 @@ import os
 import secrets
 import select
 import stat
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, TypeGuard
+from itertools import chain, compress, repeat, starmap
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeGuard
 
-from kvsync.engine.descriptors import Descriptor, close_lost, send
+from kvsync.engine.descriptors import Descriptor, c_close, c_open, c_write, close_lost, send
 from kvsync.engine.gate import Sidecar
 from kvsync.engine.words import handed_to, word
 from kvsync.errors import ForkError
 from kvsync.forks import asked_before, incarnation
 
 _OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK
+_OPEN_SENDING = _OPEN_LISTENING | os.O_CLOEXEC
 # Writing too, so that it is never at its end, as a FIFO without a writer would be.
 _OPEN_WATCHING = os.O_WRONLY | os.O_NONBLOCK
 
@@ -47,6 +51,12 @@ LOOK, SERVED = b"!", b"+"
 
 Once = dict[int, bytes]
 """What is rung once, by the process of that pid; ringing takes it out."""
+
+_first, _second = itemgetter(0), itemgetter(1)
+
+_PYTHON_RUNS_IN_C = sys.version_info < (3, 12)
+"""Whether garbage may be collected during a call into C, and finalizers run there, and then signal
+handlers, which may fork. Later versions put that off until the call has returned."""
 
 _PIPE = 1 << 16
 """Bytes that a FIFO holds at most: one read has them all."""
@@ -163,6 +173,24 @@ class Doorbells:
             # Where it is full, it has been rung often enough.
             once = {os.getpid(): what} if isinstance(what, bytes) else what
             send(self._beginning + name.encode(), _OPEN_LISTENING, once)
+
+    def saying(self, rows: Iterable[tuple[Any, ...]], word: bytes) -> Iterator[object]:
+        """What is iterated as the rows come, in C: it says the word of each to whom it is for.
+
+        A row begins with a doorbell, which is text, and a ticket, which `word` is still without.
+        """
+        names: Iterator[str] = filter(str.isalnum, map(_first, rows))  # in no other folder
+        if _PYTHON_RUNS_IN_C:
+            here = map(os.getpid().__eq__, starmap(os.getpid, repeat(())))
+            names = compress(names, here)  # of a child that is forked there, the parent says it
+        paths = map(self._beginning.__add__, map(str.encode, names))
+        words = map(word.__mod__, map(_second, rows))
+        opened: list[int] = []
+        return chain(
+            starmap(opened.extend, ((map(c_open, paths, (_OPEN_SENDING,)),),)),
+            map(c_write, opened, words, (len(word % 0),)),
+            map(c_close, opened),
+        )
 
     def take_back(
         self, name: str, ticket: int, on_undo: Callable[[Callable[[], object]], object]

@@ -7,11 +7,13 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, starmap
+from operator import itemgetter
 from types import CodeType
 from typing import TypeVar
 
@@ -47,10 +49,14 @@ from kvsync.errors import (
     StoreReplacedError,
     TransactionError,
 )
+from kvsync.threads import make_way
 
 T = TypeVar("T")
 
 _monotonic = time.monotonic
+_nothing = itemgetter(slice(0))
+_exhaust: Callable[[Iterator[object]], None] = deque[object](maxlen=0).extend
+"""Takes all of its steps in one call into C, if they are C's."""
 
 _log = logging.getLogger("kvsync")
 
@@ -165,6 +171,7 @@ class SqliteEngine:
         sure: bool = False,
         urgent: bool = False,
         into: list[Row] | None = None,
+        telling: Iterator[object] | None = None,
     ) -> list[Row]:
         if not self._writable:
             self.place_for_writing()
@@ -175,17 +182,21 @@ class SqliteEngine:
             row = params() if callable(params) else params
             return joined.join(writing=True).execute(sql, row)
         try:
-            return self._write_once(place, sql, params, polite=not urgent, sure=sure, into=into)
+            return self._write_once(
+                place, sql, params, polite=not urgent, sure=sure, into=into, telling=telling
+            )
         except Obstructed as obstacle:
             return self.wait(
                 obstacle,
-                lambda: self._write_once(place, sql, params, polite=False, sure=sure, into=into),
+                lambda: self._write_once(
+                    place, sql, params, polite=False, sure=sure, into=into, telling=telling
+                ),
                 patience=patience,
                 urgent=urgent,
             )
 
     @takes_link
-    def _write_once(
+    def _write_once(  # noqa: PLR0912 (in one frame: this is where all writes spend their time)
         self,
         place: Place,
         sql: str,
@@ -194,6 +205,7 @@ class SqliteEngine:
         polite: bool,
         sure: bool,
         into: list[Row] | None,
+        telling: Iterator[object] | None,
     ) -> list[Row]:
         link = place.take()
         try:
@@ -209,13 +221,20 @@ class SqliteEngine:
             if into is None:
                 rows = link.cursor.execute(text, row).fetchall()
             else:
-                # One call into C, in which SQLite commits before it lets go of the only row: no
-                # exception of a signal can come in between.
-                into.extend(chain.from_iterable(map(link.cursor.execute, (text,), (row,))))
                 rows = into
+                # One call into C, in which SQLite commits before it lets go of the only row: no
+                # exception of a signal can come in between, nor before others are told.
+                found = chain.from_iterable(map(link.cursor.execute, (text,), (row,)))
+                if telling is None:
+                    into.extend(found)
+                else:
+                    noting = starmap(into.extend, ((found,),))
+                    leaving = map(unlock, (link.gate,), (UNLOCK,))
+                    ways = starmap(make_way, map(_nothing, into))
+                    _exhaust(chain(noting, telling, leaving, ways))
             require_shapes(statement, link.cursor, rows, self.path)
             link.writes += 1
-            if link.writes >= CHECK_EVERY:
+            if link.writes >= CHECK_EVERY and telling is None:  # else the gate may be unlocked
                 link.look_after_log()
             return rows
         except BlockingIOError:

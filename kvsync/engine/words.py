@@ -12,12 +12,17 @@ Given = tuple[int, int]
 
 def word(ticket: int, token: int, slot: int) -> bytes:
     """That the grant of that token, in that slot, was handed over to that ticket."""
-    return b"=%d:%d:%d;" % (ticket, token, slot)
+    return to_whom(token, slot) % ticket
+
+
+def to_whom(token: int, slot: int) -> bytes:
+    """The same before it is known to which ticket, which `%` puts in; it gets no shorter by it."""
+    return b"=%%20a:%d:%d;" % (token, slot)
 
 
 def handed_to(ticket: int, rings: bytes) -> Given | None:
     """What that ticket's word says, if it is among what was read out of a doorbell."""
-    _, said, rest = rings.partition(b"=%d:" % ticket)
+    _, said, rest = rings.partition(b"=%20d:" % ticket)
     numbers, ended, _ = rest.partition(b";")
     token, _, slot = numbers.partition(b":")
     if said and ended and token.isdigit() and slot.isdigit():

@@ -32,7 +32,6 @@ Invariants, each true after every commit:
   `tokens.py`, by which free rows go in the end. A grant is released by its token and its session.
 """
 
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Engine, Row, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Once
+from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.engine.process import in_words, this_process
 from kvsync.errors import KvsyncError
 from kvsync.forks import generation
@@ -155,21 +154,22 @@ HAND_OVER = f"""
     and line.space = :space and line.name = :name and line.id = (
         select min(id) from kvsync_ticket
         where space = :space and name = :name and state = 'waiting')
-    and line.units = line.capacity and line.doorbell is not null
+    and line.units = line.capacity and line.doorbell < 'g'
     and (line.deadline is null or line.deadline > :boot)
     and not exists (
         select 1 from kvsync_unit as other
         where other.space = :space and other.name = :name and other.slot <> :slot
         and (other.session <> 0 or other.token > :token))
-    returning doorbell, (
+    returning doorbell, ticket, (
         select doorbell from kvsync_ticket
         where space = :space and name = :name and state = 'waiting' and id > kvsync_unit.ticket
-        order by id limit 1) as doorbell, ticket, token
+        order by id limit 1) as doorbell
 """
 """What the only holder has, to the head of the line, which wants all there is. It is what freeing
 it and `serve` come to, in less work; where it finds nothing, these do it. The next token is of the
-same epoch: since the last one was given no boot has begun, for who was given it lives. Says whom to
-ring: the next one, who was served, and the one behind, who has another to watch now."""
+same epoch: since the last one was given no boot has begun, for who was given it lives. Says who
+is told: the next one, who was served, and the one behind, who has another to watch now. (A blob,
+which is no doorbell's name, is not less than any text.)"""
 
 CLAIM = """
     update kvsync_given set expires = :boot + lease, token = token, slot = slot, units = units
@@ -244,15 +244,6 @@ _WAITERS = """
 """
 
 
-@dataclass
-class Handed:
-    """How a grant was handed over, and the word of it, which is sent once."""
-
-    process: int = field(default_factory=os.getpid)  # before it is, for a fork may come after
-    rows: list[Row] = field(default_factory=list)
-    word: Once | None = None
-
-
 @dataclass(eq=False)
 class Grant:
     """What is held. `token` is the fencing token: larger than that of every earlier grant.
@@ -273,7 +264,6 @@ class Grant:
     depth: int = 1
     is_leaving: bool = False
     noted_in: list["Grant"] = field(default_factory=list)  # of the object that acquired it
-    handed: Handed = field(default_factory=Handed)
 
     def __repr__(self) -> str:
         units = counted(self.units)

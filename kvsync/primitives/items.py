@@ -63,7 +63,8 @@ from kvsync.leftovers import with_cleanup
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND, Patience
-from kvsync.waiting import HOLDERS, PASSED, WAITING, drop, make_way, ring, ring_served, turn
+from kvsync.threads import make_way
+from kvsync.waiting import HOLDERS, PASSED, WAITING, drop, ring, ring_served, turn
 
 TALLY, TAKEN, READY, DELAYED, ASKING, DEAD = range(-2, 4)
 GET, PUT, JOIN = "queue", "queue-put", "queue-join"

@@ -10,7 +10,7 @@ from typing import Any
 from kvsync.clock import end_of
 from kvsync.engine import Params, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
-from kvsync.engine.words import Given, word
+from kvsync.engine.words import Given, to_whom
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
 from kvsync.forks import generation
 from kvsync.leftovers import may_succeed_later, with_cleanup
@@ -37,7 +37,7 @@ from kvsync.primitives.grants import (
     waiters,
 )
 from kvsync.session import GATE_PATIENCE, Patience, Session
-from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, drop, enter, make_way, turn
+from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, drop, enter, turn
 
 _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for: `release` tries that
@@ -419,28 +419,20 @@ class Units:
         return self._engine.write(FREE_IF_NOBODY_WAITS, mine, patience=patience)
 
     def _hand_over(self, grant: Grant, mine: dict[str, Any], patience: float | None) -> list[Row]:
-        handed = grant.handed
+        rows: list[Row] = []
         self._engine.write(
             HAND_OVER,
             lambda: {**mine, "boot": self._engine.boot(), "since": self._engine.now()},
             patience=patience,
             sure=True,
             urgent=True,
-            into=handed.rows,
+            into=rows,
+            telling=self._engine.doorbells.saying(rows, to_whom(grant.token + 1, grant.slot)),
         )
-        self._tell(grant)
-        return [(None,) for _ in handed.rows]
-
-    def _tell(self, grant: Grant) -> None:
-        """Send the word to whom it was handed over, unless that was done; and make way."""
-        handed = grant.handed
-        for next, behind, ticket, token in handed.rows:
-            if handed.word is None:
-                handed.word = {handed.process: word(ticket, token, grant.slot)}
-            self._engine.doorbells.ring(next, handed.word)
+        for _, _, behind in rows:
             if behind is not None:
                 self._engine.doorbells.ring(behind)
-            make_way()
+        return [(None,) for _ in rows]
 
     def _drop(self, _: Grant, mine: dict[str, Any], patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:

@@ -4,7 +4,6 @@ from kvsync import waiting
 from kvsync.engine.doorbell import Doorbells
 from kvsync.engine.transaction import SqliteTransaction
 from kvsync.primitives import grants
-from kvsync.primitives.units import Units
 from stress.mutants.breaking import edit, edit_text, put
 from stress.mutants.mutant import caught_by
 
@@ -27,6 +26,7 @@ def no_rings() -> None:
         "send(self._beginning + name.encode(), _OPEN_LISTENING, once)",
         "pass",
     )
+    edit(Doorbells.saying, "map(_first, rows)", "()")
 
 
 @caught_by("lock")
@@ -55,9 +55,9 @@ def says_it_twice() -> None:
     """The second word lies there unread, so the lock seems not to be taken up."""
     _little_time_to_claim()
     edit(
-        Units._tell,
-        "self._engine.doorbells.ring(next, handed.word)",
-        "[self._engine.doorbells.ring(next, each) for each in [*handed.word.values()] * 2]",
+        Doorbells.saying,
+        "map(c_write, opened, words, (len(word % 0),))",
+        "map(c_write, opened, (each * 2 for each in words), (len(word % 0) * 2,))",
     )
 
 

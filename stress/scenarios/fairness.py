@@ -8,9 +8,10 @@ happens, so in their order, and in the words of the tables alone.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from types import ModuleType
 
 import kvsync
-from kvsync.primitives import grants
+from kvsync.primitives import grants, units
 from stress.crew import Crew, Worker
 from stress.stage import SOUND, Stage
 
@@ -58,11 +59,17 @@ def _poll(lock: kvsync.Lock) -> None:
 
 def _acquire_from_the_end(lock: kvsync.Lock) -> None:
     """Whoever came last is served first."""
-    order = "order by id"
-    if f"{order} desc" not in grants._TICKETS:
-        grants._TICKETS = grants._TICKETS.replace(order, f"{order} desc")
-        assert f"{order} desc" in grants._TICKETS
+    _put(grants, "_TICKETS", "order by id limit", "order by id desc limit")
+    _put(units, "HAND_OVER", "select min(id)", "select max(id)")
     lock.acquire()
+
+
+def _put(module: ModuleType, name: str, old: str, new: str) -> None:
+    """Other words into a statement."""
+    sql = getattr(module, name)
+    if new not in sql:
+        assert sql.count(old) == 1
+        setattr(module, name, sql.replace(old, new))
 
 
 WAYS: dict[str, Callable[[kvsync.Lock], None]] = {

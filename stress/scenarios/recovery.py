@@ -29,6 +29,7 @@ import psutil
 
 import kvsync
 from kvsync import waiting
+from kvsync.engine import Row
 from kvsync.engine.doorbell import Doorbells
 from kvsync.primitives import grants, units
 from kvsync.session import MEND, Session
@@ -118,7 +119,11 @@ def _tell_instead_of_ringing(worker: Worker) -> None:
         worker.pipe.send(("there", time.monotonic()))
         signal.pause()
 
+    def telling(_: Doorbells, rows: list[Row], __: bytes) -> Iterator[object]:
+        return map(tell, rows)
+
     Doorbells.ring = tell  # type: ignore[assignment, method-assign]
+    Doorbells.saying = telling  # type: ignore[assignment, method-assign]
 
 
 def _tell_before_reaping(worker: Worker) -> None:
