@@ -116,7 +116,7 @@ class SqliteEngine:
         return f"sqlite:///{self.path}"
 
     def now(self) -> float:
-        transaction = self._pool.place().transaction
+        transaction = self._pool.here.place.transaction
         return self._wall() if transaction is None else transaction.now
 
     def stamp(self) -> object:
@@ -132,7 +132,7 @@ class SqliteEngine:
     def read(self, sql: str, params: Params = {}) -> list[Row]:
         if not self._readable:
             self._prepare()
-        place = self._pool.place()
+        place = self._pool.here.place
         if place.transaction is not None and (joined := self.open_transaction(place)):
             return joined.join().execute(sql, params)
         try:
@@ -175,7 +175,7 @@ class SqliteEngine:
     ) -> list[Row]:
         if not self._writable:
             self.place_for_writing()
-        place = self._pool.place()
+        place = self._pool.here.place
         if place.transaction is not None and (joined := self.open_transaction(place)):
             if into is not None:
                 return []
@@ -289,10 +289,11 @@ class SqliteEngine:
             self._prepare()
             if self._versions is not None and not self._writable:
                 schema.check(self._versions, writing=True)
-        return self._pool.place()
+        place: Place = self._pool.here.place
+        return place
 
     def after_commit(self, call: Callable[[], object]) -> None:
-        joined = self.open_transaction(self._pool.place())
+        joined = self.open_transaction(self._pool.here.place)
         if joined is None:
             call()
         else:
@@ -347,7 +348,7 @@ class SqliteEngine:
     def _prepare(self) -> None:
         """On the first call: make the file and the tables, or refuse them."""
         self._refuse_if_closed()
-        place = self._pool.place()
+        place = self._pool.here.place
         task = current_task()
         if task in place.opening:
             raise BusyError(
@@ -391,7 +392,7 @@ class SqliteEngine:
             self._pin = pool.pin()
 
     def _prepare_schema(self, pool: Pool) -> None:
-        transaction = pool.place().transaction
+        transaction = pool.here.place.transaction
         if transaction is not None:
             self._versions = self._joined_versions(transaction)
             return
@@ -495,7 +496,7 @@ class SqliteEngine:
 
     @takes_link
     def _use_link(self, use: Callable[[sqlite3.Connection], T]) -> T:
-        place = self._pool.place()
+        place = self._pool.here.place
         link = place.take()
         try:
             return use(link.connection)
@@ -526,11 +527,12 @@ class SqliteEngine:
         )
 
     def is_in_transaction(self) -> bool:
-        return self.open_transaction(self._pool.place()) is not None
+        place = self._pool.here.place
+        return place.transaction is not None and self.open_transaction(place) is not None
 
     def forbid_in_transaction(self, what: str) -> None:
         """Raises: TransactionError where `what` would have to wait for the transaction's end."""
-        if self.is_in_transaction():
+        if self._pool.here.place.transaction is not None and self.is_in_transaction():
             raise TransactionError(f"{what} cannot be called inside a transaction")
 
     def forbid_other_file(self, other: Engine) -> None:

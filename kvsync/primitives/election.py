@@ -96,6 +96,9 @@ class Election(Lockable):
         if grant.thread == this_thread():
             self._inside.pop(grant, None)
 
+    def _latest(self) -> Grant | None:
+        return self._mine() or super()._latest()
+
     def _mine(self) -> Grant | None:
         """This thread's last grant, though it be lost: inside a run or a block that stays its."""
         mine = super()._mine()
