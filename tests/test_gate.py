@@ -173,7 +173,7 @@ def test_a_writer_in_a_loop_lets_others_pass(path: Path) -> None:
     """Whoever sees the claim taken at the end of its slice makes no attempt at first."""
     with kvsync.open(path) as store:
         store.counter("hits").add()
-        link = store.engine._pool.here.place.free[0]
+        link = store.engine._pool.place().free[0]
         claim = os.open(store.path + "-kvsync/claim", os.O_RDONLY)
         link.begin_slice(polite=True)
         fcntl.flock(claim, fcntl.LOCK_EX)
@@ -589,7 +589,7 @@ def fill_up(store: kvsync.Store) -> int:
     """Have SQLite refuse to let the file grow, as on a full disk; returns the log's size then."""
     settings = store.dict("settings", codec="raw")
     settings.set_many({f"{i:05}": b"x" * 1000 for i in range(500)})
-    (link,) = store.engine._pool.here.place.free
+    (link,) = store.engine._pool.place().free
     pages = link.connection.execute("pragma page_count").fetchone()[0]
     link.connection.execute(f"pragma max_page_count={pages}").fetchall()
     return log_size(store)
@@ -712,7 +712,7 @@ def test_what_is_urgent_makes_no_way_for_a_claimant(
     rest = gate.Turn.rest
     monkeypatch.setattr(gate.Turn, "rest", lambda self, why: (yields.append(why), rest(self, why)))
     for urgent in (True, False):
-        store.engine._pool.here.place.free[0].slice_end = 0.0
+        store.engine._pool.place().free[0].slice_end = 0.0
         store.engine.transact(lambda _: None, urgent=urgent)
         assert [type(each) for each in yields] == ([] if urgent else [gate.Yielded])
     turn = gate.Turn(store.engine._pool.sidecar, PATIENCE, writing=True, urgent=True)

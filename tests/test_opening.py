@@ -758,3 +758,21 @@ def _use_temporary() -> str:
     run_all(_add_once, [(store.path,)], "fork")
     assert store.counter("hits").value == 2
     return str(Path(store.path).parent)
+
+
+def test_a_handler_uses_a_file_to_which_its_thread_just_comes_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread has opened it, and the handler interrupts what this one has to make for it."""
+    make = links.Place.__init__
+    with kvsync.open(path) as store:
+        assert in_thread(store.counter("hits").add) == 1
+
+        def interrupted(place: links.Place, pool: links.Pool) -> None:
+            monkeypatch.undo()
+            assert store.lock("job").acquire()
+            make(place, pool)
+
+        monkeypatch.setattr(links.Place, "__init__", interrupted)
+        assert store.counter("hits").add() == 2
+        assert store.lock("job").locked()

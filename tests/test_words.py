@@ -17,8 +17,9 @@ import kvsync
 from kvsync.engine import Row, Transaction, sqlite
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Doorbells
 from kvsync.engine.shapes import require_shapes
+from kvsync.engine.statements import Statement, statements
 from kvsync.engine.words import handed_to, word
-from kvsync.primitives.grants import CLAIM_TIME
+from kvsync.primitives.grants import CLAIM_TIME, HAND_OVER
 from kvsync.primitives.overview import lines
 from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
@@ -455,9 +456,11 @@ def test_a_release_that_is_interrupted_sends_it_all_the_same(
 ) -> None:
     """Right after its commit: else its owner, if it were stopped, would seem to hold it."""
 
-    def interrupted(*_: object) -> None:
-        monkeypatch.setattr(sqlite, "require_shapes", require_shapes)
-        raise KeyboardInterrupt
+    def interrupted(statement: Statement, *more: Any) -> None:
+        require_shapes(statement, *more)
+        if statement is statements[HAND_OVER]:
+            monkeypatch.setattr(sqlite, "require_shapes", require_shapes)
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(Units, "_claim_at_once", None)
     with asleep(store.lock(NAME).acquire, lock) as waiter:
@@ -496,13 +499,17 @@ def test_a_child_that_is_forked_in_the_middle_sends_it_no_second_time(
         assert waiter.result()
 
 
-@pytest.mark.parametrize("doorbell", ["../../other", b"../../other"])
+@pytest.mark.parametrize(
+    ("doorbell", "is_handed"),
+    [("d/../../../other", True), ("../../other", False), (b"../../other", False)],
+)
 def test_what_is_no_doorbell_is_told_nothing(
-    store: kvsync.Store, lock: kvsync.Lock, path: Path, doorbell: str | bytes
+    store: kvsync.Store, lock: kvsync.Lock, path: Path, doorbell: str | bytes, is_handed: bool
 ) -> None:
     """Whatever the database says: it may lead to any file of this user."""
     other = path.parent / "other"
     other.write_text("untouched")
+    (path.parent / f"{path.name}-kvsync" / "doorbells" / "d").mkdir()
     (grant,) = lock._units.held
     mine = {"space": "lock", "name": NAME, "slot": grant.slot, "token": grant.token}
     change = "update kvsync_ticket set doorbell = :doorbell"
@@ -510,7 +517,7 @@ def test_what_is_no_doorbell_is_told_nothing(
         (real,) = doorbells(store)
         store.engine.write(change, {"doorbell": doorbell})
         handed = lock._units._hand_over(grant, {**mine, "session": grant.session}, None)
-        assert bool(handed) == isinstance(doorbell, str)
+        assert bool(handed) == is_handed
         assert other.read_text() == "untouched"
         if handed:
             store.engine.doorbells.ring(real)

@@ -29,7 +29,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import chain, compress, repeat, starmap
+from itertools import chain, repeat, starmap
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeGuard
 
@@ -180,15 +180,17 @@ class Doorbells:
         A row begins with a doorbell, which is text, and a ticket, which `word` is still without.
         """
         names: Iterator[str] = filter(str.isalnum, map(_first, rows))  # in no other folder
-        if _PYTHON_RUNS_IN_C:
-            here = map(os.getpid().__eq__, starmap(os.getpid, repeat(())))
-            names = compress(names, here)  # of a child that is forked there, the parent says it
         paths = map(self._beginning.__add__, map(str.encode, names))
         words = map(word.__mod__, map(_second, rows))
         opened: list[int] = []
+        length = len(word % 0)
+        lengths: Iterable[int] = (length,)
+        if _PYTHON_RUNS_IN_C:  # a child that is forked there has a word of no length: last of all
+            is_here = map(os.getpid().__eq__, starmap(os.getpid, repeat(())))
+            lengths = map(length.__mul__, is_here)
         return chain(
             starmap(opened.extend, ((map(c_open, paths, (_OPEN_SENDING,)),),)),
-            map(c_write, opened, words, (len(word % 0),)),
+            map(c_write, opened, words, lengths),
             map(c_close, opened),
         )
 

@@ -21,7 +21,6 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -240,10 +239,18 @@ class Pool:
         self.links: dict[int, weakref.ref[Link]] = {}
         self.places: dict[int, weakref.ref[Place]] = {}
         self.lock = threading.RLock()  # re-entrant for the sake of signal handlers
-        self.here = _here(self)
+        self._here = _real("_thread", "_local")()
         self._locked = False
         # Before anybody can find it: a fork must not overlook a pool whose opening a signal ended.
         _every_pool[id(self)] = weakref.ref(self)
+
+    def place(self) -> Place:
+        """The calling thread's place."""
+        try:
+            place: Place = self._here.place
+        except AttributeError:
+            place = self._here.place = Place(self)
+        return place
 
     def open_link(self, place: Place) -> Link:
         """Raises: StoreReplacedError, and what `translated` makes of SQLite's errors."""
@@ -354,7 +361,7 @@ class Pool:
         else:
             self.process = incarnation()
         self.places = {}
-        self.here = _here(self)
+        self._here = _real("_thread", "_local")()
         self.undrain()
 
     def _abandon(self) -> None:
@@ -367,7 +374,8 @@ class Pool:
 
     def _in_call_here(self) -> bool:
         """Whether the forking thread is itself in a call, which therefore cannot end first."""
-        if self.here.place.transaction is not None:
+        place = getattr(self._here, "place", None)
+        if place is not None and place.transaction is not None:
             return True
         frame: FrameType | None = sys._getframe()
         while frame is not None:
@@ -499,19 +507,6 @@ def _real(module: str, name: str) -> Any:
     if monkey is not None:
         return monkey.get_original(module, name)
     return getattr(sys.modules[module], name)
-
-
-def _here(pool: Pool) -> Any:
-    """Its `place` is the calling thread's, made when a thread first asks for it."""
-    return _kind_of_here(_real("_thread", "_local"))(weakref.ref(pool))
-
-
-@cache
-def _kind_of_here(local: type) -> type:
-    def make_place(self: Any, pool: Callable[[], Pool]) -> None:
-        self.place = Place(pool())
-
-    return type("Here", (local,), {"__init__": make_place})
 
 
 def current_task() -> object:

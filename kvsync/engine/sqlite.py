@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, starmap
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from types import CodeType
 from typing import TypeVar
 
@@ -54,7 +54,7 @@ from kvsync.threads import make_way
 T = TypeVar("T")
 
 _monotonic = time.monotonic
-_nothing = itemgetter(slice(0))
+_nothing, _gate = itemgetter(slice(0)), attrgetter("gate")
 _exhaust: Callable[[Iterator[object]], None] = deque[object](maxlen=0).extend
 """Takes all of its steps in one call into C, if they are C's."""
 
@@ -116,7 +116,7 @@ class SqliteEngine:
         return f"sqlite:///{self.path}"
 
     def now(self) -> float:
-        transaction = self._pool.here.place.transaction
+        transaction = self._pool.place().transaction
         return self._wall() if transaction is None else transaction.now
 
     def stamp(self) -> object:
@@ -132,7 +132,7 @@ class SqliteEngine:
     def read(self, sql: str, params: Params = {}) -> list[Row]:
         if not self._readable:
             self._prepare()
-        place = self._pool.here.place
+        place = self._pool.place()
         if place.transaction is not None and (joined := self.open_transaction(place)):
             return joined.join().execute(sql, params)
         try:
@@ -175,7 +175,7 @@ class SqliteEngine:
     ) -> list[Row]:
         if not self._writable:
             self.place_for_writing()
-        place = self._pool.here.place
+        place = self._pool.place()
         if place.transaction is not None and (joined := self.open_transaction(place)):
             if into is not None:
                 return []
@@ -229,7 +229,7 @@ class SqliteEngine:
                     into.extend(found)
                 else:
                     noting = starmap(into.extend, ((found,),))
-                    leaving = map(unlock, (link.gate,), (UNLOCK,))
+                    leaving = map(unlock, map(_gate, (link,)), (UNLOCK,))  # none, in a child
                     ways = starmap(make_way, map(_nothing, into))
                     _exhaust(chain(noting, telling, leaving, ways))
             require_shapes(statement, link.cursor, rows, self.path)
@@ -289,11 +289,10 @@ class SqliteEngine:
             self._prepare()
             if self._versions is not None and not self._writable:
                 schema.check(self._versions, writing=True)
-        place: Place = self._pool.here.place
-        return place
+        return self._pool.place()
 
     def after_commit(self, call: Callable[[], object]) -> None:
-        joined = self.open_transaction(self._pool.here.place)
+        joined = self.open_transaction(self._pool.place())
         if joined is None:
             call()
         else:
@@ -348,7 +347,7 @@ class SqliteEngine:
     def _prepare(self) -> None:
         """On the first call: make the file and the tables, or refuse them."""
         self._refuse_if_closed()
-        place = self._pool.here.place
+        place = self._pool.place()
         task = current_task()
         if task in place.opening:
             raise BusyError(
@@ -392,7 +391,7 @@ class SqliteEngine:
             self._pin = pool.pin()
 
     def _prepare_schema(self, pool: Pool) -> None:
-        transaction = pool.here.place.transaction
+        transaction = pool.place().transaction
         if transaction is not None:
             self._versions = self._joined_versions(transaction)
             return
@@ -496,7 +495,7 @@ class SqliteEngine:
 
     @takes_link
     def _use_link(self, use: Callable[[sqlite3.Connection], T]) -> T:
-        place = self._pool.here.place
+        place = self._pool.place()
         link = place.take()
         try:
             return use(link.connection)
@@ -527,12 +526,11 @@ class SqliteEngine:
         )
 
     def is_in_transaction(self) -> bool:
-        place = self._pool.here.place
-        return place.transaction is not None and self.open_transaction(place) is not None
+        return self.open_transaction(self._pool.place()) is not None
 
     def forbid_in_transaction(self, what: str) -> None:
         """Raises: TransactionError where `what` would have to wait for the transaction's end."""
-        if self._pool.here.place.transaction is not None and self.is_in_transaction():
+        if self._pool.place().transaction is not None and self.is_in_transaction():
             raise TransactionError(f"{what} cannot be called inside a transaction")
 
     def forbid_other_file(self, other: Engine) -> None:

@@ -154,7 +154,7 @@ HAND_OVER = f"""
     and line.space = :space and line.name = :name and line.id = (
         select min(id) from kvsync_ticket
         where space = :space and name = :name and state = 'waiting')
-    and line.units = line.capacity and line.doorbell < 'g'
+    and line.units = line.capacity and line.doorbell between '0' and 'g'
     and (line.deadline is null or line.deadline > :boot)
     and not exists (
         select 1 from kvsync_unit as other
@@ -168,8 +168,8 @@ HAND_OVER = f"""
 """What the only holder has, to the head of the line, which wants all there is. It is what freeing
 it and `serve` come to, in less work; where it finds nothing, these do it. The next token is of the
 same epoch: since the last one was given no boot has begun, for who was given it lives. Says who
-is told: the next one, who was served, and the one behind, who has another to watch now. (A blob,
-which is no doorbell's name, is not less than any text.)"""
+is told: the next one, who was served, and the one behind, who has another to watch now. (What is no
+text, as a doorbell's name is, lies before all texts or behind them.)"""
 
 CLAIM = """
     update kvsync_given set expires = :boot + lease, token = token, slot = slot, units = units

@@ -437,7 +437,7 @@ class Units:
     def _drop(self, _: Grant, mine: dict[str, Any], patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:
             rows = transaction.execute(FREE, mine)
-            if not rows:  # we may have handed it over, and been interrupted before we rang
+            if not rows:  # we may have given it to others, and been interrupted before we rang
                 ring_granted(self._engine, transaction, self._here)
             self._serve(transaction)
             return rows

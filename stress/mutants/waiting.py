@@ -56,8 +56,8 @@ def says_it_twice() -> None:
     _little_time_to_claim()
     edit(
         Doorbells.saying,
-        "map(c_write, opened, words, (len(word % 0),))",
-        "map(c_write, opened, (each * 2 for each in words), (len(word % 0) * 2,))",
+        "map(c_write, opened, words, lengths)",
+        "map(c_write, opened, (each * 2 for each in words), (each * 2 for each in lengths))",
     )
 
 
