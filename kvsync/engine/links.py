@@ -84,9 +84,8 @@ class Link:
         if self.gate < 0:
             self._claim = self._open(self.pool.sidecar.claim)
             self.gate = self._open(self.pool.sidecar.gate)
-        self.pool.verify()
-        now = _monotonic()
-        self.trusted_until, self.slice_end = now + TRUST, now + SLICE
+        self.verify()
+        self.slice_end = _monotonic() + SLICE
         if polite and claimed(self._claim):
             raise Yielded("another process's turn to write had come, and lasted")
 

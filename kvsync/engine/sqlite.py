@@ -530,7 +530,7 @@ class SqliteEngine:
 
     def forbid_in_transaction(self, what: str) -> None:
         """Raises: TransactionError where `what` would have to wait for the transaction's end."""
-        if self._pool.place().transaction is not None and self.is_in_transaction():
+        if self.is_in_transaction():
             raise TransactionError(f"{what} cannot be called inside a transaction")
 
     def forbid_other_file(self, other: Engine) -> None:

@@ -8,11 +8,11 @@ happens, so in their order, and in the words of the tables alone.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from types import ModuleType
 
 import kvsync
-from kvsync.primitives import grants, units
+from kvsync.primitives import grants
 from stress.crew import Crew, Worker
+from stress.mutants.locks import last_come_first_served
 from stress.stage import SOUND, Stage
 
 UNIT = "acquires"
@@ -59,17 +59,9 @@ def _poll(lock: kvsync.Lock) -> None:
 
 def _acquire_from_the_end(lock: kvsync.Lock) -> None:
     """Whoever came last is served first."""
-    _put(grants, "_TICKETS", "order by id limit", "order by id desc limit")
-    _put(units, "HAND_OVER", "select min(id)", "select max(id)")
+    if "order by id desc" not in grants._TICKETS:
+        last_come_first_served.apply()
     lock.acquire()
-
-
-def _put(module: ModuleType, name: str, old: str, new: str) -> None:
-    """Other words into a statement."""
-    sql = getattr(module, name)
-    if new not in sql:
-        assert sql.count(old) == 1
-        setattr(module, name, sql.replace(old, new))
 
 
 WAYS: dict[str, Callable[[kvsync.Lock], None]] = {
