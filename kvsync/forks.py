@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+from kvsync.errors import ForkError
+
 _WIPE_ON_FORK = 18  # MADV_WIPEONFORK of <linux/mman.h>, since Linux 4.14; `mmap` does not name it
 _NO_ADVICE = -1
 
@@ -82,3 +84,14 @@ incarnation: Callable[[], int] = _number if _page is None else partial(_kept_num
 
 Nor has it a child that was forked without Python's hooks; there, the pid tells.
 """
+
+FORKED = "this process was forked in the middle of a call, which is its parent's and goes on there"
+
+
+def require_own(process: int) -> None:
+    """Before the next step of a call that this incarnation began, and no child of it goes on with.
+
+    Raises: ForkError in a child that was forked in the middle of it, by a signal's handler say.
+    """
+    if process != asked_before() and process != incarnation():
+        raise ForkError(FORKED)

@@ -33,7 +33,14 @@ from typing import Any
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell, Mark, Watch
 from kvsync.engine.process import Process, lives, this_process
-from kvsync.errors import BusyError, ClosedError, CorruptError, KvsyncError, StoreReplacedError
+from kvsync.errors import (
+    BusyError,
+    ClosedError,
+    CorruptError,
+    ForkError,
+    KvsyncError,
+    StoreReplacedError,
+)
 from kvsync.exits import at_exit
 from kvsync.forks import generation
 from kvsync.leftovers import Leftovers, Step, with_cleanup
@@ -216,8 +223,10 @@ class Session:
         """Take back what a call left in the store whose exception is being handled.
 
         What cannot be done now is done as soon as it can be; where the store was just found busy,
-        nothing else is tried.
+        nothing else is tried. In a forked child nothing is taken back that its parent may have.
         """
+        if isinstance(sys.exception(), ForkError):
+            return
         if isinstance(sys.exception(), BusyError):
             self.undo_later(step)
             return

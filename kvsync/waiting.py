@@ -17,16 +17,16 @@ those who have come near by that, who may be between two glances far apart.
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from kvsync import deadlock
 from kvsync.engine import Engine, Params, Transaction
-from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch, require_own
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbell, Watch
 from kvsync.engine.process import this_process
 from kvsync.engine.words import Given, handed_to
 from kvsync.errors import DeadlockError, KvsyncError
-from kvsync.forks import incarnation
+from kvsync.forks import incarnation, require_own
 from kvsync.session import MEND, Session, patience_until
 
 HEAD_NETS = (0.1, 2.0)
@@ -116,6 +116,7 @@ class Wish:
     capacity: int = 0
     lease: float | None = None
     claims: bool = False  # what it is given: then a ring that it was is enough to try
+    process: int = field(default_factory=incarnation)  # whose call it is: no forked child's
 
     def patience(self, boot: float) -> float | None:
         """Seconds for which, from now on, a call may wait for SQLite's write lock."""
@@ -142,7 +143,8 @@ class _View:
 
 
 def enter(session: Session, transaction: Transaction, wish: Wish, doorbell: Doorbell | None) -> int:
-    """Take a ticket; returns its id."""
+    """Take a ticket; returns its id. Raises: ForkError in a child forked since it was wished."""
+    require_own(wish.process)
     row = {
         **vars(wish),
         "session": session.id,
@@ -181,7 +183,7 @@ class Wait:
         self._head_net = HEAD_NETS[0]
         self._next_look_at_mute = _LOOKS_AT_MUTE[0]
         self._searched, self._search_pause = -_SEARCHES[1], _SEARCHES[0]
-        self._began, self._process = time.monotonic(), incarnation()
+        self._began = time.monotonic()
         self._told = -1  # our place, when we last told who is behind
         self._stamp: object = None  # of the store, when we last glanced
         self._calm = False  # it was the same as the one before
@@ -328,7 +330,7 @@ class Wait:
         seconds = max(0.0, min(ends))
         if self._doorbell is None:
             time.sleep(min(seconds, _NAP))
-            require_own(self._process)
+            require_own(self._wish.process)
             return True
         if view.place < len(_NETS):
             rings, gone = self._doorbell.wait(self._watches.values(), seconds)
@@ -350,9 +352,8 @@ class Wait:
         self._served = self._wish.claims and (SERVED in rings or self._word is not None)
 
     def take_word(self) -> Given | None:
-        """What was read of our ticket, once. Raises: ForkError in a child forked since it began."""
+        """What was read of our ticket, once."""
         word, self._word = self._word, None
-        require_own(self._process)
         return word
 
     def _listen_and_glance(self, doorbell: Doorbell, seconds: float) -> tuple[bytes, list[Watch]]:

@@ -19,6 +19,7 @@ from itertools import starmap, tee
 from operator import itemgetter
 
 from kvsync.errors import ForkError
+from kvsync.forks import FORKED
 
 
 class Descriptor:
@@ -41,7 +42,7 @@ class Descriptor:
             _open.update(zip((key,), noting, strict=True))
             noted = _open.get(key)
         if noted is None:
-            raise ForkError("this process was forked in the middle of a call of its parent's")
+            raise ForkError(FORKED)
         self.number, error = noted
         if self.number < 0:
             del _open[key]

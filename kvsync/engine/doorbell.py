@@ -36,8 +36,7 @@ from typing import Any, NamedTuple, TypeGuard
 from kvsync.engine.descriptors import Descriptor, c_close, c_open, c_write, close_lost, send
 from kvsync.engine.gate import Sidecar
 from kvsync.engine.words import handed_to, word
-from kvsync.errors import ForkError
-from kvsync.forks import asked_before, incarnation
+from kvsync.forks import incarnation, require_own
 
 _OPEN_LISTENING = os.O_RDWR | os.O_NONBLOCK
 _OPEN_SENDING = _OPEN_LISTENING | os.O_CLOEXEC
@@ -82,12 +81,6 @@ class Mark(NamedTuple):
         """Some file systems number by hashes of 64 bits; the database's numbers have a sign."""
         inode = found.st_ino
         return cls(name, found.st_dev, inode if inode < 1 << 63 else inode - (1 << 64))
-
-
-def require_own(process: int) -> None:
-    """Raises: ForkError in a child that was forked during a wait which that process began."""
-    if process != asked_before() and process != incarnation():
-        raise ForkError("this process was forked during a wait, which is its parent's")
 
 
 class Doorbell(Descriptor):

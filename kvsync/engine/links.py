@@ -10,6 +10,9 @@ before a fork every link of this process is closed, which waits for the calls in
 open new ones on their next call. Where that cannot be (the fork happens inside a transaction, or
 another thread's does not end), the child must not use the file, and gets `ForkError`. So does a
 child whose fork ran no Python hooks. A `Pin` crosses a fork: SQLite knows nothing of it.
+
+A handler can fork in the middle of a call, and the child return into it. That call is its parent's:
+the child has no place for it, and an inherited link refuses whatever it is asked.
 """
 
 import ctypes
@@ -30,7 +33,7 @@ from kvsync.engine.failures import FAILURES, is_full, translated
 from kvsync.engine.gate import SLICE, Sidecar, Yielded, claimed
 from kvsync.engine.setup import connect
 from kvsync.errors import ForkError, StoreReplacedError
-from kvsync.forks import asked_before, incarnation
+from kvsync.forks import FORKED, asked_before, incarnation, require_own
 
 if TYPE_CHECKING:
     from kvsync.engine.transaction import SqliteTransaction
@@ -133,12 +136,26 @@ class Link:
     def keep_for_ever(self) -> None:
         """In a forked child: drop the link without SQLite noticing, for its state is the parent's.
 
-        Closing the connection could empty the log or roll back frames that the parent needs. The
-        extra reference outlives even the interpreter.
+        Closing the connection could empty the log or roll back frames that the parent needs, and
+        a cursor that goes ends its statement. The extra references outlive even the interpreter.
         """
         self._close_descriptors()
-        if connection := vars(self).pop("connection", None):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        connection, cursor = vars(self).get("connection"), vars(self).get("cursor")
+        self.connection = self.cursor = _inherited
+        for each in (connection, cursor):
+            if each is not None and each is not _inherited:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+        if isinstance(connection, sqlite3.Connection) and self._is_of_this_thread():
+            # The fork may have come within a call into C, which goes on with them in the child: no
+            # statement begins any more, and the one that has begun is broken off. (Another
+            # thread's connection is nobody's here, and SQLite may have it locked for ever.)
+            with suppress(sqlite3.Error):
+                connection.set_authorizer(_deny)
+                connection.interrupt()
+
+    def _is_of_this_thread(self) -> bool:
+        place = self.place()
+        return place is not None and place.thread == _real("_thread", "get_ident")()
 
     def _open(self, path: str) -> int:
         descriptor = self.pool.sidecar.open(path)
@@ -155,11 +172,29 @@ class Link:
             self.close()
 
 
+class _Inherited:
+    """What a forked child has for a connection of its parent's, and for its cursor."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ForkError(FORKED)
+
+
+_inherited: Any = _Inherited()
+
+
+def _deny(*_: object) -> int:
+    return sqlite3.SQLITE_DENY
+
+
 class Place:
-    """What one thread keeps of one file: its free links and its open transaction."""
+    """What one thread keeps of one file: its free links and its open transaction.
+
+    A child begins with none, so that it has none for the calls in whose middle it was forked.
+    """
 
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
+        self.process = pool.process
         self.thread = _real("_thread", "get_ident")()
         self.free: list[Link] = []
         self.transaction: SqliteTransaction | None = None
@@ -168,18 +203,27 @@ class Place:
 
     def take(self) -> Link:
         """A link for one call; `give` it back. Raises: ForkError and what opening raises."""
-        if asked_before() != self.pool.process and incarnation() != self.pool.process:
-            self.pool.refuse_after_fork()
+        if asked_before() != self.process and incarnation() != self.process:
+            self.refuse_after_fork()
         try:
             return self.free.pop()
         except IndexError:
             return self.pool.open_link(self)
 
     def give(self, link: Link) -> None:
+        """Back after a call. Raises: ForkError in a child that was forked in the middle of it."""
         if link.generation != self.pool.generation or link.connection.in_transaction:
             link.close()  # the store was closed or forked meanwhile, or the call was cut short
+            if incarnation() != self.process:
+                self.refuse_after_fork()
         else:
             self.free.append(link)
+
+    def refuse_after_fork(self) -> None:
+        """Raises: ForkError."""
+        if incarnation() != self.pool.process:
+            self.pool.refuse_after_fork()
+        require_own(self.process)
 
     def close_free(self) -> None:
         """Close the links that are in no call. Any thread may do this: `pop` is atomic."""
@@ -265,6 +309,9 @@ class Pool:
             except BaseException:
                 link.close()
                 raise
+            if incarnation() != place.process:  # it may have been connected before the fork
+                link.close()
+                place.refuse_after_fork()
             return link
 
     def pin(self) -> Pin:

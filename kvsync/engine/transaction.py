@@ -108,6 +108,7 @@ class SqliteTransaction:
             self._link.note_full(error)
             raise translated(error, self._path) from error
 
+    @takes_link
     def end(self) -> None:
         """Leave the gate; what is not committed is undone. In a forked child: only forget.
 

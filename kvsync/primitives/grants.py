@@ -41,8 +41,8 @@ from typing import Any, NamedTuple
 from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import LOOK, SERVED
 from kvsync.engine.process import in_words, this_process
-from kvsync.errors import KvsyncError
-from kvsync.forks import generation
+from kvsync.errors import ForkError, KvsyncError
+from kvsync.forks import FORKED, generation
 from kvsync.session import MEND, Session
 from kvsync.threads import Thread, this_thread
 from kvsync.tokens import EPOCH
@@ -264,6 +264,11 @@ class Grant:
     depth: int = 1
     is_leaving: bool = False
     noted_in: list["Grant"] = field(default_factory=list)  # of the object that acquired it
+
+    def require_own(self) -> None:
+        """Raises: ForkError in a child that was forked in the middle of a call with it."""
+        if self.process != generation():
+            raise ForkError(FORKED)
 
     def __repr__(self) -> str:
         units = counted(self.units)

@@ -272,15 +272,16 @@ class RLock(Lockable):
 
     def _acquire(self, timeout: float | None) -> Grant | None:
         # Looked up before: between having the grant and noting it, no signal can come in.
-        owned, key = self._owned, self._key()
-        grant = owned.get(key)
+        name, owned = self._name, self._owned
+        grant = owned.get(self._key())
         if grant is None or not grant.depth:
             grant = super()._acquire(timeout)
             if grant is not None:
-                owned[key] = grant
+                owned[name, grant.process, grant.thread] = grant
             return grant
         if not self._units.is_current(grant):
             raise self._units.lost(grant)
+        grant.require_own()
         grant.depth += 1
         return grant
 

@@ -25,6 +25,7 @@ from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.engine.process import this_process
 from kvsync.errors import BusyError
+from kvsync.forks import require_own
 from kvsync.session import GATE_PATIENCE, Patience, Session
 from kvsync.waiting import GONE, WAITING, Wait, Wish, ring
 
@@ -116,6 +117,7 @@ class Tickets:
 
     def leave(self, transaction: Transaction, session: Session, wish: Wish) -> Row | None:
         """Take that attempt's ticket away; returns its id, state and number, if it is there."""
+        require_own(wish.process)
         mine = {**self.here, "session": session.id, "attempt": wish.attempt}
         left = None
         for left in transaction.execute(_LEAVE, mine):

@@ -12,7 +12,7 @@ from kvsync.engine import Params, Row, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.engine.words import Given, to_whom
 from kvsync.errors import BusyError, KvsyncError, LeaseLostError, LimitError, NotOwnedError
-from kvsync.forks import generation
+from kvsync.forks import generation, require_own
 from kvsync.leftovers import may_succeed_later, with_cleanup
 from kvsync.primitives.grants import (
     CLAIM,
@@ -43,7 +43,7 @@ _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for: `release` tries that
 first."""
 
-_Release = Callable[[Grant, dict[str, Any], float | None], list[Row]]
+_Release = Callable[[Grant, Callable[[], Params], float | None], list[Row]]
 """A way to give back a grant: its row's parameters, and seconds of patience; returns what went."""
 
 _OTHER_LIMIT = """
@@ -108,6 +108,7 @@ class Units:
 
     def _acquire(self, wish: Wish, patience: Patience) -> Grant | None:
         grant = self._take(wish, patience) or self._after_a_look(wish, patience)
+        require_own(wish.process)
         if grant is not None:
             self._note(grant)
         return grant
@@ -135,13 +136,15 @@ class Units:
     def _take(self, wish: Wish, patience: Patience) -> Grant | None:
         """At once, or not at all."""
         wanted = {**vars(wish), "session": self.session.id, "thread": self.session.thread}
+
+        def row() -> Params:
+            require_own(wish.process)
+            expires = end_of(wish.lease, self._engine.boot)
+            return {**wanted, "since": self._engine.now(), "expires": expires}
+
         rows = self._engine.write(
             TAKE_ALL if wish.units == self.capacity else TAKE,
-            lambda: {
-                **wanted,
-                "since": self._engine.now(),
-                "expires": end_of(wish.lease, self._engine.boot),
-            },
+            row,
             patience=patience.left(),
             sure=True,
         )
@@ -176,7 +179,7 @@ class Units:
     def _try(self, wish: Wish, transaction: Transaction) -> Given | None:
         """Join the line and leave it again, in one moment."""
         ticket, given = self._enter(wish, None, transaction)
-        return self._withdraw(ticket, transaction) if given is None else given
+        return self._withdraw(ticket, wish, transaction) if given is None else given
 
     def _queue(self, wish: Wish, patience: Patience) -> Grant | None:
         with self.session.doorbell() as doorbell:
@@ -209,7 +212,7 @@ class Units:
             self._check_limit(transaction)
         ticket = enter(self.session, transaction, wish, doorbell)
         serve(self.space, self._engine, transaction, self.name, news=False, mine=ticket)
-        return ticket, self._claim(ticket, transaction)
+        return ticket, self._claim(ticket, wish, transaction)
 
     def _take_up(self, ticket: int, wish: Wish, read: Given | None) -> Given | None:
         """What was given to that ticket; None if it has passed on.
@@ -228,15 +231,20 @@ class Units:
         patience = wish.patience(self._engine.boot())
         if wish.units == self.capacity:
             rows = self._engine.write(
-                claim, partial(self._claiming, ticket), patience=patience, sure=True, urgent=True
+                claim,
+                partial(self._claiming, ticket, wish),
+                patience=patience,
+                sure=True,
+                urgent=True,
             )
             if rows:
                 return rows[0][:2]
-        return self._engine.transact(partial(self._claim, ticket), patience=patience, urgent=True)
+        work = partial(self._claim, ticket, wish)
+        return self._engine.transact(work, patience=patience, urgent=True)
 
-    def _claim(self, ticket: int, transaction: Transaction) -> Given | None:
+    def _claim(self, ticket: int, wish: Wish, transaction: Transaction) -> Given | None:
         """The grant given to that ticket; None if it has passed on."""
-        mine = self._claiming(ticket)
+        mine = self._claiming(ticket, wish)
         rows = transaction.execute(CLAIM, mine) or transaction.execute(CLAIM_HANDED, mine)
         if not rows:
             self._return(ticket, transaction)
@@ -247,7 +255,8 @@ class Units:
             ring_next(self._engine, transaction, place, if_granted=True)
         return token, slot
 
-    def _claiming(self, ticket: int) -> Params:
+    def _claiming(self, ticket: int, wish: Wish) -> Params:
+        require_own(wish.process)
         return {**self._here, "ticket": ticket, "boot": self._engine.boot()}
 
     def _return(self, ticket: int, transaction: Transaction) -> None:
@@ -258,14 +267,15 @@ class Units:
     def _withdraw_in_time(self, ticket: int, wish: Wish) -> Given | None:
         """At the end of its time: while the store is busy it is as good as gone, and goes later."""
         try:
-            return self._engine.transact(partial(self._withdraw, ticket), patience=GATE_PATIENCE)
+            work = partial(self._withdraw, ticket, wish)
+            return self._engine.transact(work, patience=GATE_PATIENCE)
         except BusyError:
-            self.session.undo_later(partial(self._undo, wish.attempt))
+            self.session.undo_later(partial(self._undo, wish))
             return None
 
-    def _withdraw(self, ticket: int, transaction: Transaction) -> Given | None:
+    def _withdraw(self, ticket: int, wish: Wish, transaction: Transaction) -> Given | None:
         """Leave the line; what was given in this very instant is kept."""
-        given = self._claim(ticket, transaction)
+        given = self._claim(ticket, wish, transaction)
         if given is None:
             place = {**self._here, "ticket": ticket}
             ring_next(self._engine, transaction, place)
@@ -280,13 +290,14 @@ class Units:
         return given
 
     def _undoing(self, wish: Wish) -> Callable[[], None]:
-        return partial(self.session.undo, partial(self._undo, wish.attempt))
+        return partial(self.session.undo, partial(self._undo, wish))
 
-    def _undo(self, attempt: int, patience: float | None) -> None:
+    def _undo(self, wish: Wish, patience: float | None) -> None:
         """Nothing of this attempt stays, whatever it had come to."""
 
         def work(transaction: Transaction) -> None:
-            mine = {**self._here, "session": self.session.id, "attempt": attempt}
+            require_own(wish.process)
+            mine = {**self._here, "session": self.session.id, "attempt": wish.attempt}
             for (ticket,) in transaction.execute(
                 f"delete from kvsync_ticket {_OF_ATTEMPT} returning id", mine
             ):
@@ -295,7 +306,7 @@ class Units:
             self._serve(transaction)
 
         for grant in self.held[:]:
-            if grant.attempt == attempt:
+            if grant.attempt == wish.attempt:
                 self.take_out(grant)
         self._engine.transact(work, patience=patience)
 
@@ -328,6 +339,7 @@ class Units:
         wish = self._wish(kind, None, units, lease)
 
         def work(transaction: Transaction) -> Given | None:
+            require_own(wish.process)
             row = {
                 **vars(wish),
                 "session": within.session,
@@ -344,6 +356,7 @@ class Units:
             if given is None:
                 raise self.lost(within)
             grant = self._grant(given, wish)
+            require_own(wish.process)
             self._note(grant)
             return grant
 
@@ -396,13 +409,19 @@ class Units:
     def _release(self, grant: Grant, patience: float | None = None) -> bool:
         """Whether it was still ours. A lease that is over is not, taken by others or not."""
         boot = self._engine.boot()
-        mine = {
-            "space": self.space,
-            "name": self.name,
-            "slot": grant.slot,
-            "token": grant.token,
-            "session": grant.session,
-        }
+
+        def mine() -> Params:
+            grant.require_own()
+            return {
+                "space": self.space,
+                "name": self.name,
+                "slot": grant.slot,
+                "token": grant.token,
+                "session": grant.session,
+                "boot": self._engine.boot(),
+                "since": self._engine.now(),
+            }
+
         ways: tuple[_Release, ...] = self._free_if_nobody_waits, self._hand_over, self._drop
         if grant.units < self.capacity:
             ways = self._free_if_nobody_waits, self._drop  # for there may be other holders
@@ -414,15 +433,17 @@ class Units:
         return any(expires is None or expires > boot for (expires,) in rows)
 
     def _free_if_nobody_waits(
-        self, _: Grant, mine: dict[str, Any], patience: float | None
+        self, _: Grant, mine: Callable[[], Params], patience: float | None
     ) -> list[Row]:
         return self._engine.write(FREE_IF_NOBODY_WAITS, mine, patience=patience)
 
-    def _hand_over(self, grant: Grant, mine: dict[str, Any], patience: float | None) -> list[Row]:
+    def _hand_over(
+        self, grant: Grant, mine: Callable[[], Params], patience: float | None
+    ) -> list[Row]:
         rows: list[Row] = []
         self._engine.write(
             HAND_OVER,
-            lambda: {**mine, "boot": self._engine.boot(), "since": self._engine.now()},
+            mine,
             patience=patience,
             sure=True,
             urgent=True,
@@ -434,9 +455,9 @@ class Units:
                 self._engine.doorbells.ring(behind)
         return [(None,) for _ in rows]
 
-    def _drop(self, _: Grant, mine: dict[str, Any], patience: float | None) -> list[Row]:
+    def _drop(self, _: Grant, mine: Callable[[], Params], patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:
-            rows = transaction.execute(FREE, mine)
+            rows = transaction.execute(FREE, mine())
             if not rows:  # we may have given it to others, and been interrupted before we rang
                 ring_granted(self._engine, transaction, self._here)
             self._serve(transaction)
@@ -457,6 +478,7 @@ class Units:
         self._engine.forbid_in_transaction("release")
 
         def work(transaction: Transaction) -> bool:
+            grant.require_own()
             rows = transaction.execute(
                 f"update kvsync_unit set units = :left, {CLAIMED}"
                 " where space = :space and name = :name"
