@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import kvsync
-from kvsync.engine.doorbell import SERVED, Doorbells
+from kvsync.engine.doorbell import LOOK, SERVED, Doorbells
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
@@ -183,6 +183,58 @@ def test_a_lease_can_be_extended(store: kvsync.Store, clock: ManualClock, kind: 
     held.extend(2)
     clock.advance(3)
     assert_lost(store, held)
+
+
+@pytest.mark.parametrize("lease", [None, 1000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lease_that_is_to_end_earlier_tells_who_waits(
+    store: kvsync.Store,
+    clock: ManualClock,
+    rings: list[tuple[str, bytes]],
+    kind: str,
+    lease: float | None,
+) -> None:
+    """Or at all: the head of the line looks when that time is over, and sleeps no longer."""
+    held, rival = make(store, kind, lease=lease), rival_of(store, kind)
+    held.acquire()
+    with queued(rival.acquire, rival) as waiter:
+        (doorbell,) = doorbells(store)
+        with store.transaction():
+            held.extend(0.01)
+            assert rings == []
+        assert rings == [(doorbell, LOOK)]
+        clock.advance(1)
+        assert waiter.result()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lease_that_is_put_off_wakes_nobody(
+    store: kvsync.Store, rings: list[tuple[str, bytes]], kind: str
+) -> None:
+    """Nor one that ends when it would have ended."""
+    held, rival = make(store, kind, lease=1000), rival_of(store, kind)
+    held.acquire()
+    with queued(rival.acquire, rival) as waiter:
+        held.extend(1000)
+        held.extend(2000)
+        assert rings == []
+        held.release()
+        assert waiter.result()
+
+
+@pytest.mark.usefixtures("rings")
+def test_each_of_several_leases_may_be_the_one_that_ends_earlier(
+    store: kvsync.Store, clock: ManualClock
+) -> None:
+    """The second one here: the first is put off."""
+    held, rival = store.semaphore("job", 2, lease=100_000), store.semaphore("job", 2)
+    held.acquire()
+    clock.advance(90_000)
+    held.acquire()
+    with queued(lambda: rival.acquire(n=2), rival) as waiter:
+        held.extend(50_000)
+        clock.advance(60_000)
+        assert waiter.result()
 
 
 @pytest.fixture(params=["semaphore", "read"])

@@ -36,6 +36,7 @@ from kvsync.primitives.grants import (
     serve,
     waiters,
 )
+from kvsync.primitives.tickets import Tickets
 from kvsync.session import GATE_PATIENCE, Patience, Session
 from kvsync.waiting import GONE, GRANTED, WAITING, Wait, Wish, drop, enter, turn
 
@@ -69,6 +70,12 @@ _EXTEND = f"""
     update kvsync_unit set expires = :expires, {CLAIMED}
     where space = :space and name = :name and token = :token and session = :session
     and (expires is null or expires > :boot)
+    returning token
+"""
+_PUT_OFF = f"""
+    update kvsync_unit set expires = :expires, {CLAIMED}
+    where space = :space and name = :name and token = :token and session = :session
+    and expires > :boot and expires <= :expires
     returning token
 """
 _OF_ATTEMPT = "where space = :space and name = :name and session = :session and attempt = :attempt"
@@ -540,11 +547,16 @@ class Units:
         """
 
         def work(transaction: Transaction) -> None:
-            boot = self._engine.boot()
+            boot, sooner = self._engine.boot(), False
             for grant in grants:
                 row = {**self._row_of(grant), "boot": boot, "expires": boot + seconds}
+                if transaction.execute(_PUT_OFF, row):
+                    continue
                 if not transaction.execute(_EXTEND, row):
                     raise self.lost(grant)
+                sooner = True
+            if sooner:  # than the head of the line knows, which sleeps until then
+                Tickets(self._engine, self.space, self.name).ring_first(transaction)
 
         self._engine.transact(work)
 
