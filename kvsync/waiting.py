@@ -7,11 +7,12 @@ truth from the database, so a ring that is lost costs time and nothing else.
 
 The chain of watches: the head of the line watches those who hold what it waits for, every other
 waiter its predecessor. So a death anywhere in the line is noticed at once, and wakes nobody else.
-Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too. The
-nearer to the head, the sooner it wakes, so that however long the line is, few look often; others
-glance whether they have come nearer. And who stays in its place for a while tells the one behind
-it, which may think that it is further back; who is served after a long wait, or gives up, tells
-those who have come near by that, who may be between two glances far apart.
+Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too, and
+sees to a head whose time is over. The nearer to the head, the sooner it wakes, so that however
+long the line is, few look often; others glance whether they have come nearer. And who stays in its
+place for a while tells the one behind it, which may think that it is further back; who is served
+after a long wait, or gives up, tells those who have come near by that, who may be between two
+glances far apart.
 """
 
 import time
@@ -95,6 +96,16 @@ _HOLDERS = """
     from kvsync_grant left join kvsync_session on kvsync_session.id = kvsync_grant.session
     where space = :space and name = :name
 """
+FIRST = """
+    select 'holder', session, clock, deadline, null from (
+        select session, deadline from kvsync_ticket
+        where space = :space and name = :name and id < :ticket and state = 'waiting'
+        order by id limit 1) as first
+    left join kvsync_session on kvsync_session.id = session
+"""
+"""Whoever might fit where the head of the line does not is held up by that one, until its time is
+over."""
+
 HOLDERS: dict[str, str] = {}
 """By the space, where it is not by grants that others are held up: SQL of such rows.
 
@@ -125,6 +136,12 @@ class Wish:
     def is_over(self, boot: float) -> bool:
         """Whether its time has passed."""
         return self.deadline is not None and boot >= self.deadline
+
+    @property
+    def holders(self) -> str:
+        """SQL of who holds it up: who wants less than all might fit where the head does not."""
+        held_up = HOLDERS.get(self.space, _HOLDERS)
+        return f"{held_up} union all {FIRST}" if 0 < self.units < self.capacity else held_up
 
 
 @dataclass
@@ -236,7 +253,7 @@ class Wait:
         ahead: list[tuple[int, int]] = []
         holders: list[int] = []
         ends: list[float | None] = []
-        look = _LOOK + HOLDERS.get(self._wish.space, _HOLDERS)
+        look = _LOOK + self._wish.holders
         for role, session, text, expires, claim_by in self._engine.read(look, self._here):
             if role == "me":
                 view.state = text

@@ -23,6 +23,7 @@ from kvsync import deadlock, session, waiting
 from kvsync.engine.doorbell import LOOK, Doorbell
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.session import MEND
+from kvsync.testing import ManualClock
 from tests.interrupted import Interrupt, after_each_call
 from tests.lines import calling, queued
 from tests.processes import (
@@ -394,6 +395,76 @@ def test_a_holder_that_dies_is_noticed_though_two_at_the_front_are_stopped(line:
         kill(child)
         expect(third)
     finish(third)
+
+
+def share(store: kvsync.Store, kind: str, *, whole: bool = False) -> Callable[..., bool]:
+    """Acquires a share of what several may hold at once, or the whole."""
+    if kind == "semaphore":
+        return partial(store.semaphore(NAME, 8).acquire, n=8 if whole else 1)
+    book = store.rwlock(NAME)
+    return (book.write() if whole else book.read()).acquire
+
+
+def stand(pipe: Any, path: str, kind: str, whole: bool, timeout: float | None) -> None:
+    """In the line for it, until killed."""
+    pipe.send("waiting")
+    share(kvsync.open(path), kind, whole=whole)(timeout=timeout)
+
+
+@contextmanager
+def standing(
+    store: kvsync.Store, kind: str, *, whole: bool = False, timeout: float | None = None
+) -> Iterator[Any]:
+    """A child that is the last of the line."""
+    before = waiting_for_it(store)
+    with running(stand, store.path, kind, whole, timeout) as (child, pipe):
+        expect(pipe)
+        eventually(lambda: waiting_for_it(store) > before)
+        yield child
+
+
+def waiting_for_it(store: kvsync.Store) -> int:
+    ((count,),) = store.engine.read("select count(*) from kvsync_ticket")
+    return int(count)
+
+
+@pytest.fixture
+def may_look(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The one who waits in this process looks, unless woken, once: when that is set."""
+    may_look = threading.Event()
+
+    def nets() -> Iterator[float]:
+        assert may_look.wait(PATIENCE)
+        yield 0.0
+        while True:
+            yield 10 * PATIENCE
+
+    seconds = nets()
+    monkeypatch.setattr(waiting.Wait, "_net", lambda *_: next(seconds))
+    return may_look
+
+
+shared = pytest.mark.parametrize("kind", ["semaphore", "rwlock"])
+
+
+@shared
+@pytest.mark.parametrize("stopped", [0, 3])
+def test_a_stopped_head_whose_time_is_over_holds_up_nobody(
+    path: Path, may_look: threading.Event, kind: str, stopped: int
+) -> None:
+    """Who fits beside those who hold is served, however many between them are stopped as well."""
+    clock = ManualClock(0.0)  # by which the time of other processes ends when we say so
+    with kvsync.open(path, clock=clock) as store, ExitStack() as stack:
+        assert share(store, kind)()
+        head = standing(store, kind, whole=True, timeout=PATIENCE)
+        front = [head, *(standing(store, kind) for _ in range(stopped))]
+        for child in [stack.enter_context(each) for each in front]:
+            stop(child, store.path)
+        waiter = stack.enter_context(calling(share(store, kind)))
+        eventually(lambda: waiting_for_it(store) == stopped + 2)
+        clock.advance(1e9)
+        may_look.set()
+        assert waiter.result()
 
 
 def move_on(*pipes: Any) -> None:

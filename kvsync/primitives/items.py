@@ -64,7 +64,7 @@ from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.tickets import Tickets
 from kvsync.session import MEND, Patience
 from kvsync.threads import make_way
-from kvsync.waiting import HOLDERS, PASSED, WAITING, drop, ring, ring_served, turn
+from kvsync.waiting import FIRST, HOLDERS, PASSED, WAITING, drop, ring, ring_served, turn
 
 TALLY, TAKEN, READY, DELAYED, ASKING, DEAD = range(-2, 4)
 GET, PUT, JOIN = "queue", "queue-put", "queue-join"
@@ -342,14 +342,6 @@ _HOLDERS = """
     union all
     select 'due', null, null, due, null from kvsync_queue where name = :name and due is not null
 """
-_FIRST_ASKING = """
-    select 'holder', session, clock, deadline, null from (
-        select session, deadline from kvsync_ticket
-        where space = :space and name = :name and id < :ticket and state = 'waiting'
-        order by id limit 1) as first
-    left join kvsync_session on kvsync_session.id = session
-"""
-"""Whoever else asks is held up by the first in the line for room, until its time is over."""
 
 
 class Kept(NamedTuple):
@@ -1081,4 +1073,4 @@ def _mend(engine: Engine, transaction: Transaction, name: str) -> None:
 for each in (GET, PUT, JOIN):
     MEND[each] = _mend
     HOLDERS[each] = _HOLDERS
-HOLDERS[PUT] = _FIRST_ASKING
+HOLDERS[PUT] = FIRST  # whoever else asks
