@@ -8,11 +8,11 @@ truth from the database, so a ring that is lost costs time and nothing else.
 The chain of watches: the head of the line watches those who hold what it waits for, every other
 waiter its predecessor. So a death anywhere in the line is noticed at once, and wakes nobody else.
 Who is stopped notices nothing: whoever wakes by the safety net does the work of the head too, and
-sees to a head whose time is over. The nearer to the head, the sooner it wakes, so that however
-long the line is, few look often; others glance whether they have come nearer. And who stays in its
-place for a while tells the one behind it, which may think that it is further back; who is served
-after a long wait, or gives up, tells those who have come near by that, who may be between two
-glances far apart.
+sees to a head that is dead, or whose time is over. The nearer to the head, the sooner it wakes, so
+that however long the line is, few look often; others glance whether they have come nearer. And who
+stays in its place for a while tells the one behind it, which may think that it is further back; who
+is served after a long wait, or gives up, tells those who have come near by that, who may be between
+two glances far apart.
 """
 
 import time
@@ -238,8 +238,7 @@ class Wait:
                 self._transact(self._mend)  # which fails where our line is damaged
                 continue
             if slept and view.ahead is not None and self._stand_in(view, now):
-                slept = False
-                continue
+                continue  # who is the head now may be dead, too
             if slept:
                 self._tell_who_is_behind(view)
             if quiet:
@@ -292,9 +291,10 @@ class Wait:
     def _stand_in(self, view: _View, now: float) -> bool:
         """See to what the head of the line would, for it may be stopped; whether there was any."""
         overdue = view.due is not None and view.due <= now
-        if overdue:
-            self._transact(self._mend)
-        return bool(self._session.reap(view.holders, self._patience())) or overdue
+        if not self._session.reap(view.holders, self._patience()) and not overdue:
+            return False
+        self._transact(self._mend)  # which fails where our line is damaged
+        return True
 
     def _tell_who_is_behind(self, view: _View) -> None:
         """It was not rung when it came nearer to the head, and may sleep for too long."""

@@ -467,6 +467,24 @@ def test_a_stopped_head_whose_time_is_over_holds_up_nobody(
         assert waiter.result()
 
 
+@shared
+@pytest.mark.parametrize("dead", [1, 2])
+def test_the_dead_at_the_front_hold_up_nobody_though_who_watches_them_is_stopped(
+    store: kvsync.Store, may_look: threading.Event, kind: str, dead: int
+) -> None:
+    """Who stands behind the stopped one sees to all of them at its first look."""
+    with ExitStack() as stack:
+        assert share(store, kind)()
+        front = [stack.enter_context(standing(store, kind, whole=True)) for _ in range(dead)]
+        stop(stack.enter_context(standing(store, kind)), store.path)
+        waiter = stack.enter_context(calling(share(store, kind)))
+        eventually(lambda: waiting_for_it(store) == dead + 2)
+        for child in reversed(front):
+            kill(child)  # before the one that watches it
+        may_look.set()
+        assert waiter.result()
+
+
 def move_on(*pipes: Any) -> None:
     """Each of them gives it back, and the next one has it; the last one keeps it."""
     for holder, next_one in pairwise(pipes):
