@@ -14,8 +14,9 @@ import pytest
 import kvsync
 from kvsync.primitives.barrier import BarrierStats
 from kvsync.testing import ManualClock
+from kvsync.waiting import Wait
 from tests.interrupted import at_each_point
-from tests.lines import Call, calling, queued
+from tests.lines import Call, calling, doorbells, queued
 from tests.processes import (
     PATIENCE,
     die_instead_of_ringing,
@@ -49,6 +50,27 @@ def all_waiting(barrier: kvsync.Barrier, count: int) -> Iterator[list[Call]]:
 def assert_broken(call: Call) -> None:
     with pytest.raises(kvsync.BrokenBarrierError):
         call.result()
+
+
+@contextmanager
+def acting(store: kvsync.Store, go_on: threading.Event, parties: int = 2) -> Iterator[list[Call]]:
+    """All parties, the last of which runs an action until that event."""
+    begun = threading.Event()
+
+    def act() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE)
+
+    last = store.barrier(NAME, parties, action=act)
+    with (
+        all_waiting(store.barrier(NAME, parties), parties - 1) as calls,
+        calling(last.wait) as call,
+    ):
+        try:
+            assert begun.wait(PATIENCE)
+            yield [*calls, call]
+        finally:
+            go_on.set()
 
 
 def test_the_last_one_lets_all_go_on(store: kvsync.Store) -> None:
@@ -305,6 +327,175 @@ def test_who_dies_with_nobody_beside_it_breaks_nothing(store: kvsync.Store) -> N
         eventually(lambda: [each.pid for each in barrier.stats().waiters] == [os.getpid()])
         assert barrier.wait() == 1
         assert call.result() == 0
+    assert rows(store) == []
+
+
+# --- who comes while an action runs ---------------------------------------------------------------
+
+
+def run_out_of_time(barrier: kvsync.Barrier) -> None:
+    with pytest.raises(kvsync.BrokenBarrierError):
+        barrier.wait(0.001)
+
+
+def be_interrupted(barrier: kvsync.Barrier) -> None:
+    def interrupt(_: Wait) -> str:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Wait, "until_served", interrupt)
+        barrier.wait()
+
+
+def be_killed(barrier: kvsync.Barrier) -> None:
+    before = barrier.n_waiting
+    with running(wait, barrier) as (child, _):
+        eventually(lambda: barrier.n_waiting == before + 1)
+        kill(child)
+
+
+@pytest.mark.usefixtures("others_wait_to_be_woken")
+@pytest.mark.parametrize("leave", [run_out_of_time, be_interrupted, be_killed])
+def test_who_leaves_while_an_action_runs_breaks_it_for_the_next_round_alone(
+    store: kvsync.Store, leave: Callable[[kvsync.Barrier], None]
+) -> None:
+    """As in `threading`: those who are all there already do not need who comes later."""
+    barrier, go_on = store.barrier(NAME, 3), threading.Event()
+    with acting(store, go_on, 3) as complete:
+        with queued(barrier.wait, barrier) as later:
+            leave(barrier)
+            assert_broken(later)
+        assert barrier.broken
+        with pytest.raises(kvsync.BrokenBarrierError):
+            barrier.wait()
+        assert not any(call.is_over for call in complete)
+        go_on.set()
+        assert [call.result() for call in complete] == [0, 1, 2]
+    assert barrier.broken
+    assert rows(store) == []
+
+
+@pytest.mark.parametrize("leave", [run_out_of_time, be_interrupted, be_killed])
+def test_who_leaves_while_an_action_runs_spares_every_round_that_is_complete(
+    store: kvsync.Store, leave: Callable[[kvsync.Barrier], None]
+) -> None:
+    """Those who wait for their turn to act do not need it either."""
+    barrier, go_on = store.barrier(NAME, 2), threading.Event()
+    with acting(store, go_on) as first, all_waiting(barrier, 3) as (*second, late):
+        leave(barrier)
+        assert_broken(late)
+        assert not any(call.is_over for call in (*first, *second))
+        go_on.set()
+        for complete in (first, second):
+            assert [call.result() for call in complete] == [0, 1]
+    assert barrier.broken
+    assert rows(store) == []
+
+
+def test_who_dies_alone_while_an_action_runs_breaks_nothing(store: kvsync.Store) -> None:
+    """Nobody waits with it: those who come next wait for one more."""
+    barrier, go_on = store.barrier(NAME, 2), threading.Event()
+    with acting(store, go_on) as complete:
+        be_killed(barrier)
+        eventually(lambda: len(doorbells(store)) == 2)  # it is reaped
+        assert not any(call.is_over for call in complete)
+        go_on.set()
+        assert [call.result() for call in complete] == [0, 1]
+    assert not barrier.broken
+    with all_waiting(barrier, 1) as (other,):
+        assert barrier.wait() == 1
+        assert other.result() == 0
+    assert rows(store) == []
+
+
+def make_overdue(store: kvsync.Store, which: str) -> None:
+    """That ticket, whose owner does not know of it: so does nobody who is stopped."""
+    store.engine.write(
+        f"update kvsync_ticket set deadline = 0 where id = (select {which}(id) from kvsync_ticket)"
+    )
+
+
+def test_who_is_overdue_while_an_action_runs_breaks_it_for_the_next_round_alone(
+    store: kvsync.Store,
+) -> None:
+    """Whoever comes finds it so, and is told that it is broken."""
+    barrier, go_on = store.barrier(NAME, 3), threading.Event()
+    with acting(store, go_on, 3) as complete:
+        with queued(barrier.wait, barrier) as stopped:
+            make_overdue(store, "max")
+            with pytest.raises(kvsync.BrokenBarrierError):
+                barrier.wait()
+            assert_broken(stopped)
+        assert not any(call.is_over for call in complete)
+        go_on.set()
+        assert [call.result() for call in complete] == [0, 1, 2]
+    assert barrier.broken
+    assert rows(store) == []
+
+
+def test_who_comes_does_not_look_whether_a_complete_round_is_overdue(store: kvsync.Store) -> None:
+    """A party that is stopped while others act is there, and gets through."""
+    barrier, go_on = store.barrier(NAME, 2), threading.Event()
+    with acting(store, go_on) as first, all_waiting(barrier, 2) as second:
+        make_overdue(store, "max")
+        make_overdue(store, "min")
+        with queued(barrier.wait, barrier) as later:
+            go_on.set()
+            for complete in (first, second):
+                assert [call.result() for call in complete] == [0, 1]
+            assert barrier.wait() == 1
+            assert later.result() == 0
+    assert rows(store) == []
+
+
+def act_until_told(pipe: Any, path: str) -> None:
+    """Run an action that fails when it goes on."""
+
+    def act() -> None:
+        pipe.send("acts")
+        pipe.recv()
+        raise ZeroDivisionError
+
+    with kvsync.open(path) as store, pytest.raises(ZeroDivisionError):
+        store.barrier(NAME, 2, action=act).wait()
+
+
+@pytest.mark.usefixtures("others_wait_to_be_woken")
+@pytest.mark.parametrize("end", ["failure", "death", "reset", "abort"])
+def test_a_complete_round_that_breaks_takes_with_it_who_came_later(
+    store: kvsync.Store, end: str
+) -> None:
+    """As in `threading`: also those who were complete as well, and only waited to act."""
+    barrier = store.barrier(NAME, 2)
+    with (
+        all_waiting(barrier, 1) as (party,),
+        running(act_until_told, store.path) as (child, pipe),
+    ):
+        assert expect(pipe) == "acts"
+        with all_waiting(barrier, 3) as later:
+            if end == "failure":
+                pipe.send("go on")
+            elif end == "death":
+                kill(child)
+            else:
+                getattr(barrier, end)()
+            for call in (party, *later):
+                assert_broken(call)
+    assert barrier.broken == (end != "reset")
+
+
+def test_an_interrupt_of_who_comes_while_an_action_runs_breaks_no_complete_round(
+    store: kvsync.Store,
+) -> None:
+    """Wherever it comes."""
+    barrier, go_on = store.barrier(NAME, 2), threading.Event()
+    with acting(store, go_on) as complete:
+        before = rows(store)
+        for _ in at_each_point(partial(run_out_of_time, barrier)):
+            assert rows(store) == before
+            store.delete("barrier", NAME)  # which a reset does too, but for all
+        go_on.set()
+        assert [call.result() for call in complete] == [0, 1]
     assert rows(store) == []
 
 

@@ -2,16 +2,20 @@
 
 A party's ticket is 'waiting'. As soon as as many wait as the barrier has parties, the last of them
 is told to 'act'; when it has run the action, all of them are told that they are 'through', in one
-transaction. Newcomers wait meanwhile: their tickets come after that of the one that acts.
+transaction. Newcomers wait meanwhile: their tickets come after that of the one that acts. So many
+tickets, in their order, as the barrier has parties are a round: they pass together.
+
 Invariants, each true after every commit:
 
-- At most one ticket acts, and with those that wait before it there are exactly `parties`.
+- At most one ticket acts, the last one of its round; all others of that wait before it.
 - While none acts, fewer than `parties` wait.
 - Who waits or acts has a pledge: to come through. Whoever leaves in another way breaks the barrier
-  for all who wait or act, in the transaction in which its ticket goes; the dead do so as they are
-  reaped. So the parties that pass together all get through, or none does.
+  for its own round and those behind it, in the transaction in which its ticket goes; the dead do so
+  as they are reaped. So the parties that pass together all get through, or none does; and a round
+  that is complete is not broken by who came after it.
 - All who wait or act have the same number of parties: their tickets' `capacity`.
-- A row in kvsync_barrier means that it is broken; nobody waits or acts then.
+- A row in kvsync_barrier means that it is broken: nobody comes in, and who waits or acts then is of
+  a round that was complete before.
 """
 
 from collections.abc import Callable
@@ -36,6 +40,10 @@ ACT, _THROUGH, _BROKEN = "act", "through", "broken"
 _OTHER_PARTIES = """
     select capacity from kvsync_ticket where space = :space and name = :name
     and state in ('waiting', 'act') and capacity <> :parties limit 1
+"""
+_BEHIND = """
+    select id, capacity from kvsync_ticket where space = :space and name = :name
+    and state = 'waiting' and id > :acting order by id
 """
 
 
@@ -62,7 +70,8 @@ class Barrier(Primitive):
     """Lets `parties` threads, of whichever processes, wait for each other.
 
     Whoever waits and leaves without getting through breaks the barrier for those who wait with it:
-    by its timeout, by an error, or by its death. It stays broken, also when all processes have
+    by its timeout, by an error, or by its death. Who were all there before it came, and wait for
+    the end of their action, get through all the same. It stays broken, also when all processes have
     ended, until `reset`. A differing number of parties is adopted when nobody waits; else `wait`
     raises LimitError. `timeout` is seconds, or a timedelta.
 
@@ -101,8 +110,9 @@ class Barrier(Primitive):
 
         The one that comes last has the highest number, and runs its own `action`, if it has one,
         before anybody goes on. `timeout` is in seconds; None is for ever, and left out, the
-        constructor's holds. Once it is over the barrier is broken, even if another's action runs;
-        who runs its own waits for nobody any more, and may take longer, as in `threading`.
+        constructor's holds. Once it is over the barrier is broken, even if another's action runs,
+        for all but those who were all there before we came; who runs its own waits for nobody any
+        more, and may take longer, as in `threading`.
 
         Raises: BrokenBarrierError; what the action raises; LimitError if others wait with another
         number of parties; TransactionError inside a transaction; ValueError for a negative timeout;
@@ -139,8 +149,9 @@ class Barrier(Primitive):
     def _enter(self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction) -> _Place:
         if self.broken:
             return _Place(_BROKEN)
-        if self._tickets.forget_overdue(transaction):
-            _break(self._tickets, transaction)
+        spared = _spared(self._tickets, transaction)
+        if self._tickets.forget_overdue(transaction, behind=spared):
+            _break(self._tickets, transaction, spared)
             return _Place(_BROKEN)
         self._check_parties(transaction)
         ticket = enter(self._session, transaction, wish, doorbell)
@@ -200,7 +211,7 @@ class Barrier(Primitive):
         """Leave; who was not told that it is through breaks the barrier."""
         left = self._tickets.leave(transaction, self._session, wish)
         if left is not None and left[1] in (WAITING, ACT):
-            _break(self._tickets, transaction)
+            _break(self._tickets, transaction, _spared(self._tickets, transaction, left[0]))
 
     # --- how it stands ------------------------------------------------------------------------
 
@@ -221,7 +232,7 @@ class Barrier(Primitive):
 
     @property
     def broken(self) -> bool:
-        """Whether it is broken: every `wait` raises until it is reset."""
+        """Whether it is broken: who comes gets BrokenBarrierError until it is reset."""
         return bool(
             self._engine.read(
                 "select 1 from kvsync_barrier where name = :name", {"name": self._name}
@@ -252,23 +263,43 @@ class Barrier(Primitive):
         self._engine.transact(partial(_break, self._tickets))
 
 
-def _break(tickets: Tickets, transaction: Transaction) -> None:
+def _spared(tickets: Tickets, transaction: Transaction, left: int | None = None) -> int:
+    """The last ticket of the rounds that are complete without the one that left; or 0.
+
+    If that is None, without whoever comes now. While none acts no round is complete; and if it was
+    the one that acted that left, nobody gets through.
+    """
+    acting = tickets.first(transaction, 1, ACT)
+    if not acting or (left is not None and left < acting[0]):
+        return 0
+    (spared,) = acting
+    behind = transaction.execute(_BEHIND, {**tickets.here, "acting": spared})
+    for place, (ticket, parties) in enumerate(behind, 1):
+        if place % parties == 0 and (left is None or ticket < left):
+            spared = ticket
+    return spared
+
+
+def _break(tickets: Tickets, transaction: Transaction, spared: int = 0) -> None:
+    """For all who wait or act, or for those behind the ticket `spared`; and for who comes."""
     transaction.execute(
         "insert into kvsync_barrier (name, since) values (:name, :since) on conflict do nothing",
         {"name": tickets.name, "since": transaction.now},
     )
     for state in (WAITING, ACT):
-        tickets.tell_all(transaction, _BROKEN, among=state)
-    tickets.redeem_all(transaction)
+        tickets.tell_all(transaction, _BROKEN, among=state, behind=spared)
+    tickets.redeem_all(transaction, behind=spared)
 
 
 def _mend(engine: Engine, transaction: Transaction, name: str) -> None:
     """The dead who waited or acted will not come through; if nobody waits with them, no matter."""
     tickets = Tickets(engine, SPACE, name)
-    if tickets.take_broken(transaction) and any(
-        tickets.first(transaction, 1, state) for state in (WAITING, ACT)
-    ):
-        _break(tickets, transaction)
+    dead = tickets.take_broken(transaction)
+    if not dead:
+        return
+    spared = _spared(tickets, transaction, min(dead))
+    if any(tickets.first(transaction, 1, state, behind=spared) for state in (WAITING, ACT)):
+        _break(tickets, transaction, spared)
 
 
 MEND[SPACE] = _mend

@@ -304,7 +304,7 @@ def _mend(engine: Engine, transaction: Transaction, name: str) -> None:
     tickets = Tickets(engine, _SPACE, name)
     tickets.ring_first(transaction)
     if broken := tickets.take_broken(transaction):
-        _notify(tickets, transaction, broken)
+        _notify(tickets, transaction, len(broken))
 
 
 MEND[_SPACE] = _mend

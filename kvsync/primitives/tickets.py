@@ -36,12 +36,13 @@ _TELL = """
 """
 _TELL_ALL = """
     update kvsync_ticket set state = :state
-    where space = :space and name = :name and state = :among
+    where space = :space and name = :name and state = :among and id > :behind
     returning doorbell
 """
 _FORGET_OVERDUE = """
     delete from kvsync_ticket
     where space = :space and name = :name and state = 'waiting' and deadline <= :boot
+    and id > :behind
     and session in (select id from kvsync_session where clock = :clock)
     returning id
 """
@@ -141,12 +142,14 @@ class Tickets:
 
     # --- the others ---------------------------------------------------------------------------
 
-    def first(self, transaction: Transaction, limit: int, state: str = WAITING) -> list[int]:
-        """The first tickets of that state in the line."""
+    def first(
+        self, transaction: Transaction, limit: int, state: str = WAITING, behind: int = 0
+    ) -> list[int]:
+        """The first tickets of that state in the line, or behind that ticket in it."""
         rows = transaction.execute(
             "select id from kvsync_ticket where space = :space and name = :name"
-            " and state = :state order by id limit :limit",
-            {**self.here, "state": state, "limit": limit},
+            " and state = :state and id > :behind order by id limit :limit",
+            {**self.here, "state": state, "limit": limit, "behind": behind},
         )
         return [ticket for (ticket,) in rows]
 
@@ -166,9 +169,11 @@ class Tickets:
         for (doorbell,) in transaction.execute(_TELL, row):
             ring(self.engine, transaction, doorbell)
 
-    def tell_all(self, transaction: Transaction, state: str, among: str = WAITING) -> None:
-        """The same for all tickets of the state `among`."""
-        row = {**self.here, "state": state, "among": among}
+    def tell_all(
+        self, transaction: Transaction, state: str, among: str = WAITING, behind: int = 0
+    ) -> None:
+        """The same for all tickets of the state `among`, or for those behind that ticket."""
+        row = {**self.here, "state": state, "among": among, "behind": behind}
         for (doorbell,) in transaction.execute(_TELL_ALL, row):
             ring(self.engine, transaction, doorbell)
 
@@ -181,9 +186,12 @@ class Tickets:
         ):
             ring(self.engine, transaction, doorbell)
 
-    def forget_overdue(self, transaction: Transaction) -> int:
-        """Take away who has not withdrawn though its deadline is over; returns how many."""
-        when = {"boot": self.engine.boot(), "clock": this_process().clock}
+    def forget_overdue(self, transaction: Transaction, behind: int = 0) -> int:
+        """Take away who has not withdrawn though its deadline is over; returns how many.
+
+        Of those behind that ticket alone.
+        """
+        when = {"boot": self.engine.boot(), "clock": this_process().clock, "behind": behind}
         forgotten = transaction.execute(_FORGET_OVERDUE, {**self.here, **when})
         for (ticket,) in forgotten:
             self.ring_first(transaction, behind=ticket)
@@ -215,20 +223,21 @@ class Tickets:
                 {**self.here, "ticket": ticket},
             )
 
-    def redeem_all(self, transaction: Transaction) -> None:
-        """Nobody in this line owes anything."""
+    def redeem_all(self, transaction: Transaction, behind: int = 0) -> None:
+        """Nobody in this line owes anything, or nobody behind that ticket."""
         for table in ("kvsync_pledge", "kvsync_unit"):
             transaction.execute(
-                f"delete from {table} where space = :space and name = :name", self.here
+                f"delete from {table} where space = :space and name = :name and ticket > :behind",
+                {**self.here, "behind": behind},
             )
 
-    def take_broken(self, transaction: Transaction) -> int:
-        """Take away the pledges that the dead left open; returns how many there were."""
+    def take_broken(self, transaction: Transaction) -> list[int]:
+        """Take away the pledges that the dead left open; returns the tickets that they had."""
         transaction.execute(
             "delete from kvsync_unit where space = :space and name = :name and session = 0",
             self.here,
         )
-        return len(transaction.execute(_TAKE_BROKEN, self.here))
+        return [ticket for (ticket,) in transaction.execute(_TAKE_BROKEN, self.here)]
 
 
 def _found(rows: list[Row]) -> tuple[str, int | None]:
