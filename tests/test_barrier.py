@@ -174,6 +174,61 @@ def test_an_action_that_fails_breaks_it(store: kvsync.Store, error: type[BaseExc
     assert rows(store) == []
 
 
+def fail(_: kvsync.Store) -> None:
+    raise ZeroDivisionError
+
+
+def begin_a_session(store: kvsync.Store) -> None:
+    with store.lock("free"):
+        pass
+
+
+def sessions(store: kvsync.Store) -> int:
+    return len(store.engine.read("select id from kvsync_session"))
+
+
+@pytest.mark.parametrize(
+    ("do", "error", "begun"),
+    [
+        (lambda _: None, kvsync.ForkError, 0),
+        (begin_a_session, kvsync.ForkError, 1),
+        (fail, ZeroDivisionError, 0),
+    ],
+)
+def test_a_child_forked_in_the_action_does_not_end_it(
+    store: kvsync.Store, do: Callable[[kvsync.Store], None], error: type[Exception], begun: int
+) -> None:
+    """However it comes out, and whatever it did there: it writes no more, and its parent acts."""
+    parent, pids = os.getpid(), []
+
+    def fork() -> None:
+        before = rows(store), sessions(store)
+        pids.append(os.fork())
+        if not pids[0]:
+            do(store)
+            return
+        assert os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]) == 7
+        assert (rows(store), sessions(store) - begun) == before
+        assert not pipe.poll()
+
+    barrier = store.barrier(NAME, 2, action=fork)
+    with running(wait, store.barrier(NAME, 2)) as (_, pipe):
+        assert expect(pipe) == "here"
+        eventually(lambda: barrier.n_waiting == 1)
+        try:
+            assert barrier.wait() == 1
+        except error:
+            if os.getpid() != parent and not store.session.has_leftovers():
+                os._exit(7)
+            raise
+        finally:
+            if os.getpid() != parent:
+                os._exit(1)
+        assert expect(pipe) == 0
+    assert not barrier.broken
+    assert rows(store) == []
+
+
 @pytest.mark.parametrize("end", ["reset", "abort"])
 def test_one_that_ends_during_the_action_lets_nobody_through(store: kvsync.Store, end: str) -> None:
     """Who acted finds out when it has acted."""

@@ -24,8 +24,9 @@ from functools import partial
 from typing import Any
 
 from kvsync.engine import Engine, Transaction
-from kvsync.engine.doorbell import Doorbell
+from kvsync.engine.doorbell import Doorbell, require_own
 from kvsync.errors import BrokenBarrierError, LimitError
+from kvsync.forks import incarnation
 from kvsync.leftovers import with_cleanup
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check_whole
 from kvsync.primitives.grants import Waiter, waiters
@@ -114,9 +115,10 @@ class Barrier(Primitive):
         for all but those who were all there before we came; who runs its own waits for nobody any
         more, and may take longer, as in `threading`.
 
-        Raises: BrokenBarrierError; what the action raises; LimitError if others wait with another
-        number of parties; TransactionError inside a transaction; ValueError for a negative timeout;
-        BusyError, ClosedError, StoreReplacedError as any call.
+        Raises: BrokenBarrierError; what the action raises; ForkError in a child that was forked in
+        the action, which is its parent's; LimitError if others wait with another number of parties;
+        TransactionError inside a transaction; ValueError for a negative timeout; BusyError,
+        ClosedError, StoreReplacedError as any call.
         """
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
         self._engine.forbid_in_transaction("wait")
@@ -124,7 +126,7 @@ class Barrier(Primitive):
         # Who died here with nobody beside it has broken it for nobody.
         self._session.reap(self._tickets.sessions(), patience.left())
         wish = self._tickets.wish(self._session, patience, self._parties)
-        break_off = partial(self._session.undo, partial(self._break_off, wish))
+        break_off = partial(self._session.undo, partial(self._break_off, wish, incarnation()))
         place = with_cleanup(partial(self._wait, wish), break_off)
         if place.state != _THROUGH or place.number is None:
             raise BrokenBarrierError(f"barrier {self._name!r} is broken")
@@ -140,11 +142,17 @@ class Barrier(Primitive):
                 settle = partial(self._settle, wish, place.ticket)
                 place = self._engine.transact(settle, patience=self._tickets.patience(wish))
         if place.state == ACT:
-            if self._action is not None:
-                self._action()
+            self._act()
             finish = partial(self._finish, wish, place.ticket)
             place = self._engine.transact(finish, patience=self._tickets.patience(wish))
         return place
+
+    def _act(self) -> None:
+        """A child that was forked in the action, and comes out of it too, acts for nobody."""
+        if self._action is not None:
+            process = incarnation()
+            self._action()
+            require_own(process)
 
     def _enter(self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction) -> _Place:
         if self.broken:
@@ -204,8 +212,9 @@ class Barrier(Primitive):
         tickets.ring_first(transaction)
         return _Place(state, ticket, self._parties - 1)
 
-    def _break_off(self, wish: Wish, patience: float | None) -> None:
-        self._engine.transact(partial(self._forsake, wish), patience=patience)
+    def _break_off(self, wish: Wish, process: int, patience: float | None) -> None:
+        if process == incarnation():  # else the wait is that of a process that forked this one
+            self._engine.transact(partial(self._forsake, wish), patience=patience)
 
     def _forsake(self, wish: Wish, transaction: Transaction) -> None:
         """Leave; who was not told that it is through breaks the barrier."""
