@@ -269,9 +269,10 @@ class Store:
 
         Args:
             guard: what must be held through the object given (a lock, an election ...), from the
-                beginning to the commit, or nothing happens. A thread that has a grant of its own
-                there goes by that one, even if it was lost; only one that has none goes by another
-                thread's. Of several permits, or readings, none may be lost.
+                beginning to the commit, or nothing happens. That of an inner block must be held
+                until the outermost commits, or nothing of that happens either. A thread that has a
+                grant of its own there goes by that one, even if it was lost; only one that has none
+                goes by another thread's. Of several permits, or readings, none may be lost.
 
         Raises: BusyError after `busy_timeout` if others go on writing; with a guard,
         NotOwnedError and LeaseLostError, TypeError for what cannot be held, ValueError if it is

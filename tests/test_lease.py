@@ -3,8 +3,10 @@
 import math
 import os
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ import pytest
 
 import kvsync
 from kvsync.engine.doorbell import LOOK, SERVED, Doorbells
+from kvsync.engine.sqlite import SqliteEngine
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.primitives.units import Units
 from kvsync.testing import ManualClock
 from tests.conftest import Occupy
+from tests.interrupted import Interrupt, after_each_call
 from tests.lines import calling, doorbells, queued
 from tests.processes import PATIENCE, eventually, expect, in_thread, kill, running, stop
 
@@ -622,6 +626,124 @@ def test_a_lease_that_ends_inside_a_guarded_block_undoes_it(
             clock.advance(11)
     assert store.counter("outer").value == 1
     assert store.counter("done").value == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", ["its lease", "force"])
+def test_a_guard_of_an_inner_block_holds_until_the_outermost_commits(
+    store: kvsync.Store, clock: ManualClock, kind: str, end: str
+) -> None:
+    """If it does not, nothing of the whole is committed; the inner block had ended well."""
+    held = make(store, kind, lease=10)
+    held.acquire()
+    with pytest.raises(kvsync.LeaseLostError), store.transaction():
+        store.counter("outer").add()
+        with store.transaction():
+            guarded(store, held)
+        if end == "force":
+            held.force_release()
+        else:
+            clock.advance(11)
+    assert store.counter("outer").value == store.counter("done").value == 0
+
+
+def test_an_election_given_up_after_an_inner_block_lets_nothing_be_committed(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leader was in doubt, and has stepped down: it has no grant any more."""
+    election = store.election("job")
+    election.campaign()
+
+    def unreadable(_: object) -> bool:
+        raise kvsync.StorageError("the disk is gone")
+
+    with pytest.raises(kvsync.NotOwnedError), store.transaction():
+        guarded(store, election)
+        with monkeypatch.context() as patch:
+            patch.setattr(election._units, "is_current", unreadable)
+            assert not election.is_leader()
+    assert store.counter("done").value == 0
+
+
+def test_the_guard_of_an_inner_block_that_was_undone_is_not_asked_again(
+    store: kvsync.Store, clock: ManualClock
+) -> None:
+    """Nor are those of the blocks within it; the others are."""
+    inner, outer = store.lock("inner", lease=10), store.lock("outer", lease=100)
+    inner.acquire()
+    outer.acquire()
+
+    def transact() -> None:
+        with store.transaction():
+            guarded(store, outer)
+            with pytest.raises(ZeroDivisionError), store.transaction():
+                guarded(store, inner)
+                with store.transaction(guard=inner):
+                    guarded(store, inner)
+                _ = 1 / 0
+            clock.advance(11)
+
+    transact()
+    assert store.counter("done").value == 1
+    inner.force_release()
+    inner = store.lock("inner")
+    inner.acquire()
+    clock.advance(78)
+    with pytest.raises(kvsync.LeaseLostError):
+        transact()
+    assert store.counter("done").value == 1
+
+
+def test_an_interrupted_inner_block_commits_nothing_past_its_guard(
+    store: kvsync.Store, clock: ManualClock
+) -> None:
+    """Wherever the interrupt strikes, and though the outer block goes on."""
+    lock = store.lock("job", lease=10)
+
+    def transact() -> None:
+        with suppress(kvsync.LeaseLostError, kvsync.TransactionError), store.transaction():
+            with suppress(Interrupt):
+                guarded(store, lock)
+            clock.advance(11)
+
+    assert lock.acquire()
+    for place in after_each_call(transact):
+        assert store.counter("done").value == 0, place
+        lock.force_release()
+        with pytest.raises(kvsync.LeaseLostError):
+            lock.release()
+        assert lock.acquire()
+    assert store.counter("done").value == 0
+
+
+@pytest.mark.parametrize("is_inner", [False, True])
+def test_a_guard_is_asked_again_when_the_commit_had_to_wait(
+    path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, is_inner: bool
+) -> None:
+    """For readers, in a file that has a rollback journal."""
+    wait = SqliteEngine.wait
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("create table theirs (n)")
+        with kvsync.open(path, clock=clock) as store:
+            assert store.stats().journal_mode == "delete"
+            lock = store.lock("job", lease=10)
+            lock.acquire()
+
+            def meanwhile(engine: SqliteEngine, *arguments: Any, **options: Any) -> Any:
+                clock.advance(11)
+                reader.execute("rollback")
+                return wait(engine, *arguments, **options)
+
+            with (
+                pytest.raises(kvsync.LeaseLostError),
+                store.transaction(guard=None if is_inner else lock),
+            ):
+                guarded(store, lock if is_inner else None)
+                reader.execute("begin")
+                reader.execute("select * from theirs").fetchall()
+                monkeypatch.setattr(SqliteEngine, "wait", meanwhile)
+            monkeypatch.setattr(SqliteEngine, "wait", wait)
+            assert store.counter("done").value == 0
 
 
 def test_a_guard_of_another_file_is_refused(store: kvsync.Store) -> None:

@@ -136,7 +136,8 @@ class Engine(Protocol):
     def transaction(self, check: Callable[[], object] = ...) -> AbstractContextManager[None]:
         """`transact` as a `with` block, for users: every call of this thread is part of it.
 
-        `check` is called inside, first and last: if it raises, nothing of the block is kept.
+        `check` is called inside, first and last: if it raises, nothing of the block is kept. That
+        of an inner block is called once more before the outermost commits, which it does not then.
         """
 
     def sync(self) -> None:

@@ -53,7 +53,8 @@ class SqliteTransaction:
         self._commits = False
         self._after_commit: list[Callable[[], object]] = []
         self._on_undo: list[Callable[[], object]] = []
-        self._marks: list[int] = []  # how many of those there were when each savepoint began
+        self._checks: list[Callable[[], object]] = []  # of blocks that have ended, kept for later
+        self._marks: list[tuple[int, int]] = []  # how many of both each savepoint began with
 
     # --- beginning and ending -----------------------------------------------------------------
 
@@ -85,7 +86,9 @@ class SqliteTransaction:
                 place.give(link)
 
     def commit(self, *, bulk: bool = False) -> None:
-        """Raises: TransactionError, BusyError, StorageError; nothing of it is kept then."""
+        """Raises: TransactionError, BusyError, StorageError, and what the kept checks raise;
+        nothing of it is kept then.
+        """
         assert self._link is not None
         if self._broken is not None:
             raise TransactionError("nothing was committed") from self._broken
@@ -100,6 +103,8 @@ class SqliteTransaction:
 
     def _commit_once(self) -> None:
         assert self._link is not None
+        for check in self._checks:  # in each attempt: it may have waited since the last one
+            check()
         try:
             self._commits = True
             self._link.cursor.execute("commit")
@@ -188,6 +193,10 @@ class SqliteTransaction:
     def on_undo(self, call: Callable[[], object]) -> None:
         self._on_undo.append(call)
 
+    def keep(self, check: Callable[[], object]) -> None:
+        """Call it before the commit, unless what was done up to now is undone: it may forbid it."""
+        self._checks.append(check)
+
     def _undo_since(self, mark: int) -> None:
         while len(self._on_undo) > mark:
             self._on_undo[-1]()
@@ -209,7 +218,7 @@ class SqliteTransaction:
 
     def enter_savepoint(self) -> None:
         self.execute(f"savepoint kvsync_{self.depth}")
-        self._marks[self.depth :] = [len(self._on_undo)]
+        self._marks[self.depth :] = [(len(self._on_undo), len(self._checks))]
         self.depth += 1
 
     def leave_savepoint(self) -> None:
@@ -220,7 +229,9 @@ class SqliteTransaction:
         """If this fails or is interrupted, `depth` keeps the whole from being committed."""
         if self._broken is None:
             self.execute(f"rollback to kvsync_{self.depth - 1}")
-            self._undo_since(self._marks[self.depth - 1])
+            undone, kept = self._marks[self.depth - 1]
+            self._undo_since(undone)
+            del self._checks[kept:]
             self.leave_savepoint()
 
     @property
@@ -301,6 +312,8 @@ class Block:
 
     `check` raises where the block must not begin, or not be committed. It is called in here and not
     by a block around this one: an interrupt in between would leave open what `ends_in` cannot tell.
+    An inner block is not committed as it ends: the transaction keeps its check until it is, and an
+    interrupt that kept it from that leaves the savepoint open, so that nothing is committed.
     """
 
     def __init__(self, engine: "SqliteEngine", check: Callable[[], object] = bool) -> None:
@@ -351,11 +364,12 @@ class Block:
                     raise ForkError("this transaction belongs to the parent process")
             elif not self._outermost and error is None:
                 self._check_inner(transaction)
+                transaction.keep(self._check)
                 transaction.leave_savepoint()
             elif not self._outermost:
                 transaction.undo_savepoint()
             elif error is None:
-                self._check()
+                transaction.keep(self._check)
                 transaction.commit()
         finally:
             if self._outermost:

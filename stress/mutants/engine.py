@@ -40,8 +40,8 @@ def rollback_forgotten() -> None:
     """A transaction that raises is committed."""
     edit(
         Block.__exit__,
-        "elif error is None:\n                self._check()",
-        "else:\n                self._check()",
+        "elif error is None:\n                transaction.keep(",
+        "else:\n                transaction.keep(",
     )
 
 
