@@ -1,5 +1,6 @@
 """Elections: one leader at a time, followed when it resigns or dies; who is deposed finds out."""
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -13,7 +14,15 @@ import kvsync
 from kvsync.testing import ManualClock
 from tests.interrupted import after_each_call
 from tests.lines import calling, queued
-from tests.processes import PATIENCE, eventually, expect, in_thread, kill, running
+from tests.processes import (
+    PATIENCE,
+    eventually,
+    expect,
+    in_raw_child,
+    in_thread,
+    kill,
+    running,
+)
 
 
 def test_one_leads_until_it_resigns(store: kvsync.Store) -> None:
@@ -231,6 +240,62 @@ def test_a_candidate_in_doubt_steps_down(
             election.campaign()
     assert election.campaign(timeout=0)
     assert election.token > token
+
+
+def test_a_leader_that_asks_within_another_tasks_transaction_leads_on(
+    store: kvsync.Store,
+) -> None:
+    """It is told what any call is told there: it is not the lead that is in doubt."""
+    election, asked = store.election("boss"), []
+    election.campaign()
+    token = election.token
+
+    async def ask() -> None:
+        for call in (election.is_leader, election.campaign, lambda: election.run(fail)):
+            with pytest.raises(kvsync.TransactionError, match="another task"):
+                call()
+            asked.append(call)
+
+    async def transact() -> None:
+        with store.transaction():
+            await asyncio.create_task(ask())
+
+    asyncio.run(transact())
+    assert len(asked) == 3
+    assert election.is_leader()
+    assert election.token == token
+
+
+def test_a_leader_that_asks_within_a_transaction_that_has_failed_leads_on(
+    store: kvsync.Store,
+) -> None:
+    """Nothing can be asked in there; after it, everything."""
+    election = store.election("boss")
+    election.campaign()
+    with pytest.raises(kvsync.TransactionError, match="nothing was committed"), store.transaction():
+        store.engine.write("rollback")  # as SQLite does it by itself when the disk is full
+        with pytest.raises(kvsync.StorageError):
+            store.engine.write("no statement")
+        for call in (election.is_leader, election.campaign):
+            with pytest.raises(kvsync.TransactionError, match="already failed"):
+                call()
+    assert election.is_leader()
+
+
+def test_a_child_that_may_not_use_the_store_gives_no_lead_up(store: kvsync.Store) -> None:
+    """Its parent leads, and goes on; it does not itself."""
+    election = store.election("boss")
+    election.campaign()
+
+    def ask() -> tuple[bool, list[object]]:
+        given_up: list[object] = []
+        election._units.give_up = given_up.append  # type: ignore[method-assign]
+        with pytest.raises(kvsync.ForkError):
+            election.campaign()
+        return election.is_leader(), given_up
+
+    assert in_raw_child(ask) == "(False, [])"
+    assert election.is_leader()
 
 
 def test_a_run_in_doubt_tells_that_its_lead_was_lost(

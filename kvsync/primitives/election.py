@@ -5,7 +5,14 @@ from contextlib import suppress
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from kvsync.errors import AcquireTimeout, KvsyncError, LeaseLostError, NotOwnedError
+from kvsync.errors import (
+    AcquireTimeout,
+    ForkError,
+    KvsyncError,
+    LeaseLostError,
+    NotOwnedError,
+    TransactionError,
+)
 from kvsync.forks import generation
 from kvsync.primitives.arguments import (
     UNSET,
@@ -73,9 +80,15 @@ class Election(Lockable):
         return None
 
     def _is_current(self, grant: Grant) -> bool:
-        """Raises: KvsyncError where that cannot be told; then we have stepped down."""
+        """Raises: KvsyncError where that cannot be told; then we have stepped down.
+
+        Not so where it is only this caller that cannot ask: within another task's transaction, or
+        in one that has failed (TransactionError), or in a child, whose lead it is not (ForkError).
+        """
         try:
             return self._units.is_current(grant)
+        except (TransactionError, ForkError):
+            raise
         except KvsyncError:
             self._units.give_up(grant)
             raise
@@ -114,10 +127,15 @@ class Election(Lockable):
         Inside a `run` or a `with` block that won the lead, whether this thread leads.
         Once the lead was lost this is False until the next campaign is won. A leader that has
         stepped down gives its place up as soon as the store can be reached.
+
+        Raises: TransactionError, and the lead goes on, where another task of this thread is inside
+        a transaction, or this one is inside a transaction that has failed.
         """
         mine = self._mine() if self._inside_here() else None
         try:
             return any(self._is_current(grant) for grant in ([mine] if mine else self._ours()))
+        except TransactionError:
+            raise
         except KvsyncError:
             return False
 
@@ -136,10 +154,10 @@ class Election(Lockable):
 
         Raises: what `func` raises; AcquireTimeout if the lead was not won in time; LeaseLostError
         if it ended before `func` did, unless `func` has resigned what this `run` had won;
-        TransactionError inside a transaction, unless this object leads already; DeadlockError if
-        the campaign could never end; TypeError for what cannot be called; TypeError, ValueError for
-        a bad timeout, a negative one among them; BusyError, ClosedError, StoreReplacedError as any
-        call.
+        TransactionError inside a transaction, unless this object leads already, and where another
+        task of this thread is inside one; DeadlockError if the campaign could never end; TypeError
+        for what cannot be called; TypeError, ValueError for a bad timeout, a negative one among
+        them; BusyError, ClosedError, StoreReplacedError as any call.
         """
         check_callable(func)
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
