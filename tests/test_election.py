@@ -439,6 +439,82 @@ def test_runs_of_one_object_lead_one_after_the_other(store: kvsync.Store) -> Non
     assert election.leader() is None
 
 
+@pytest.mark.parametrize("within", [within_run, within_block])
+def test_a_campaign_does_not_win_what_is_another_threads_own(
+    store: kvsync.Store, within: Callable[[kvsync.Election, Callable[[], object]], None]
+) -> None:
+    """Through the same object: that ends with the other's run, or block, and is waited for."""
+    election, may_end = store.election("boss"), threading.Event()
+    with calling(lambda: within(election, lambda: may_end.wait(PATIENCE))) as first:
+        eventually(election.leader)
+        assert not election.campaign(timeout=0)
+        with queued(election.campaign, election) as second:
+            may_end.set()
+            first.result()
+            assert second.result()
+            assert election.is_leader()
+            assert election.campaign()
+            election.resign()
+    assert election.leader() is None
+
+
+def test_a_run_waits_for_the_end_of_another_threads_block(store: kvsync.Store) -> None:
+    """As for the end of its run: the lead would end before the function did."""
+    election, may_end = store.election("boss"), threading.Event()
+    with calling(lambda: within_block(election, lambda: may_end.wait(PATIENCE))) as first:
+        eventually(election.leader)
+        with queued(lambda: election.run(election.is_leader), election) as second:
+            may_end.set()
+            first.result()
+            assert second.result()
+    assert election.leader() is None
+
+
+@pytest.mark.parametrize("within", [within_run, within_block])
+def test_who_campaigns_within_its_own_lead_leads_already(
+    store: kvsync.Store, within: Callable[[kvsync.Election, Callable[[], object]], None]
+) -> None:
+    """And wins nothing by that: what its run or block had won ends with it."""
+    election, seen = store.election("boss"), []
+    within(election, lambda: seen.append(election.campaign() and election.run(election.is_leader)))
+    assert seen == [True]
+    assert election.leader() is None
+
+
+def test_what_is_acquired_by_hand_is_all_threads(store: kvsync.Store) -> None:
+    """As what is won by a campaign."""
+    election = store.election("boss")
+    assert election.acquire()
+    assert not election.acquire(timeout=0)
+    assert in_thread(lambda: election.campaign() and election.run(election.is_leader))
+    assert in_thread(lambda: election.resign() or True)
+    assert election.leader() is None
+
+
+@pytest.mark.parametrize("within", [within_run, within_block])
+def test_any_thread_may_resign_for_all(
+    store: kvsync.Store, within: Callable[[kvsync.Election, Callable[[], object]], None]
+) -> None:
+    """One that has campaigned in vain, too. Who led finds out, and the next in line leads."""
+    election, led = store.election("boss"), []
+
+    def campaign_in_vain_and_resign() -> bool:
+        won = election.campaign(timeout=0)
+        election.resign()
+        return not won
+
+    def lead() -> None:
+        with queued(store.election("boss").campaign, election) as rival:
+            led.append(election.is_leader())
+            led.append(in_thread(campaign_in_vain_and_resign))
+            led.append(rival.result())
+            led.append(not election.is_leader())
+
+    with pytest.raises(kvsync.LeaseLostError):
+        within(election, lead)
+    assert led == [True] * 4
+
+
 def fail() -> None:
     raise ZeroDivisionError
 

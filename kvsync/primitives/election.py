@@ -57,26 +57,49 @@ class Election(Lockable):
 
     def __init__(self, store: Home, name: str, **options: Any) -> None:
         super().__init__(store, name, **options)
-        # Won by a `run` (True) or a block whose thread is inside and has not given it up itself.
+        # Won by a `run` or a block whose thread is inside and has not given it up itself. (A set,
+        # but one that is added to without a call.)
         self._inside: dict[Grant, bool] = {}
+        # The last one that is for all threads. Who wins it notes that a moment later: until then
+        # the others wait for it, as they would had they come before.
+        self._for_all: Grant | None = None
 
     def campaign(self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET) -> bool:
         """Wait to become the leader, for up to `timeout` seconds; returns whether this object is.
 
         None and -1 wait for ever, 0 is one try; left out, the constructor's timeout holds. Returns
         at once if it is the leader already. Threads that campaign through one object wait each in a
-        place of its own; the lead of one is that of all. Raises: as `Lock.acquire`.
+        place of its own; the lead of one is that of all. But what another thread has won by a `run`
+        or a `with` block ends with that, and first. Raises: as `Lock.acquire`.
         """
         seconds = check_blocking(blocking, timeout, self._timeout)
-        won = self._lead() or self._acquire(seconds)
+        won = self._lead() or self._win(seconds)
         return won is not None or self._lead() is not None  # another thread may have won meanwhile
 
+    def acquire(self, blocking: bool = True, timeout: Seconds | Unset | None = UNSET) -> bool:
+        """As `campaign`, but it waits for the end of this object's own lead as for any other.
+
+        Raises: as `Lock.acquire`.
+        """
+        return self._win(check_blocking(blocking, timeout, self._timeout)) is not None
+
+    def _win(self, timeout: float | None) -> Grant | None:
+        """A lead that is all threads'."""
+        won = self._acquire(timeout)
+        if won is not None:
+            self._for_all = won
+        return won
+
     def _lead(self) -> Grant | None:
-        """That of our grants which is current. Forgets the others: what is lost stays lost."""
+        """That of our grants which is current, unless it is another thread's own.
+
+        Forgets those that are not: what is lost stays lost.
+        """
         for grant in self._ours():
-            if self._is_current(grant):
+            if not self._is_current(grant):
+                self._units.take_out(grant)
+            elif grant is self._for_all or grant.thread == this_thread():
                 return grant
-            self._units.take_out(grant)
         return None
 
     def _is_current(self, grant: Grant) -> bool:
@@ -95,6 +118,9 @@ class Election(Lockable):
 
     def resign(self) -> None:
         """Let the next one lead.
+
+        Any thread may, with what another has won too, be it by a `run` or a `with` block: that
+        raises LeaseLostError as it ends.
 
         Raises: NotOwnedError if this object does not lead, LeaseLostError if not any more;
         TransactionError inside a transaction; BusyError and StorageError as any call, and then the
@@ -146,9 +172,9 @@ class Election(Lockable):
     def run(self, func: Callable[[], T], *, timeout: Seconds | Unset | None = UNSET) -> T:
         """Campaign, call `func` as the leader, and resign; returns what `func` returned.
 
-        If this object leads already by a `campaign`, or by a `run` that this thread is in, `func`
-        is called at once, and that lead goes on afterwards. If it leads by another thread's `run`,
-        that one ends first.
+        If this object leads already by a `campaign`, or by a `run` or a `with` block that this
+        thread is in, `func` is called at once, and that lead goes on afterwards. If it leads by
+        another thread's `run` or `with` block, that one ends first.
 
         `timeout` is seconds to campaign, None for ever; left out, the constructor's holds.
 
@@ -162,7 +188,7 @@ class Election(Lockable):
         check_callable(func)
         seconds = self._timeout if isinstance(timeout, Unset) else check_wait(timeout)
         lead = self._lead()
-        if lead is None or (self._inside.get(lead) and lead.thread != this_thread()):
+        if lead is None:
             return self._run_in_turn(func, seconds)
         result = func()
         if not self._is_current(lead):
@@ -209,7 +235,7 @@ class Election(Lockable):
     def _begin(self) -> Grant:
         inside = self._inside
         grant = super()._begin()
-        inside[grant] = False  # nothing is called from there to here, so no signal comes in
+        inside[grant] = True  # nothing is called from there to here, so no signal comes in
         return grant
 
     def _end(self, grant: Grant | None, error: BaseException | None) -> None:
