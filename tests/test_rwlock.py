@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import kvsync
+from tests.interrupted import after_each_call
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually, expect, in_thread, kill, run_all, running
 
@@ -201,6 +202,95 @@ def test_leaving_the_block_of_a_downgraded_writer_ends_its_reading(store: kvsync
     with lock.write():
         assert [holder.kind for holder in lock.stats().holders] == ["write"]
     assert lock.stats().holders == ()
+
+
+def test_a_downgrade_by_another_thread_makes_the_writer_a_reader(store: kvsync.Store) -> None:
+    """Not the thread that asks for it: the reading ends with the writer's block."""
+    lock = store.rwlock("book")
+    with lock.write() as writing:
+        (writer,) = lock.stats().holders
+        assert in_thread(lock.write().downgrade).thread == writing.thread
+        (reader,) = lock.stats().holders
+        assert (reader.kind, reader.thread) == ("read", writer.thread)
+        assert lock.read().owned()
+        with pytest.raises(kvsync.DeadlockError, match="holds its read side"):
+            lock.write().acquire(timeout=0)
+    assert lock.stats().holders == ()
+    lock.write().acquire()
+    reading = in_thread(lock.write().downgrade)
+    assert lock.read().token == reading.token
+    assert in_thread(lambda: lock.read().release() or True)
+    assert lock.stats().holders == ()
+
+
+def test_a_writer_within_the_block_of_a_downgraded_one_ends_by_itself(
+    store: kvsync.Store,
+) -> None:
+    """And so does the block around it, which has nothing left to end."""
+    lock = store.rwlock("book")
+    for downgrades in (False, True):
+        with lock.write():
+            lock.write().downgrade()
+            lock.read().release()
+            with lock.write():
+                if downgrades:
+                    lock.write().downgrade()
+            assert lock.stats().holders == ()
+        with lock.write():
+            lock.write().downgrade()
+            lock.read().release()
+            lock.write().acquire()
+        assert lock.stats().holders == ()
+
+
+def test_a_block_that_exit_stack_ends_is_that_of_the_downgraded_writer(
+    store: kvsync.Store,
+) -> None:
+    """Though it does not tell which one it ends; nothing of another thread goes with it."""
+    lock = store.rwlock("book")
+    with ExitStack() as stack:
+        stack.enter_context(lock.write())
+        lock.write().downgrade()
+        assert [holder.kind for holder in lock.stats().holders] == ["read"]
+    assert lock.stats().holders == ()
+    with ExitStack() as others:
+        with ExitStack() as stack:
+            stack.enter_context(lock.write())
+            lock.write().downgrade()
+            lock.read().release()
+            assert others.enter_context(calling(lock.write().acquire)).result()
+        assert [holder.kind for holder in lock.stats().holders] == ["write"]
+        lock.write().release()
+    with ExitStack() as stack:
+        stack.enter_context(lock.write())
+    assert lock.stats().holders == ()
+
+
+def test_threads_that_downgrade_leave_nothing_behind(store: kvsync.Store) -> None:
+    """By hand or in a block, be that interrupted anywhere: a lock may outlive many threads."""
+    lock = store.rwlock("book")
+
+    def by_hand() -> bool:
+        lock.write().acquire()
+        lock.write().downgrade()
+        lock.read().release()
+        return True
+
+    def in_block() -> None:
+        with lock.write():
+            lock.write().downgrade()
+
+    assert in_thread(by_hand)
+    assert remembered(lock) == []
+    for place in after_each_call(in_block):
+        assert remembered(lock) == [], place
+        assert lock.stats().holders == (), place
+
+
+def remembered(lock: kvsync.RWLock) -> list[object]:
+    """What the write side knows of grants and threads."""
+    known = [value for name, value in vars(lock.write()).items() if name != "_looked_up"]
+    return [each for each in known if isinstance(each, set | dict | list) and each]
 
 
 def test_a_downgrade_needs_the_write_side(store: kvsync.Store) -> None:

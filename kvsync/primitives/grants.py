@@ -114,15 +114,14 @@ TAKE = f"""
 
 JOIN = f"""
     {_COLUMNS}
-    select :space, :name, {_SLOT_AND_TOKEN}, :kind, :units, :capacity, :session, :attempt, :thread,
-        :since, :boot + :lease, null, null
-    where exists (
-        select 1 from kvsync_grant
-        where space = :space and name = :name and id = :within and session = :session
-        and (expires is null or expires > :boot))
+    select :space, :name, {_SLOT_AND_TOKEN}, :kind, :units, :capacity, :session, :attempt,
+        held.thread, :since, :boot + :lease, null, null
+    from kvsync_grant as held
+    where held.space = :space and held.name = :name and held.id = :within
+    and held.session = :session and (held.expires is null or held.expires > :boot)
     {_IN_THAT_SLOT}
 """
-"""More of what a grant of the same session holds already."""
+"""More of what a grant of the same session holds already, for the same thread."""
 
 _GIVE = f"""
     {_COLUMNS}

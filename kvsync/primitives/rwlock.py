@@ -9,7 +9,7 @@ from kvsync.primitives.arguments import Seconds
 from kvsync.primitives.grants import Grant, holders, waiters
 from kvsync.primitives.lock import SPACE, Lockable, LockStats, Shared
 from kvsync.primitives.primitive import Home, Primitive
-from kvsync.threads import Thread, this_thread
+from kvsync.threads import this_thread
 
 
 class RWLock(Primitive):
@@ -106,7 +106,8 @@ class WriteLock(_Side):
 
     def __init__(self, store: Home, name: str, **options: Any) -> None:
         super().__init__(store, name, **options)
-        self._downgraded: set[tuple[int, Thread]] = set()  # threads whose blocks are readers now
+        # What blocks began with that are still to end, and whether they are readers now.
+        self._inside: dict[Grant, bool] = {}
 
     def _acquire(self, timeout: float | None) -> Grant | None:
         if self.other._held_now() is not None:
@@ -114,19 +115,19 @@ class WriteLock(_Side):
                 f"rwlock {self._name!r}: this thread holds its read side, and would wait for"
                 " itself; release that first, and read again what you know"
             )
-        self._downgraded.discard(_here())
         return super()._acquire(timeout)
 
     def downgrade(self) -> Grant:
         """Go on as a reader, with nobody in between; returns the read side's grant.
 
         From then on the read side is what is to be released; leaving the `with` block of the write
-        side does that too.
+        side does that too. Whichever thread calls this, the reader is the one that was the writer.
 
         Raises: NotOwnedError, LeaseLostError.
         """
         writing = self._grant()
-        self._downgraded.add(_here())  # first: what a block is left with, its end sees to
+        if writing in self._inside:
+            self._inside[writing] = True  # first: what a block is left with, its end sees to
         reading = self.other._units.join(writing, "read", 1, self._lease)
         try:
             self._units.release(writing)
@@ -141,23 +142,42 @@ class WriteLock(_Side):
             raise
         return reading
 
+    def _begin(self) -> Grant:
+        inside = self._inside
+        grant = super()._begin()
+        inside[grant] = False  # nothing is called from there to here, so no signal comes in
+        return grant
+
     def _end(self, grant: Grant | None, error: BaseException | None) -> None:
-        if _here() not in self._downgraded:
-            super()._end(grant, error)
-            return
-        for side in (self, self.other):
-            if (own := side._mine()) is not None:
-                side._units.release(own)
-        self._downgraded.discard(_here())
+        own = self._innermost() if grant is None else grant
+        if own is None:
+            super()._end(None, error)
+        elif own.process == generation() and self._inside.get(own):
+            self._end_as_reader(own)
+        else:
+            self._inside.pop(own, None)
+            super()._end(own, error)
+
+    def _end_as_reader(self, own: Grant) -> None:
+        try:
+            for side in (self, self.other):
+                if (mine := side._mine()) is not None:
+                    side._units.release(mine)
+        except KvsyncError:
+            self._inside.pop(own, None)
+            raise
+        self._inside.pop(own, None)  # last: until then an interrupted end can be made up for
+
+    def _innermost(self) -> Grant | None:
+        """What this thread's last block began with that is still to end."""
+        here = generation(), this_thread()
+        blocks = [each for each in self._inside.copy() if (each.process, each.thread) == here]
+        return blocks[-1] if blocks else None
 
     def _is_inside(self, grant: Grant, depth: int) -> bool:
-        return _here() in self._downgraded or super()._is_inside(grant, depth)
+        return grant in self._inside or super()._is_inside(grant, depth)
 
 
 def _side(store: Home, name: str, options: dict[str, Any], kind: str) -> _Side:
     both = RWLock(store, name, **options)
     return both.read() if kind == "read" else both.write()
-
-
-def _here() -> tuple[int, Thread]:
-    return generation(), this_thread()

@@ -339,6 +339,8 @@ class Units:
     ) -> Grant:
         """More of what `within` holds already, past the line: nobody else can hold any of it.
 
+        It is the same thread's, whichever calls this.
+
         Raises: LeaseLostError if `within` is not held any more.
         """
         self._engine.forbid_in_transaction("acquire")
@@ -350,7 +352,6 @@ class Units:
             row = {
                 **vars(wish),
                 "session": within.session,
-                "thread": self.session.thread,
                 "since": transaction.now,
                 "boot": self._engine.boot(),
                 "within": within.token,
@@ -364,6 +365,7 @@ class Units:
                 raise self.lost(within)
             grant = self._grant(given, wish)
             require_own(wish.process)
+            grant.thread = within.thread
             self._note(grant)
             return grant
 
