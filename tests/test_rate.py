@@ -355,6 +355,61 @@ def test_a_child_that_is_forked_in_a_wait_gives_nothing_back(
     assert limiter.retry_after() == 1
 
 
+@pytest.mark.parametrize(
+    ("used", "place"),
+    [(0, "before"), (0, "behind"), (1, "before"), (1, "behind"), (1, "asleep")],
+)
+def test_a_child_that_is_forked_in_an_acquire_has_nothing_of_it(
+    still: kvsync.Store, monkeypatch: pytest.MonkeyPatch, clock: ManualClock, used: int, place: str
+) -> None:
+    """Before the slot is taken, behind that, or in the sleep: the one slot is its parent's.
+
+    Nor does the child give it back.
+    """
+    limiter = still.rate_limiter("slow", 1, per=1)
+    assert not used or limiter.try_acquire()
+    children: list[int] = []
+    read, write = os.pipe()
+
+    def fork(*_: object) -> None:
+        if not children:
+            children.append(os.fork())
+            if children[0]:
+                os.waitpid(children[0], 0)
+
+    def nap(_: float) -> None:
+        if place == "asleep":
+            fork()
+        clock.advance(1)
+
+    def after(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            result = function(*arguments)
+            fork()
+            return result
+
+        return call
+
+    monkeypatch.setattr(rate, "_nap", nap)
+    if place == "before":
+        monkeypatch.setattr(rate.RateLimiter, "_may_sleep", after(rate.RateLimiter._may_sleep))
+    elif place == "behind":
+        monkeypatch.setattr(rate.RateLimiter, "_sleep_until", after(lambda *_: clock.advance(used)))
+    try:
+        got: object = limiter.acquire()
+    except kvsync.ForkError:
+        got = "ForkError"
+    finally:
+        if children == [0]:
+            os.write(write, str(got).encode())
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "ForkError"
+    assert got is True
+    assert limiter.retry_after() == 1
+
+
 def wait_for_a_slot(pipe: Any, limiter: kvsync.RateLimiter) -> None:
     pipe.send("ready")
     limiter.acquire()

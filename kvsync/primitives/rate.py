@@ -17,7 +17,9 @@ written; it is clamped to that. On another boot clock (after a reboot, mostly) `
 its wall time, and nobody who had a slot is there any more.
 
 Each change of the row bears the number of the attempt that made it. Who gives its slot back puts
-the row before it in place again, and only while the row still bears its own number.
+the row before it in place again, and only while the row still bears its own number. An attempt is
+its process's alone: a child that a signal's handler forks in the middle of it takes nothing by it,
+has nothing of it, and gives nothing back.
 """
 
 import secrets
@@ -27,9 +29,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from kvsync.engine import Row, Transaction
+from kvsync.engine.doorbell import require_own
 from kvsync.engine.process import this_process
-from kvsync.errors import BusyError, TransactionError
-from kvsync.forks import generation
+from kvsync.errors import BusyError, ForkError, TransactionError
+from kvsync.forks import incarnation
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.resting import REST, near
@@ -114,9 +117,9 @@ class _Attempt:
     """One call's change of the row: its number, and what was there before."""
 
     def __init__(self) -> None:
+        self.process = incarnation()  # first: a child that is forked after it has it too
         self.number = secrets.randbits(62)  # `random` repeats itself in forked children
         self.before: _State | None = None
-        self.process = generation()
 
 
 class RateLimiter(Primitive):
@@ -195,7 +198,8 @@ class RateLimiter(Primitive):
         So are those of a process that is killed while it waits.
 
         Raises: ValueError for more than `burst`; TypeError, ValueError for other bad arguments;
-        TransactionError inside a transaction if it would have to wait; BusyError, ClosedError,
+        TransactionError inside a transaction if it would have to wait; ForkError in a child that a
+        signal's handler forks meanwhile, for the slot is its parent's; BusyError, ClosedError,
         StoreReplacedError as any call. With TransactionError and BusyError nothing was taken.
         """
         self._check(n)
@@ -210,9 +214,10 @@ class RateLimiter(Primitive):
             slot = self._engine.transact(work, patience=patience_of(seconds))
             if slot is not None:
                 self._sleep_until(slot.due)
+                require_own(attempt.process)
             return slot is not None
-        except (BusyError, TransactionError):
-            raise  # from before the commit
+        except (BusyError, TransactionError, ForkError):
+            raise  # from before the commit, or it was the parent's
         except BaseException:
             self._store.session.undo(partial(self._undo, attempt))
             raise
@@ -236,6 +241,7 @@ class RateLimiter(Primitive):
         may_sleep: bool,
         transaction: Transaction,
     ) -> _Slot | None:
+        require_own(attempt.process)  # two rows of one number could not be told apart
         attempt.before = _state(transaction.execute(_SELECT, {"name": self._name}))
         slot = self._slot(attempt.before, n, transaction.now)
         if not _fits(slot, deadline):
@@ -276,7 +282,7 @@ class RateLimiter(Primitive):
 
         Not in a child that was forked meanwhile, by a signal's handler: it is the parent's.
         """
-        if attempt.process != generation():
+        if attempt.process != incarnation():
             return
         here = {"name": self._name, "undone": attempt.number}
         if attempt.before is None:
