@@ -599,13 +599,118 @@ def test_what_was_used_survives_a_restart(path: Path, clock: ManualClock) -> Non
 
 
 def test_other_limits_under_the_name_start_from_what_they_can_express(
-    still: kvsync.Store,
+    still: kvsync.Store, clock: ManualClock
 ) -> None:
-    """A burst of years used up under the old limits keeps nobody out for years."""
-    assert still.rate_limiter("changed", 5, per=86_400 * 365).try_acquire(5)
+    """A burst of years used up under the old limits keeps nobody out for years.
+
+    Nor does it end because others have used the name since.
+    """
+    old = still.rate_limiter("changed", 5, per=86_400 * 365)
+    assert old.try_acquire(5)
     limiter = still.rate_limiter("changed", 10, per=1)
     assert limiter.retry_after() == 0.1
     assert limiter.retry_after(10) == 1
+    for _ in range(20):
+        assert not limiter.try_acquire()
+        clock.advance(0.1)
+        assert limiter.try_acquire()
+    clock.advance(1)
+    assert limiter.try_acquire(10)
+    clock.advance(86_400)
+    assert not old.try_acquire()
+
+
+def test_a_smaller_burst_under_the_name_does_not_refill_a_larger_one(
+    still: kvsync.Store, naps: list[float]
+) -> None:
+    """It has its own rate behind it, and what it has is used too."""
+    large = still.rate_limiter("mixed", 10, per=10)
+    small = still.rate_limiter("mixed", 10, per=10, burst=1)
+    assert large.try_acquire(10)
+    for seconds in range(1, 4):
+        assert small.acquire()
+        assert sum(naps) == pytest.approx(seconds)
+        assert not large.try_acquire()
+        assert large.retry_after() == pytest.approx(1)
+    assert large.acquire()
+    assert sum(naps) == pytest.approx(4)
+
+
+def test_slots_behind_which_a_larger_burst_had_some_are_not_given_twice(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """Who has the larger one need not wait behind them, but they stay where they are."""
+    small = still.rate_limiter("mixed", 1, per=1)
+    large = still.rate_limiter("mixed", 10, per=10, burst=100)
+    for _ in range(5):
+        take_slot(small)
+    assert large.try_acquire()
+    assert small.retry_after() == 5
+    clock.advance(5)
+    assert small.try_acquire()
+
+
+@pytest.mark.parametrize("has_one_rate", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_limiters_of_one_name_keep_their_limits_each_and_together(
+    still: kvsync.Store,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    has_one_rate: bool,
+) -> None:
+    """Over all pairs of grants, against what the head of the module promises."""
+    chance = random.Random(seed)
+    limits = [
+        (1 if has_one_rate else chance.randint(1, 9), chance.choice([1, 1, 3, 10, 50]))
+        for _ in range(chance.randint(2, 4))
+    ]
+    limiters = [still.rate_limiter("mixed", limit, per=2, burst=burst) for limit, burst in limits]
+    units = [Fraction(2, limit) for limit, _ in limits]
+    depths = [unit * burst for unit, (_, burst) in zip(units, limits, strict=True)]
+    grain = Fraction(1, 10**6)
+    dues: list[int] = []
+    monkeypatch.setattr(rate.RateLimiter, "_sleep_until", lambda _, due, *__: dues.append(due))
+    grants: list[tuple[Fraction, int, int]] = []
+    for _ in range(200):
+        clock.advance(float(chance.choice(units)) * chance.choice([0.0, 0.0, 0.1, 1.0, 3.0]))
+        if chance.random() < 0.02:
+            clock.advance(float(max(depths)))
+        who = chance.randrange(len(limits))
+        n = chance.randint(1, chance.choice([1, limits[who][1]]))
+        now, wait = Fraction(clock.boot()), limiters[who].retry_after(n)
+        last = max((due for due, *_ in grants), default=Fraction(0))
+        assert wait <= max(Fraction(0), last + n * units[who] - now) + grain
+        if wait and chance.random() < 0.8:
+            assert not limiters[who].try_acquire(n)
+            continue
+        assert limiters[who].acquire(n)
+        due = Fraction(dues[-1], rate._SECOND)
+        assert abs(due - now - Fraction(wait)) <= grain
+        grants.append((due, who, n))
+    assert len({who for _, who, _ in grants}) == len(limits)
+    grants.sort()
+    for first, (begin, *_) in enumerate(grants):
+        spent = [Fraction(0)] * len(limits)
+        for end, who, n in grants[first:]:
+            spent[who] += n * units[who]
+            assert spent[who] <= depths[who] + end - begin + grain
+            assert sum(spent) <= max(depths) + end - begin + grain
+
+
+def test_a_damaged_moment_that_no_burst_reaches_counts_as_the_longest(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """And others have their rate all the same."""
+    limiter = still.rate_limiter("slow", 2, per=1)
+    assert limiter.try_acquire()
+    still.engine.write("update kvsync_rate set tat = :tat", {"tat": (1 << 63) - 1})
+    for _ in range(3):
+        assert not limiter.try_acquire()
+        clock.advance(0.5)
+        assert limiter.try_acquire()
+    decade = 3650 * 86_400
+    assert still.rate_limiter("slow", 1, per=decade).retry_after() == pytest.approx(decade)
 
 
 class TwoClocks:

@@ -11,10 +11,29 @@ and a unit is rounded up, so nothing is granted too much. The boot clock is read
 transaction, hence it never goes back from one grant to the next.
 
 Who waits has its slot at once: it moves `tat` as if its slot had come, and sleeps until then. So
-slots are in the order of asking. `reserved` is the moment of the last slot. No state lies further
-ahead than `max(now, reserved) + burst * unit`, unless other limits were in force when it was
-written; it is clamped to that. On another boot clock (after a reboot, mostly) `tat` is taken from
-its wall time, and nobody who had a slot is there any more.
+slots are in the order of asking. `reserved` is the latest moment at which anything granted so far
+is due. On another boot clock (after a reboot, mostly) `tat` is taken from its wall time, and nobody
+who had a slot is there any more.
+
+Limiters of one name may have different limits. Each moves the one `tat` by what its units take at
+its own rate, and never back. But of what lies ahead each counts no more than its own burst, used up
+at `reserved`: what is due goes by `min(tat, reserved + burst * unit)` in the place of `tat`. Let D
+be the largest `burst * unit` of those who used the name. Then, whoever uses it meanwhile:
+
+- A grant that is due at t leaves `tat <= t + D`, hence always `tat <= reserved + D`. For either it
+  counted all of `tat`, and t is no less than the new one less its own burst; or it counted less,
+  and then t is after `reserved` by as much as it moves `tat`, if not by more.
+- All together are granted, in any time W, units that take W + D at most. Where they have one rate,
+  that is the largest burst and `limit * W / per`. For who took the first of these found `tat`, or
+  the moment, no earlier than that time begins, and the last left it no later than D after the end.
+- Each by itself is granted `burst + limit * W / per` at most, as if it were alone: it counts no
+  less than it has had itself, which is never more than its burst ahead of `reserved`.
+- Nobody waits for longer than its own n units take, from `reserved` on. So who comes with a burst
+  of years, by mistake, keeps no other out: while that lasts, they have their rate, and their burst
+  after a rest.
+
+No burst takes longer than `_LONGEST`, so nothing but damage leaves `tat` further ahead of
+`reserved` than that; it is clamped there.
 
 Each change of the row bears the number of the attempt that made it. Who gives its slot back puts
 the row before it in place again, and only while the row still bears its own number. An attempt is
@@ -109,8 +128,10 @@ class _Slot(NamedTuple):
     """When units are due, and what the state becomes if they are taken; all in ticks."""
 
     now: int
+    counted: int  # in the place of `tat` before they are taken, or the moment if that is later
     due: int
     tat: int
+    reserved: int
 
 
 class _Attempt:
@@ -127,8 +148,14 @@ class RateLimiter(Primitive):
 
     `burst` units may go at once after a rest, by default `limit` of them: in any `per` seconds at
     most `burst + limit` are granted, and `limit` in the long run. With `burst=1` they are evenly
-    spaced. The limits are this object's; other objects of this name may have others, and share
-    what was used. What was used survives a restart, and by the wall clock a reboot.
+    spaced. What was used survives a restart, and by the wall clock a reboot.
+
+    The limits are this object's; other objects of this name may have others, and share what was
+    used. Each keeps its own limits, whatever the others do. All together, where they have one rate,
+    keep those of the largest burst. Where not, a unit counts for the `per / limit` seconds of who
+    takes it, and in any W seconds no more are granted than count for W and for the longest burst.
+    Who has a smaller burst need not wait for a larger one to refill: it goes on at its own rate,
+    behind those who wait.
 
     Raises: TypeError; ValueError unless `limit` and `burst` are above zero, `per` is from a
     nanosecond to ten years, and a burst is there again within ten years.
@@ -252,7 +279,7 @@ class RateLimiter(Primitive):
                 f" {_seconds(slot.due - slot.now):.3g} s, and nothing can wait in a transaction"
             )
         tat, fraction = divmod(slot.tat, _NANOSECOND)
-        reserved = -(-max(slot.now, slot.tat - self._depth) // _NANOSECOND)
+        reserved = -(-slot.reserved // _NANOSECOND)
         wall = transaction.now + _seconds(slot.tat - slot.now)
         state = _State(this_process().clock, tat, fraction, reserved, wall, attempt.number)
         transaction.execute(_PUT, {"name": self._name, **state._asdict()})
@@ -307,7 +334,7 @@ class RateLimiter(Primitive):
     def stats(self) -> RateLimiterStats:
         """Limits, and what is available. Blocks no writer."""
         slot = self._look(1)
-        used = slot.tat - self._unit - slot.now
+        used = slot.counted - slot.now
         available = max(0, min(self._burst, (self._depth + self._slack - 1 - used) // self._unit))
         wait = _seconds(slot.due - slot.now)
         return RateLimiterStats(self._name, self._limit, self._per, self._burst, available, wait)
@@ -332,17 +359,26 @@ class RateLimiter(Primitive):
     def _slot(self, state: _State | None, n: int, wall: float) -> _Slot:
         """The next slot for `n` units."""
         now = self._now()
-        tat = max(now, self._tat(state, now, wall)) + n * self._unit
-        due = tat - self._depth
-        return _Slot(now, due if due - now >= self._slack else now, tat)
+        tat, reserved = _used(state, now, wall)
+        counted = max(now, min(tat, reserved + self._depth))
+        needed = n * self._unit
+        due = counted + needed - self._depth
+        latest = max(now, due, reserved)
+        soon = due if due - now >= self._slack else now
+        return _Slot(now, counted, soon, max(now, tat) + needed, latest)
 
-    def _tat(self, state: _State | None, now: int, wall: float) -> int:
-        if state is None:
-            return now
-        if state.clock == this_process().clock:
-            latest = max(now, state.reserved * _NANOSECOND) + self._depth
-            return min(latest, state.tat * _NANOSECOND + state.fraction)
-        return now + min(self._depth, _ticks(max(0.0, state.wall - wall)))
+
+def _used(state: _State | None, now: int, wall: float) -> tuple[int, int]:
+    """`tat` and `reserved` in ticks of this boot clock."""
+    if state is None:
+        return now, now
+    tat = state.tat * _NANOSECOND + state.fraction
+    reserved = state.reserved * _NANOSECOND
+    if state.clock != this_process().clock:
+        ahead = tat - reserved
+        tat = now + _ticks(max(0.0, state.wall - wall))
+        reserved = min(now, tat - ahead)  # slots after that are void
+    return min(tat, reserved + _LONGEST * _SECOND), reserved
 
 
 def _fits(slot: _Slot, deadline: int | None) -> bool:
