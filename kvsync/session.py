@@ -24,6 +24,7 @@ takes its session away itself.
 import itertools
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sized
 from contextlib import suppress
@@ -150,7 +151,8 @@ class Session:
         self._is_closed = False
         self.reentrant: dict[tuple[str, int, Thread], Any] = {}  # by name, process and thread
         self._leftovers = Leftovers()
-        self._waited_at: set[weakref.ref[Doorbell]] = set()
+        self._waited_at: Waited = set()
+        self._rest_numbers = itertools.count()
         _register(self)
 
     @property
@@ -292,6 +294,17 @@ class Session:
         """One to wait at, as a `with` block; None where the system has none."""
         return Listening(self._life(), self._waited_at)
 
+    def rest(self, give_back: Step) -> "Rest":
+        """One to sleep at until a moment that was reserved, which `give_back` undoes.
+
+        Called in the transaction that reserves it: either its commit comes before `close` gives it
+        back, or this sees that it is closed. Raises: ClosedError.
+        """
+        rest = Rest(next(self._rest_numbers), give_back)
+        self._waited_at.add(weakref.ref(rest, self._waited_at.discard))
+        self._refuse_if_closed()
+        return rest
+
     def wake(self) -> None:
         """Let those threads look that wait here: the engine was closed."""
         for reference in self._waited_at.copy():
@@ -311,6 +324,18 @@ class Session:
         except BaseException:
             self._is_closed = was_closed
             raise
+        self._end_rests()
+
+    def _end_rests(self) -> None:
+        """Give back what they have reserved; while the store is busy, what is left is spent.
+
+        The last one first: only who is the last in its line can give something back.
+        """
+        rests = [rest for each in self._waited_at.copy() if isinstance(rest := each(), Rest)]
+        with suppress(KvsyncError):
+            for rest in sorted(rests, key=lambda rest: rest.number, reverse=True):
+                if give_back := rest.end():
+                    give_back(GATE_PATIENCE)
 
     def end(self) -> None:
         """Give up all that is held and waited for. Raises: what a write raises."""
@@ -438,7 +463,7 @@ class Listening:
     others wait.)
     """
 
-    def __init__(self, life: "_Life", waited_at: set[weakref.ref[Doorbell]]) -> None:
+    def __init__(self, life: "_Life", waited_at: "Waited") -> None:
         self._life = life
         self._waited_at = waited_at
         self._bell: Doorbell | None = None
@@ -454,6 +479,39 @@ class Listening:
         if self._bell is not None:
             self._waited_at.discard(weakref.ref(self._bell))
             self._life.bells.append(self._bell)
+
+
+class Rest:
+    """Where somebody sleeps whom nobody rings, for the moment is known: only a close wakes it.
+
+    Whoever ends it first decides: its owner, that it was slept through, and what was reserved is
+    used; or the close, that it is given back.
+    """
+
+    def __init__(self, number: int, give_back: Step) -> None:
+        self.number = number
+        self._give_back = [give_back]
+        self._bell = threading.Lock()  # looked up each time: gevent puts its own in its place
+        self._bell.acquire()
+
+    def sleep(self, seconds: float) -> None:
+        """Until it is stirred, or that is over."""
+        self._bell.acquire(timeout=seconds)
+
+    def stir(self) -> None:
+        """Wake who sleeps at it, or is about to."""
+        with suppress(RuntimeError):  # it was, before
+            self._bell.release()
+
+    def end(self) -> Step | None:
+        """What gives back what was reserved; None if it was ended before."""
+        try:
+            return self._give_back.pop()  # atomic: one has it
+        except IndexError:
+            return None
+
+
+Waited = set[weakref.ref[Doorbell] | weakref.ref[Rest]]
 
 
 class _Life:

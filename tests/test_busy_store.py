@@ -19,11 +19,10 @@ import pytest
 import kvsync
 from kvsync.engine.sqlite import SqliteEngine
 from kvsync.leftovers import Leftovers, Step
-from kvsync.primitives import rate
 from kvsync.primitives.taking import Taking
 from kvsync.primitives.tickets import Tickets
 from kvsync.primitives.units import Units
-from kvsync.session import GATE_PATIENCE, Session
+from kvsync.session import GATE_PATIENCE, Rest, Session
 from kvsync.testing import ManualClock
 from kvsync.waiting import Wait
 from tests.lines import calling, queued
@@ -318,11 +317,11 @@ def test_who_is_interrupted_in_a_rate_limiters_line_does_not_either(
         limiter.acquire()
         hog = Hog(path)
 
-        def interrupt(_: float) -> None:
+        def interrupt(*_: object) -> None:
             hog.begin()
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(rate, "_nap", interrupt)
+        monkeypatch.setattr(Rest, "sleep", interrupt)
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             limiter.acquire()

@@ -6,6 +6,7 @@ import pickle
 import random
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from fractions import Fraction
 from itertools import chain
@@ -19,9 +20,11 @@ from kvsync.clock import SystemClock
 from kvsync.engine.process import this_process
 from kvsync.primitives import rate
 from kvsync.resting import REST
+from kvsync.session import Rest
 from kvsync.testing import ManualClock
 from tests.interrupted import at_each_point
-from tests.processes import PATIENCE, eventually, expect, kill, run_all, running
+from tests.lines import calling
+from tests.processes import PATIENCE, eventually, expect, in_thread, kill, run_all, running
 from tests.undone import undone
 
 STATE = "select * from kvsync_rate order by name"
@@ -38,11 +41,11 @@ def naps(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> list[float]:
     """The naps that were taken; they move the clock on and take no time."""
     taken: list[float] = []
 
-    def nap(seconds: float) -> None:
+    def nap(_: Rest, seconds: float) -> None:
         taken.append(seconds)
         clock.advance(seconds)
 
-    monkeypatch.setattr(rate, "_nap", nap)
+    monkeypatch.setattr(Rest, "sleep", nap)
     return taken
 
 
@@ -50,11 +53,11 @@ def when_asleep(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> Non
     """Let the next nap call this, and those after it take none."""
     calls = [call]
 
-    def nap(_: float) -> None:
+    def nap(*_: object) -> None:
         assert calls, "it sleeps again"
         calls.pop()()
 
-    monkeypatch.setattr(rate, "_nap", nap)
+    monkeypatch.setattr(Rest, "sleep", nap)
 
 
 # --- how much ---------------------------------------------------------------------------------
@@ -377,7 +380,7 @@ def test_a_child_that_is_forked_in_an_acquire_has_nothing_of_it(
             if children[0]:
                 os.waitpid(children[0], 0)
 
-    def nap(_: float) -> None:
+    def nap(*_: object) -> None:
         if place == "asleep":
             fork()
         clock.advance(1)
@@ -390,7 +393,7 @@ def test_a_child_that_is_forked_in_an_acquire_has_nothing_of_it(
 
         return call
 
-    monkeypatch.setattr(rate, "_nap", nap)
+    monkeypatch.setattr(Rest, "sleep", nap)
     if place == "before":
         monkeypatch.setattr(rate.RateLimiter, "_may_sleep", after(rate.RateLimiter._may_sleep))
     elif place == "behind":
@@ -425,6 +428,132 @@ def test_a_killed_waiters_slot_is_spent(store: kvsync.Store) -> None:
         kill(child)
     assert 1000 < limiter.retry_after() <= 2000
     assert not limiter.acquire(timeout=1000)
+
+
+# --- whose store is closed --------------------------------------------------------------------
+
+
+def test_close_tells_those_who_wait_and_gives_their_slots_back(
+    still: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, not when they wake by themselves; and of all of them, whoever came first."""
+    monkeypatch.setattr(rate, "_NAP", 10 * PATIENCE)
+    limiter = still.rate_limiter("slow", 1, per=1)
+    assert limiter.acquire()
+    before = still.engine.read(STATE)
+    other = kvsync.open(still.path, clock=clock)
+    with ExitStack() as stack:
+        calls = []
+        for count in range(1, 4):
+            calls.append(stack.enter_context(calling(other.rate_limiter("slow", 1, per=1).acquire)))
+            eventually(lambda ahead=count + 1: limiter.retry_after() == ahead)
+        other.close()
+        for call in calls:
+            with pytest.raises(kvsync.ClosedError):
+                call.result()
+    assert still.engine.read(STATE) == before
+
+
+def test_close_spends_a_slot_with_others_behind_it(still: kvsync.Store, clock: ManualClock) -> None:
+    """For theirs are fixed."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    assert limiter.acquire()
+    other = kvsync.open(still.path, clock=clock)
+    with calling(other.rate_limiter("slow", 1, per=1).acquire) as call:
+        eventually(lambda: limiter.retry_after() == 2)
+        with calling(limiter.acquire) as behind:
+            eventually(lambda: limiter.retry_after() == 3)
+            other.close()
+            with pytest.raises(kvsync.ClosedError):
+                call.result()
+            assert limiter.retry_after() == 3
+            clock.advance(2)
+            assert behind.result()
+
+
+def test_close_takes_nothing_from_who_has_waited(
+    still: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was given is used."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    assert limiter.acquire()
+    with kvsync.open(still.path, clock=clock) as other:
+        when_asleep(monkeypatch, lambda: clock.advance(1))
+        assert other.rate_limiter("slow", 1, per=1).acquire()
+    assert limiter.retry_after() == 1
+
+
+def test_a_handler_that_closes_the_store_in_a_wait_ends_it(
+    still: kvsync.Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the thread that waits itself."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    assert limiter.acquire()
+    before = still.engine.read(STATE)
+    other = kvsync.open(still.path, clock=clock)
+    when_asleep(monkeypatch, other.close)
+    with pytest.raises(kvsync.ClosedError):
+        other.rate_limiter("slow", 1, per=1).acquire()
+    assert still.engine.read(STATE) == before
+
+
+@pytest.mark.parametrize(("kind", "place"), [(rate.RateLimiter, "_may_sleep"), (Rest, "sleep")])
+def test_a_close_that_has_only_begun_ends_an_acquire(
+    still: kvsync.Store,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type,
+    place: str,
+) -> None:
+    """Before it takes a slot; or asleep, though it be due by then: what was given back is not had.
+
+    The engine does not know of it yet.
+    """
+    limiter = still.rate_limiter("slow", 1, per=1)
+    assert limiter.acquire()
+    before = still.engine.read(STATE)
+    other = kvsync.open(still.path, clock=clock)
+
+    def close(*_: object) -> bool:
+        other.session.close()
+        if kind is Rest:
+            clock.advance(1)
+        return True
+
+    monkeypatch.setattr(kind, place, close)
+    with pytest.raises(kvsync.ClosedError):
+        other.rate_limiter("slow", 1, per=1).acquire()
+    assert still.engine.read(STATE) == before
+    other.close()
+
+
+def test_a_file_that_is_deleted_in_a_wait_ends_it(
+    path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or those who make another would have the same units."""
+    with kvsync.open(path, clock=clock) as store:
+        limiter = store.rate_limiter("slow", 1, per=1)
+        assert limiter.acquire()
+        when_asleep(monkeypatch, lambda: (path.unlink(), clock.advance(1)))
+        with pytest.raises(kvsync.StoreReplacedError):
+            limiter.acquire()
+
+
+def test_a_store_that_is_closed_while_it_is_busy_is_closed_all_the_same(
+    still: kvsync.Store, clock: ManualClock
+) -> None:
+    """The slot is spent, then."""
+    limiter = still.rate_limiter("slow", 1, per=1)
+    assert limiter.acquire()
+    other = kvsync.open(still.path, clock=clock, busy_timeout=0)
+    with calling(other.rate_limiter("slow", 1, per=1).acquire) as call:
+        eventually(lambda: limiter.retry_after() == 2)
+        with still.transaction():
+            still.counter("any").add()
+            in_thread(lambda: (other.close(), True))
+        with pytest.raises(kvsync.ClosedError):
+            call.result()
+    assert limiter.retry_after() == 2
 
 
 # --- the rest ---------------------------------------------------------------------------------

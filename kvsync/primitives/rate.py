@@ -36,13 +36,13 @@ No burst takes longer than `_LONGEST`, so nothing but damage leaves `tat` furthe
 `reserved` than that; it is clamped there.
 
 Each change of the row bears the number of the attempt that made it. Who gives its slot back puts
-the row before it in place again, and only while the row still bears its own number. An attempt is
+the row before it in place again, and only while the row still bears its own number. Whoever closes
+the store does that for those who wait through it, which are told by ClosedError. An attempt is
 its process's alone: a child that a signal's handler forks in the middle of it takes nothing by it,
 has nothing of it, and gives nothing back.
 """
 
 import secrets
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -50,12 +50,12 @@ from typing import Any, NamedTuple
 from kvsync.engine import Row, Transaction
 from kvsync.engine.doorbell import require_own
 from kvsync.engine.process import this_process
-from kvsync.errors import BusyError, ForkError, TransactionError
+from kvsync.errors import BusyError, ClosedError, ForkError, TransactionError
 from kvsync.forks import incarnation
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.resting import REST, near
-from kvsync.session import patience_of
+from kvsync.session import Rest, patience_of
 
 _SECOND = 1_000_000_000 << 32
 _MICROSECOND = 1_000 << 32
@@ -135,12 +135,13 @@ class _Slot(NamedTuple):
 
 
 class _Attempt:
-    """One call's change of the row: its number, and what was there before."""
+    """One call's change of the row: its number, what was there before, and where it waits."""
 
     def __init__(self) -> None:
         self.process = incarnation()  # first: a child that is forked after it has it too
         self.number = secrets.randbits(62)  # `random` repeats itself in forked children
         self.before: _State | None = None
+        self.rest: Rest | None = None
 
 
 class RateLimiter(Primitive):
@@ -222,7 +223,8 @@ class RateLimiter(Primitive):
         at once: if it is longer than `timeout`, the answer is False right away, and nothing was
         taken. An exception that ends the wait (KeyboardInterrupt) gives the units back if nobody
         has asked for some after this call; else they are spent, for the slots behind are fixed.
-        So are those of a process that is killed while it waits.
+        So does who closes the store meanwhile, which ends the wait by ClosedError. The units of a
+        process that is killed while it waits are spent.
 
         Raises: ValueError for more than `burst`; TypeError, ValueError for other bad arguments;
         TransactionError inside a transaction if it would have to wait; ForkError in a child that a
@@ -240,7 +242,7 @@ class RateLimiter(Primitive):
             work = partial(self._take, n, deadline, attempt, self._may_sleep())
             slot = self._engine.transact(work, patience=patience_of(seconds))
             if slot is not None:
-                self._sleep_until(slot.due)
+                self._sleep_until(slot.due, attempt)
                 require_own(attempt.process)
             return slot is not None
         except (BusyError, TransactionError, ForkError):
@@ -278,6 +280,8 @@ class RateLimiter(Primitive):
                 f"rate limiter {self._name!r}: {n} units are to be had in"
                 f" {_seconds(slot.due - slot.now):.3g} s, and nothing can wait in a transaction"
             )
+        if slot.due > slot.now:
+            attempt.rest = self._store.session.rest(partial(self._undo, attempt))
         tat, fraction = divmod(slot.tat, _NANOSECOND)
         reserved = -(-slot.reserved // _NANOSECOND)
         wall = transaction.now + _seconds(slot.tat - slot.now)
@@ -297,9 +301,14 @@ class RateLimiter(Primitive):
         wall = transaction.now - _DAY
         transaction.execute(_FORGET_RESTING, {**here, "boot": rested, "wall": wall})
 
-    def _sleep_until(self, due: int) -> None:
+    def _sleep_until(self, due: int, attempt: _Attempt) -> None:
+        if attempt.rest is None:  # it was due when it was taken
+            return
         while (left := _seconds(due - self._now())) > 0:
-            _nap(min(left, _NAP))
+            attempt.rest.sleep(min(left, _NAP))
+            self._engine.verify()
+        if attempt.rest.end() is None:
+            raise ClosedError("this store was closed during a wait")
 
     def _undo(self, attempt: _Attempt, patience: float | None) -> None:
         self._engine.transact(partial(self._give_back, attempt), patience=patience)
@@ -395,7 +404,3 @@ def _ticks(seconds: float) -> int:
 
 def _seconds(ticks: int) -> float:
     return ticks / _SECOND
-
-
-def _nap(seconds: float) -> None:
-    time.sleep(seconds)

@@ -69,9 +69,10 @@ def _read_then_write(store: kvsync.Store, name: str) -> Acquire:
     def acquire(n: int, seconds: float) -> bool:
         deadline = limiter._now() + rates._ticks(seconds)
         apart = cast("Transaction", _Apart(store.engine))
-        slot = limiter._take(n, deadline, rates._Attempt(), True, apart)
+        attempt = rates._Attempt()
+        slot = limiter._take(n, deadline, attempt, True, apart)
         if slot is not None:
-            limiter._sleep_until(slot.due)
+            limiter._sleep_until(slot.due, attempt)
         return slot is not None
 
     return acquire
