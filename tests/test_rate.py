@@ -924,3 +924,22 @@ def test_long_periods_and_large_numbers_are_exact_too(
     for limit, per, burst in [(1, 1e-10, 1), (1, 1e300, 1), (1, 86_400 * 3650, 2)]:
         with pytest.raises(ValueError, match="ten years"):
             still.rate_limiter("beyond", limit, per=per, burst=burst)
+
+
+def test_a_slot_beyond_all_moments_is_refused(still: kvsync.Store) -> None:
+    """With an error that says so, and nothing is taken; who cannot wait so long hears no."""
+    decade = 3650 * 86_400.0
+    limiter = still.rate_limiter("decade", 1, per=decade)
+    for _ in range(29):
+        take_slot(limiter)
+    before = still.engine.read(STATE)
+    for forever in (None, -1, math.inf, 1e300, 30 * decade):
+        with pytest.raises(kvsync.CounterOverflowError, match="290 years"):
+            limiter.acquire(timeout=forever)
+    for timeout in (0, 1, 28 * decade):
+        assert not limiter.acquire(timeout=timeout)
+    assert limiter.retry_after() == 29 * decade
+    assert limiter.stats().available == 0
+    assert still.engine.read(STATE) == before
+    limiter.reset()
+    assert limiter.try_acquire()

@@ -50,7 +50,13 @@ from typing import Any, NamedTuple
 from kvsync.engine import Row, Transaction
 from kvsync.engine.doorbell import require_own
 from kvsync.engine.process import this_process
-from kvsync.errors import BusyError, ClosedError, ForkError, TransactionError
+from kvsync.errors import (
+    BusyError,
+    ClosedError,
+    CounterOverflowError,
+    ForkError,
+    TransactionError,
+)
 from kvsync.forks import incarnation
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
@@ -62,8 +68,12 @@ _MICROSECOND = 1_000 << 32
 _NANOSECOND = 1 << 32
 """In ticks."""
 
-_LONGEST = 10 * 365 * 86_400
+_YEAR = 365 * 86_400
+_LONGEST = 10 * _YEAR
 """Seconds, for a burst to refill: sums of some of these still fit into 64 bits of nanoseconds."""
+
+_LAST = ((1 << 63) - 1) * _NANOSECOND
+"""The latest `tat` that the database can hold, some 292 years after the boot."""
 
 _NAP = 1.0
 """Seconds of sleep, at most: while the machine is suspended the boot clock goes on, sleep not."""
@@ -228,8 +238,10 @@ class RateLimiter(Primitive):
 
         Raises: ValueError for more than `burst`; TypeError, ValueError for other bad arguments;
         TransactionError inside a transaction if it would have to wait; ForkError in a child that a
-        signal's handler forks meanwhile, for the slot is its parent's; BusyError, ClosedError,
-        StoreReplacedError as any call. With TransactionError and BusyError nothing was taken.
+        signal's handler forks meanwhile, for the slot is its parent's; CounterOverflowError (an
+        OverflowError) for a slot so far ahead that 64 bits of nanoseconds cannot tell what is used
+        with it, as after some 280 years; BusyError, ClosedError, StoreReplacedError as any call.
+        With TransactionError, CounterOverflowError and BusyError nothing was taken.
         """
         self._check(n)
         seconds = check_timeout(timeout)
@@ -279,6 +291,12 @@ class RateLimiter(Primitive):
             raise TransactionError(
                 f"rate limiter {self._name!r}: {n} units are to be had in"
                 f" {_seconds(slot.due - slot.now):.3g} s, and nothing can wait in a transaction"
+            )
+        if slot.tat > _LAST:
+            years = _seconds(slot.due - slot.now) / _YEAR
+            raise CounterOverflowError(
+                f"rate limiter {self._name!r}: {n} units are to be had in {years:.0f} years, and"
+                " what is used with them does not fit into 64 bits of nanoseconds"
             )
         if slot.due > slot.now:
             attempt.rest = self._store.session.rest(partial(self._undo, attempt))
