@@ -20,7 +20,7 @@ import pytest
 
 import kvsync
 from kvsync import deadlock, session, waiting
-from kvsync.engine.doorbell import LOOK, Doorbell
+from kvsync.engine.doorbell import LOOK, Doorbell, Mark
 from kvsync.primitives.grants import CLAIM_TIME
 from kvsync.session import MEND
 from kvsync.testing import ManualClock
@@ -720,22 +720,30 @@ def test_a_file_that_is_replaced_never_has_two_holders(path: Path, replaced: boo
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may make a pid namespace")
-def test_a_process_in_another_pid_namespace_is_not_taken_for_dead(store: kvsync.Store) -> None:
-    """While it lives; and it is once it is gone."""
+@pytest.mark.parametrize("shown_by", ["doorbell", "pid"])
+def test_a_process_in_another_pid_namespace_is_not_taken_for_dead(
+    store: kvsync.Store, shown_by: str
+) -> None:
+    """While it lives; and it is once it is gone.
+
+    Nobody listens at the doorbell of a program that has closed all its descriptors: then it must be
+    found among the processes of the namespaces below ours.
+    """
     program = (
-        "import kvsync, sys\n"
+        "import kvsync, os, sys\n"
         "store = kvsync.open(sys.argv[1]); store.lock('job').acquire()\n"
+        "if sys.argv[2] == 'pid': os.closerange(3, 1000)\n"
         "print('held', flush=True); sys.stdin.read()\n"
     )
     store.counter("made").add()
+    command = ["unshare", "-pf", "--kill-child", sys.executable, "-c", program]
     with subprocess.Popen(
-        ["unshare", "-pf", "--kill-child", sys.executable, "-c", program, store.path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [*command, store.path, shown_by], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"held\n"
         lock = store.lock(NAME)
+        assert listens_to_the_holder(store) is (shown_by == "doorbell")
         assert not lock.acquire(timeout=0.3)
         assert store.session.reap_all() == []
         assert lock.locked()
@@ -743,6 +751,15 @@ def test_a_process_in_another_pid_namespace_is_not_taken_for_dead(store: kvsync.
         child.wait(PATIENCE)
         assert lock.acquire(timeout=PATIENCE)
         lock.release()
+
+
+def listens_to_the_holder(store: kvsync.Store) -> bool | None:
+    """Whether somebody listens at the doorbell of the one who holds something."""
+    ((name, device, inode),) = store.engine.read(
+        "select s.doorbell, device, inode from kvsync_session s"
+        " join kvsync_unit u on u.session = s.id"
+    )
+    return store.engine.doorbells.answers(Mark(name, device, inode))
 
 
 def hold(pipe: Any, path: str, kind: str) -> None:
