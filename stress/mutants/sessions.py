@@ -1,6 +1,8 @@
 """Sessions, broken: who is alive, what the dead leave, what a forked child inherits."""
 
 from kvsync import session
+from kvsync.engine import process
+from kvsync.engine.doorbell import Doorbells
 from kvsync.engine.links import Pool
 from kvsync.session import Session
 from stress.mutants.breaking import edit
@@ -18,6 +20,29 @@ def living_reaped() -> None:
     """Whoever is in the way is taken for dead."""
     answers = "if answers:\n            return"
     edit(Session.is_dead, f"{answers} False", f"{answers} True")
+
+
+def _doorbells_of_the_living_say(answers: str) -> None:
+    """In place of True; those of the dead say what they always do. That alone breaks no promise: it
+    makes all rest upon a rule that seldom has to decide, and that the mutant then takes away."""
+    edit(Doorbells.answers, "        return True", f"        return {answers}")
+
+
+@caught_by("lock", "recovery")
+def unknown_taken_for_dead() -> None:
+    """Nothing tells that a living process lives, and what is unknown counts as dead."""
+    _doorbells_of_the_living_say("None")
+    same_stack = "not (start_stack and recorded.start_stack) or start_stack == recorded.start_stack"
+    edit(process._lives, same_stack, "None")
+    edit(Session.is_dead, "alive is False", "alive is not True")
+
+
+@caught_by("lock", "recovery")
+def silent_taken_for_dead() -> None:
+    """Nobody listens at any doorbell, as if all had closed their descriptors; and that alone counts
+    as death, whether the process lives or not."""
+    _doorbells_of_the_living_say("False")
+    edit(Session.is_dead, "return alive is not True or", "return True or")
 
 
 @caught_by("fork")
