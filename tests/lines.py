@@ -64,6 +64,12 @@ def queued(function: Callable[[], Any], line: Any) -> Iterator[Call]:
         yield call
 
 
+def until_waiting(store: Any, count: int) -> None:
+    """Until so many stand in its lines, in whichever processes."""
+    waiting = "select count(*) from kvsync_ticket where state = 'waiting'"
+    eventually(lambda: store.engine.read(waiting) == [(count,)])
+
+
 def doorbells(store: Any) -> list[str]:
     """Those of the line, the next one's first."""
     rows = store.engine.read("select doorbell from kvsync_ticket order by id")
