@@ -325,7 +325,10 @@ class Store:
         delete(self._sqlite, kind, name)
 
     def stats(self) -> StoreStats:
-        """Sizes, settings, what is in it, who holds and who waits for what. Blocks no writer."""
+        """Sizes, settings, what is in it, who holds and who waits for what.
+
+        Blocks no writer, but to pass over a stopped waiter.
+        """
         file = self._sqlite.facts()
         return StoreStats(
             path=self.path,

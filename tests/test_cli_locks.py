@@ -1,23 +1,26 @@
 """What `kvsync` tells of those who hold and wait, and how it takes things away from them."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kvsync
+from kvsync.cli import app
 from kvsync.cli.parties import cut, duration
 from kvsync.engine.process import this_process
 from tests.lines import calling, queued
-from tests.processes import PATIENCE, eventually, expect, kill, running, stop
+from tests.processes import PATIENCE, eventually, expect, kill, run_all, running, stop
 from tests.test_cli import KVSYNC, Run, on_terminal, refused, run, succeeded
+from tests.test_opening import NOBODY, needs_root
 
 __all__ = ["run"]  # the fixture
 
@@ -268,6 +271,59 @@ def test_looking_begins_no_session_and_waits_for_no_writer(run: Run, store: kvsy
         assert sequence == store.engine.read(
             "select seq from sqlite_sequence where name = 'kvsync_session'"
         )
+
+
+@contextmanager
+def overdue(store: kvsync.Store) -> Iterator[Any]:
+    """A waiter that is stopped, was handed the lock "job", and has not taken it up in time."""
+    lock = store.lock("job")
+    lock.acquire()
+    with waiting(store, "lock:job") as (child, _), stopped(child, store):
+        lock.release()
+        store.engine.write("update kvsync_unit set claim_by = 0 where claim_by is not null")
+        yield child
+
+
+def rows(store: kvsync.Store) -> list[Any]:
+    """All that is recorded of lines."""
+    return [store.engine.read(f"select * from kvsync_{table}") for table in ("unit", "ticket")]
+
+
+def test_who_looks_passes_over_a_stopped_waiter_as_any_newcomer_would(
+    run: Run, store: kvsync.Store
+) -> None:
+    """To look the store over is less: it changes nothing."""
+    with overdue(store) as child:
+        before = rows(store)
+        succeeded(run("doctor"))
+        assert rows(store) == before
+        line = listed(run)["lock", "job"]
+        assert line["holders"] == []
+        assert [(each["pid"], each["passed"]) for each in line["waiters"]] == [(child.pid, True)]
+
+
+@needs_root
+def test_who_may_only_read_the_store_is_told_what_is_known(open_folder: Path) -> None:
+    """It cannot find out whether a stopped waiter has taken up what it was given."""
+    with kvsync.open(open_folder / "store.db", mode=0o644) as store, overdue(store) as child:
+        before = rows(store)
+        ((line,), (thing,)) = run_all(
+            _seen_by_nobody, [(store.path, "locks"), (store.path, "ls")], "fork"
+        )
+        assert [each["pid"] for each in line["holders"]] == [child.pid]
+        assert thing == {"kind": "lock", "name": "job", "holders": 1, "waiters": 0}
+        assert rows(store) == before
+
+
+def _seen_by_nobody(path: str, verb: str) -> Any:
+    """What the command prints to a user who may write nothing there."""
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    with redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) as printed:
+        assert app.run([verb, "--json", "--store", path]) == 0
+        printed.seek(0)
+        return json.loads(printed.read())
 
 
 @pytest.mark.parametrize("option", [[], ["--json"]])

@@ -68,7 +68,8 @@ def app(ctx: click.Context) -> int:
     """State that the processes of one machine share, in one SQLite file.
 
     The store is --store, else $KVSYNC_STORE, else a file in your state folder. get, ls, locks, why,
-    stats and doctor change nothing and hold no writer up.
+    stats and doctor take nothing and hold no writer up. ls, locks, why and stats may do what any
+    newcomer would: pass over a stopped waiter, and give back what a dead worker had in hand.
     """
     return explained(ctx)
 

@@ -166,7 +166,7 @@ class Election(Lockable):
             return False
 
     def leader(self) -> Holder | None:
-        """Who leads; None if nobody does. Blocks no writer."""
+        """Who leads; None if nobody does. Blocks no writer, but to pass over a stopped waiter."""
         return self.holder()
 
     def run(self, func: Callable[[], T], *, timeout: Seconds | Unset | None = UNSET) -> T:

@@ -207,7 +207,7 @@ class Lockable(Enterable, Primitive):
         return next(iter(self._units.holders()), None)
 
     def stats(self) -> LockStats:
-        """Holders and waiters. Blocks no writer."""
+        """Holders and waiters. Blocks no writer, but to pass over a stopped waiter."""
         return LockStats(self._name, tuple(self._units.holders()), tuple(self._units.waiters()))
 
     # --- leases and force ---------------------------------------------------------------------

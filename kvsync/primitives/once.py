@@ -191,7 +191,10 @@ class Once(Primitive):
         self._engine.write("delete from kvsync_once where name = :name", {"name": self._name})
 
     def stats(self) -> OnceStats:
-        """How it stands, and who runs it or waits. Blocks no writer."""
+        """How it stands, and who runs it or waits.
+
+        Blocks no writer, but to pass over a stopped waiter.
+        """
         mark = self._last()
         units = Units(self._store.session, _SPACE, self._name, 1)
         return OnceStats(

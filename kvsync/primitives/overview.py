@@ -1,4 +1,7 @@
-"""Who holds and who waits for what, across all names, at one moment. Blocks no writer.
+"""Who holds and who waits for what, across all names, at one moment.
+
+Blocks no writer, but to pass over a stopped waiter: whether what was handed over is held can only
+be told as whoever comes next would, by taking its word back (see grants.py).
 
 A line is all there is of one name: those who hold it and those who wait, in the order in which they
 are served. What is waited for without units (an event, a condition, a barrier) has no holders: the

@@ -53,7 +53,10 @@ class RWLock(Primitive):
         return self._write
 
     def stats(self) -> LockStats:
-        """Holders and waiters of both sides. Blocks no writer."""
+        """Holders and waiters of both sides.
+
+        Blocks no writer, but to pass over a stopped waiter.
+        """
         return LockStats(
             self._name,
             tuple(holders(self._store.session, SPACE, self._name)),

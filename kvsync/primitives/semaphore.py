@@ -204,7 +204,7 @@ class Semaphore(Shared):
         return self._units.holders()
 
     def stats(self) -> SemaphoreStats:  # type: ignore[override]  # the same, and more
-        """Holders and waiters. Blocks no writer."""
+        """Holders and waiters. Blocks no writer, but to pass over a stopped waiter."""
         holders = self._units.holders()
         return SemaphoreStats(
             self._name,

@@ -14,7 +14,7 @@ def queue(ctx: click.Context) -> int:
     """Look at queues, fill them and work them off.
 
     An item that is taken comes back when its worker fails or dies, and is among the dead letters
-    after its last attempt. ls, peek and dead change nothing.
+    after its last attempt. ls, peek and dead take nothing out.
     """
     return explained(ctx)
 
