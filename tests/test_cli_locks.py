@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import kvsync
 from kvsync.cli import app
 from kvsync.cli.parties import cut, duration
 from kvsync.engine.process import this_process
+from kvsync.primitives import kinds
 from tests.lines import calling, queued
 from tests.processes import PATIENCE, eventually, expect, kill, run_all, running, stop
 from tests.test_cli import KVSYNC, Run, on_terminal, refused, run, succeeded
@@ -183,6 +185,71 @@ def test_locks_shows_who_waits_to_be_told(run: Run, store: kvsync.Store) -> None
             condition.notify()
         barrier.wait()
         eventually(lambda: not store.stats().lines)
+
+
+def test_ls_shows_what_there_is_of_every_kind(run: Run, store: kvsync.Store) -> None:
+    """What stays, and who holds it or waits, though nothing is stored."""
+    store.event("on").set()
+    store.barrier("broken", 2).abort()
+    store.once("done").run(int)
+    store.rate_limiter("api", 1, per=timedelta(days=10.5)).try_acquire()
+    store.queue("jobs").put(1)
+    event, condition, barrier = store.event("e"), store.condition("c"), store.barrier("b", 2)
+
+    def wait_for_notice() -> None:
+        with condition:
+            condition.wait()
+
+    with (
+        calling(event.wait),
+        calling(wait_for_notice),
+        calling(barrier.wait),
+        calling(store.queue("empty").get),
+        calling(lambda: store.once("under way").run(event.wait)),
+        store.lock("l"),
+    ):
+        eventually(lambda: sum(len(line.waiters) for line in store.stats().lines) == 5)
+        found = {
+            (thing.pop("kind"), thing.pop("name")): thing
+            for thing in json.loads(succeeded(run("ls", "--json")))
+        }
+        seconds = found["rate_limiter", "api"].pop("refilled_in")
+        assert 10 * 86_400 < seconds <= 10.5 * 86_400
+        assert found == {
+            ("rate_limiter", "api"): {},
+            ("once", "done"): {"done": True, "holders": 0, "waiters": 0},
+            ("once", "under way"): {"done": False, "holders": 1, "waiters": 0},
+            ("event", "on"): {"set": True, "waiters": 0},
+            ("event", "e"): {"set": False, "waiters": 2},
+            ("barrier", "broken"): {"broken": True, "waiters": 0},
+            ("barrier", "b"): {"broken": False, "waiters": 1},
+            ("condition", "c"): {"waiters": 1},
+            ("queue", "jobs"): {"items": 1, "waiters": 0},
+            ("queue", "empty"): {"items": 0, "waiters": 1},
+            ("lock", "l"): {"holders": 1, "waiters": 0},
+        }
+        for kind, name in found:
+            (thing,) = json.loads(succeeded(run("ls", f"{kind}:{name}", "--json")))
+            assert (thing["kind"], thing["name"]) == (kind, name)
+        assert "not set, 2 waiters" in succeeded(run("ls", "e"))
+        assert "refilled in 10 d" in succeeded(run("ls", "rate_limiter"))
+        event.set()
+        with condition:
+            condition.notify()
+        barrier.wait()
+        store.queue("empty").put(1)
+        eventually(lambda: [line.name for line in store.stats().lines] == ["l"])
+
+
+@pytest.mark.parametrize("kind", [*kinds._KINDS, *kinds._PASSING, "rlock", "rwlock"])
+def test_ls_answers_alike_of_every_kind_of_which_there_is_nothing(
+    run: Run, store: kvsync.Store, kind: str
+) -> None:
+    """The store knows it, so it is the kind that is meant."""
+    assert store.names("dict") == []
+    assert json.loads(succeeded(run("ls", kind, "--json"))) == []
+    assert succeeded(run("ls", kind)).splitlines()[0].split() == ["kind", "name", "holds"]
+    refused(run("ls", f"{kind}:x"), 1, f"nothing called '{kind}:x'")
 
 
 @pytest.mark.parametrize("thing", ["lock", "rlock", "write", "read", "election"])

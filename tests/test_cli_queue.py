@@ -135,7 +135,7 @@ def test_the_other_verbs_know_queues(run: Run, store: kvsync.Store) -> None:
     jobs.put_many([1, 2, 3])
     jobs.reserve()
     jobs.get()
-    wanted = [{"kind": "queue", "name": "jobs", "items": 2}]
+    wanted = [{"kind": "queue", "name": "jobs", "items": 2, "waiters": 0}]
     for words in (["ls"], ["ls", "queue"], ["ls", "jobs"], ["ls", "queue:jobs"]):
         assert json.loads(succeeded(run(*words, "--json"))) == wanted
     assert "2 items" in succeeded(run("ls"))
@@ -795,7 +795,8 @@ def test_locks_and_why_tell_who_waits_at_a_queue(run: Run, store: kvsync.Store) 
         assert "it is full" in told
         assert "not all items are done with" in told
         assert json.loads(succeeded(run("ls", "--json"))) == [
-            {"kind": "queue", "name": "full", "items": 1}
+            {"kind": "queue", "name": "empty", "items": 0, "waiters": 2},
+            {"kind": "queue", "name": "full", "items": 1, "waiters": 2},
         ]
         assert [full.get(timeout=PATIENCE) for _ in "12"] == [1, 2]
         full.task_done()

@@ -1,8 +1,9 @@
 """ls: what is in the store, or in one of its dicts and families of counters."""
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import click
@@ -11,41 +12,49 @@ import kvsync
 from kvsync.cli import stores
 from kvsync.cli.options import Asked, Verb, at_most_or_none, pass_asked, with_json, with_store
 from kvsync.cli.output import dump, jsonable, loaded, remark
-from kvsync.cli.parties import States
+from kvsync.cli.parties import States, duration
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import lines
+from kvsync.primitives.rate import refilled_in
 
-STORED = ("dict", "counter", "counters", "queue")
+STORED = ("dict", "counter", "counters", "queue", "rate_limiter", "once", "event", "barrier")
+"""Kinds of which something stays: what the store has by these names."""
+
 HELD = ("lock", "rlock", "rwlock", "semaphore", "election", "once")
-"""Kinds of what is there as long as somebody holds it or waits."""
+"""Kinds of what somebody holds."""
 
-KINDS = (*STORED, *HELD)
+WAITED_FOR = (*HELD, "event", "condition", "barrier", "queue")
+"""Kinds of what somebody holds or waits for."""
+
+KINDS = tuple(dict.fromkeys((*STORED, *WAITED_FOR)))
 
 TABLE_LIMIT = 1000
 """Rows of a table, unless --limit asks for another number."""
 
-_MEASURE = {"dict": "entries", "counter": "value", "counters": "labels", "queue": "items"}
-_ONE = {"entries": "entry", "labels": "label", "items": "item"}
+_IS_THERE = {"once": "done", "event": "set", "barrier": "broken"}
+"""What it says of one of these that the store has something by its name."""
+
+_WORDS = {
+    "entries": ("entry", "entries"),
+    "labels": ("label", "labels"),
+    "items": ("item", "items"),
+    "holders": ("holder", "holders"),
+    "waiters": ("waiter", "waiters"),
+}
+"""One of what is counted, and several."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something in the store.
-
-    `number` is a counter's value, what is held its holders, else how many it has under its name.
-    """
+    """Something in the store, and what there is of it, each under its name in JSON."""
 
     kind: str
     name: str
-    number: int
-    waiters: int = 0
+    has: dict[str, Any]
 
     @property
     def summary(self) -> dict[str, Any]:
-        if self.kind in HELD:
-            numbers = {"holders": self.number, "waiters": self.waiters}
-            return {"kind": self.kind, "name": self.name, **numbers}
-        return {"kind": self.kind, "name": self.name, _MEASURE[self.kind]: self.number}
+        return {"kind": self.kind, "name": self.name, **self.has}
 
 
 @dataclass(frozen=True)
@@ -69,59 +78,64 @@ class Choice:
 def ls(asked: Asked, what: tuple[str, ...], prefix: str, limit: int | None) -> None:
     """List what is in the store.
 
-    A KIND is dict, counter, counters or queue (see kvsync queue); or lock, semaphore ... for what
-    is held or waited for now (see kvsync locks). A NAME lists what is under it; where it is also
-    the name of a kind, or of something of another kind, write KIND:NAME.
+    A KIND is dict, counter, counters, queue (see kvsync queue), rate_limiter or once; or lock,
+    rlock, rwlock, semaphore, election, condition, event or barrier for what is held or waited for
+    now (see kvsync locks), and for events that are set and barriers that are broken. A NAME lists
+    what is under it; where it is also the name of a kind, or of something of another kind, write
+    KIND:NAME.
     """
     choice = Choice(prefix, limit)
     with stores.existing(asked) as store:
         kinds = [word for word in what if word in KINDS]
         named = [thing for word in what if word not in KINDS for thing in _called(store, word)]
-        listed = _list(store, kinds, choice) if kinds or not what else None
+        listed = _listed(store, kinds or KINDS, choice) if kinds or not what else None
         if asked.json:
             _emit(store, listed or [], named, choice)
         else:
             _show(store, listed, named, choice)
 
 
-def _list(store: kvsync.Store, kinds: list[str], choice: Choice) -> list[Thing]:
-    names = (
-        (kind, name)
-        for kind in kinds or STORED
-        if kind in STORED
-        for name in store.names(kind)
-        if name.startswith(choice.prefix)
-    )
-    stored = (_thing(store, kind, name) for kind, name in names)
-    held = (
-        thing
-        for thing in _held(store)
-        if thing.kind in (kinds or HELD) and thing.name.startswith(choice.prefix)
-    )
-    return list(choice.of(chain(stored, held)))
+def _listed(store: kvsync.Store, kinds: Iterable[str], choice: Choice) -> list[Thing]:
+    return list(choice.of(_found(store, kinds, lambda name: name.startswith(choice.prefix))))
 
 
-def _held(store: kvsync.Store) -> list[Thing]:
-    """By the living."""
-    states = States(store)
-    found = [
-        Thing(line.kind, line.name, states.living(line.holders), states.living(line.waiters))
-        for line in lines(store.engine)
-        if line.kind in HELD
-    ]
-    there = [thing for thing in found if thing.number or thing.waiters]
-    return sorted(there, key=lambda thing: HELD.index(thing.kind))
+def _found(
+    store: kvsync.Store, kinds: Iterable[str], is_meant: Callable[[str], bool]
+) -> Iterator[Thing]:
+    """What there is of these kinds, kind by kind, whose names are meant."""
+    states, crowds = States(store), defaultdict[tuple[str, str], Counter[str]](Counter)
+    for line in lines(store.engine):
+        holders, waiters = states.living(line.holders), states.living(line.waiters)
+        crowds[line.kind, line.name].update(holders=holders, waiters=waiters)
+    for kind in kinds:
+        stored = set(store.names(kind)) if kind in STORED else set[str]()
+        there = {name for (each, name), crowd in crowds.items() if each == kind and crowd.total()}
+        for name in sorted(stored | there):
+            if is_meant(name):
+                has = _has(store, kind, name)
+                if kind in _IS_THERE:
+                    has[_IS_THERE[kind]] = name in stored
+                if kind in HELD:
+                    has["holders"] = crowds[kind, name]["holders"]
+                if kind in WAITED_FOR:
+                    has["waiters"] = crowds[kind, name]["waiters"]
+                yield Thing(kind, name, has)
 
 
-def _thing(store: kvsync.Store, kind: str, name: str) -> Thing:
+def _has(store: kvsync.Store, kind: str, name: str) -> dict[str, Any]:
+    """Besides who holds it, who waits, and that it is there."""
     match kind:
         case "dict":
-            return Thing(kind, name, len(store.dict(name)))
+            return {"entries": len(store.dict(name))}
         case "counter":
-            return Thing(kind, name, store.counter(name).value)
+            return {"value": store.counter(name).value}
+        case "counters":
+            return {"labels": len(store.counters(name))}
         case "queue":
-            return Thing(kind, name, _items_left(store.queue(name).stats()))
-    return Thing(kind, name, len(store.counters(name)))
+            return {"items": _items_left(store.queue(name).stats())}
+        case "rate_limiter":
+            return {"refilled_in": round(refilled_in(store.engine, name), 3)}
+    return {}
 
 
 def _items_left(stats: kvsync.QueueStats) -> int:
@@ -131,14 +145,9 @@ def _items_left(stats: kvsync.QueueStats) -> int:
 
 def _called(store: kvsync.Store, word: str) -> list[Thing]:
     """All that has this name. Raises: NotFoundError if nothing has."""
-    kind, colon, name = word.partition(":")
-    wanted = [(kind, name)] if colon and kind in KINDS else [(kind, word) for kind in KINDS]
-    found = [
-        _thing(store, kind, name)
-        for kind, name in wanted
-        if kind in STORED and name in store.names(kind)
-    ]
-    found += [thing for thing in _held(store) if (thing.kind, thing.name) in wanted]
+    kind, colon, rest = word.partition(":")
+    kinds, wanted = ([kind], rest) if colon and kind in KINDS else (KINDS, word)
+    found = list(_found(store, kinds, lambda name: name == wanted))
     if not found:
         raise NotFoundError(f"{store.path} holds nothing called {word!r}")
     return found
@@ -169,7 +178,7 @@ def _emit(store: kvsync.Store, listed: list[Thing], named: list[Thing], choice: 
 
 def _with_items(store: kvsync.Store, thing: Thing, choice: Choice) -> Iterator[str]:
     """A piece at a time: a dict may be larger than memory."""
-    if thing.kind in ("counter", "queue") or thing.kind in HELD:
+    if thing.kind not in ("dict", "counters"):
         yield dump(thing.summary)
         return
     yield dump(thing.summary).removesuffix("}") + ', "items": {'
@@ -194,12 +203,11 @@ def _show(
         rows = ((thing.kind, thing.name, _holding(thing)) for thing in listed)
         tables.show(tables.table("kind", "name", "holds", cut=["name"]), rows)
     for thing in named:
-        if thing.kind == "counter":
-            tables.show(tables.table("counter", "value"), [(thing.name, f"{thing.number:,}")])
-        elif thing.kind == "queue" or thing.kind in HELD:
-            tables.show(tables.table(thing.kind, "has"), [(thing.name, _holding(thing))])
-        else:
+        if thing.kind in ("dict", "counters"):
             _show_items(store, thing, choice)
+        else:
+            heading = "value" if thing.kind == "counter" else "has"
+            tables.show(tables.table(thing.kind, heading), [(thing.name, _holding(thing))])
 
 
 def _show_items(store: kvsync.Store, thing: Thing, choice: Choice) -> None:
@@ -210,20 +218,24 @@ def _show_items(store: kvsync.Store, thing: Thing, choice: Choice) -> None:
     rows = [(key, _text(value)) for key, value in _items(store, thing, some)]
     key = "label" if thing.kind == "counters" else "key"
     tables.show(tables.table(key, thing.name, cut=[key, thing.name]), rows)
-    if choice.limit is None and len(rows) == limit < thing.number:
+    if choice.limit is None and len(rows) == limit < next(iter(thing.has.values())):
         remark(f"the first {limit:,} of {_holding(thing)}: see --limit, --json")
 
 
 def _holding(thing: Thing) -> str:
-    if thing.kind in HELD:
-        from kvsync.cli.tables import counted
+    return ", ".join(_worded(measure, amount) for measure, amount in thing.has.items())
 
-        holders = counted(thing.number, "holder", "holders")
-        return f"{holders}, {counted(thing.waiters, 'waiter', 'waiters')}"
-    measure = _MEASURE[thing.kind]
+
+def _worded(measure: str, amount: float) -> str:
+    from kvsync.cli.tables import counted
+
+    if measure in _WORDS:
+        return counted(int(amount), *_WORDS[measure])
+    if measure == "refilled_in":
+        return f"refilled in {duration(amount)}" if amount else "refilled"
     if measure == "value":
-        return f"{thing.number:,}"
-    return f"{thing.number:,} {_ONE[measure] if thing.number == 1 else measure}"
+        return f"{amount:,}"
+    return measure if amount else f"not {measure}"
 
 
 def _text(value: Any) -> str:

@@ -5,16 +5,13 @@ import click
 import kvsync
 from kvsync.cli import stores
 from kvsync.cli.asking import ask
-from kvsync.cli.contents import HELD
+from kvsync.cli.contents import WAITED_FOR
 from kvsync.cli.options import Asked, Verb, pass_asked, with_json, with_store
 from kvsync.cli.output import emit, say
 from kvsync.cli.parties import States, duration, plain, title, who
 from kvsync.cli.values import NotFoundError
 from kvsync.primitives.overview import Holding, Line, lines, take_away
 from kvsync.printable import printable
-
-_KINDS = (*HELD, "event", "condition", "barrier", "queue")
-"""Of all that is held or waited for."""
 
 
 @click.command(cls=Verb)
@@ -46,8 +43,8 @@ def _held(store: kvsync.Store, name: str, kind: str | None) -> Line:
     named = [line for line in lines(store.engine) if line.name == name]
     meant = [line for line in named if kind in (None, line.kind, line.space)]
     found = [line for line in meant if line.holders]
-    if not meant and kind not in (None, *_KINDS):
-        raise click.UsageError(f"{kind!r} is no kind; there are {', '.join(_KINDS)}")
+    if not meant and kind not in (None, *WAITED_FOR):
+        raise click.UsageError(f"{kind!r} is no kind; there are {', '.join(WAITED_FOR)}")
     if not found:
         what = f"{kind} {name!r}" if kind else f"anything called {name!r}"
         raise NotFoundError(_unheld(meant) if meant else f"nobody holds {what}")

@@ -47,8 +47,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from kvsync.engine import Row, Transaction
-from kvsync.engine.doorbell import require_own
+from kvsync.engine import Engine, Row, Transaction
 from kvsync.engine.process import this_process
 from kvsync.errors import (
     BusyError,
@@ -57,7 +56,7 @@ from kvsync.errors import (
     ForkError,
     TransactionError,
 )
-from kvsync.forks import incarnation
+from kvsync.forks import incarnation, require_own
 from kvsync.primitives.arguments import Seconds, check_positive, check_timeout, check_whole
 from kvsync.primitives.primitive import Home, Primitive
 from kvsync.resting import REST, near
@@ -406,6 +405,15 @@ def _used(state: _State | None, now: int, wall: float) -> tuple[int, int]:
         tat = now + _ticks(max(0.0, state.wall - wall))
         reserved = min(now, tat - ahead)  # slots after that are void
     return min(tat, reserved + _LONGEST * _SECOND), reserved
+
+
+def refilled_in(engine: Engine, name: str) -> float:
+    """Seconds until nothing that was taken of that limiter counts any more, whatever its limits."""
+    state = _state(engine.read(_SELECT, {"name": name}))
+    if state is None:
+        return 0.0
+    ours = state.clock == this_process().clock
+    return max(0.0, state.tat / 1e9 - engine.boot() if ours else state.wall - engine.now())
 
 
 def _fits(slot: _Slot, deadline: int | None) -> bool:
