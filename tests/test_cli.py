@@ -515,6 +515,28 @@ def test_what_is_no_database_is_left_alone(run: Run, path: Path) -> None:
     assert path.read_text() == "no database, but words " * 10
 
 
+@pytest.mark.parametrize("words", [["get", "d", "k"], ["ls"], ["doctor"], ["incr", "hits"]])
+def test_a_loop_of_links_cannot_be_opened(run: Run, path: Path, words: list[str]) -> None:
+    """By whoever looks, as by whoever would make the store."""
+    path.symlink_to(path)
+    refused(run(*words), 2, f"cannot open {path}", "symbolic links")
+
+
+@pytest.mark.parametrize("words", [["get", "d", "k"], ["ls"], ["backup", "b"], ["incr", "hits"]])
+def test_what_is_no_file_is_called_that(run: Run, path: Path, words: list[str]) -> None:
+    """And not an empty one."""
+    os.mkfifo(path)
+    refused(run(*words), 2, f"cannot open {path}: it is not a regular file")
+
+
+def test_the_doctor_too_says_what_is_no_file(run: Run, path: Path) -> None:
+    os.mkfifo(path)
+    done = run("doctor", "--json")
+    assert done.returncode == 1
+    sentence = f"cannot open {path}: it is not a regular file"
+    assert checks(done)["opening"] == ("problem", sentence)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_an_unwritable_folder_is_told_of(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "locked"

@@ -1,6 +1,7 @@
 """Which store is meant, and opening it without making what is not there."""
 
 import os
+import stat
 from contextlib import closing
 
 import click
@@ -9,6 +10,7 @@ import kvsync
 from kvsync.cli.options import Asked
 from kvsync.engine.location import resolve
 from kvsync.engine.sqlite import SqliteEngine
+from kvsync.errors import OpenError
 
 
 class NoStoreError(click.ClickException):
@@ -45,13 +47,18 @@ def existing(asked: Asked) -> kvsync.Store:
 
 
 def require_file(where: str) -> str:
-    """The real path of a file with something in it. Raises: NoStoreError."""
+    """The real path of a file with something in it. Raises: NoStoreError, OpenError.
+
+    What is no file has no size; why it will not do is said by who opens it.
+    """
     path = resolve(where)
     try:
-        size = os.stat(path).st_size
+        found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NoStoreError(f"there is no store at {path}") from None
-    if not size:
+    except OSError as error:  # such as a loop of links
+        raise OpenError(error.errno, f"cannot open {path}: {error.strerror}") from error
+    if stat.S_ISREG(found.st_mode) and not found.st_size:
         raise NoStoreError(f"there is no store at {path}: the file is empty")
     return path
 
