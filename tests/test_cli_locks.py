@@ -864,6 +864,35 @@ def test_doctor_reaps_the_dead_and_nobody_else(run: Run, store: kvsync.Store) ->
         assert expect(pipe) == "lock:a"
 
 
+def test_doctor_removes_as_many_doorbells_as_it_says_were_left_behind(
+    run: Run, store: kvsync.Store
+) -> None:
+    """Most of them go with the sessions of the dead, and some are in no row."""
+
+    def told(*words: str) -> str:
+        checks = json.loads(succeeded(run("doctor", *words, "--json")))["checks"]
+        (sentence,) = (check["sentence"] for check in checks if check["name"] == "doorbells")
+        return str(sentence)
+
+    with (
+        store.lock("mine"),
+        holding(store.path, "lock:a", "lock:b") as (holder, _),
+        waiting(store, "lock:a") as (waiter, _),
+    ):
+        kill(waiter)
+        kill(holder)
+        stray = Path(store.path + "-kvsync", "doorbells", f"{1:024}")
+        os.mkfifo(stray, 0o600)
+        bells = set(stray.parent.iterdir())
+        found = told()
+        words = told("--reap")
+        removed = len(bells - set(stray.parent.iterdir()))
+        assert removed > 3
+        assert found.startswith(f"{removed} of {len(bells)} were left behind by the dead.")
+        assert words == f"Removed {removed} that the dead left behind."
+        assert told("--reap") == told() == f"{len(bells) - removed}, none of them left behind."
+
+
 # --- errors and words --------------------------------------------------------------------------
 
 
