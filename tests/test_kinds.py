@@ -144,6 +144,12 @@ def test_what_somebody_holds_is_in_use(
     assert store.names(kind) == []
 
 
+@pytest.mark.parametrize("kind", kinds_module._PASSING)
+def test_what_leaves_nothing_behind_is_not_deleted(store: kvsync.Store, kind: str) -> None:
+    with pytest.raises(ValueError, match=f"^{kind}s are not deleted: "):
+        store.delete(kind, "x")
+
+
 def test_where_there_is_a_leader_is_in_use(store: kvsync.Store) -> None:
     leader = store.election("x")
     assert store.names("election") == []

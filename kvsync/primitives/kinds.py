@@ -72,7 +72,7 @@ def names(engine: Engine, kind: str) -> list[str]:
 def delete(engine: Engine, kind: str, name: str) -> None:
     """Remove all rows of that name, a chunk a commit. Raises: ValueError for another kind."""
     if kind in _PASSING:
-        raise ValueError(f"a {kind} is not deleted: nothing is left of it when nobody uses it")
+        raise ValueError(f"{kind}s are not deleted: nothing is left of one when nobody uses it")
     table, column, key, condition, _ = _kind(kind)
     check_name(name)
     if kind == "queue":
