@@ -244,6 +244,31 @@ def take_turns(path: str, me: int, turns: int) -> list[int]:
     return seen
 
 
+def test_who_can_never_have_the_lock_again_is_told_so(store: kvsync.Store) -> None:
+    """It holds what the one who has the lock waits for. The lock is not held then."""
+    condition = store.condition(NAME, store.lock("guard"))
+    other = store.condition(NAME, store.lock("guard"))
+
+    def wait_with_something_in_hand() -> None:
+        with store.lock("besides"):
+            waited(condition)
+
+    def take_both() -> None:
+        with other, store.lock("besides"):
+            pass
+
+    with (
+        queued(wait_with_something_in_hand, condition) as waiter,
+        queued(take_both, store.lock("besides")) as rival,
+    ):
+        other.notify()  # which whoever uses the object that has its lock may do
+        with pytest.raises(kvsync.DeadlockError):
+            waiter.result()
+        rival.result()
+    assert not condition.lock.owned()
+    assert rows(store) == []
+
+
 def test_no_wake_up_is_lost_between_processes(store: kvsync.Store) -> None:
     """Three of them count in turn."""
     seen = run_all(take_turns, [(store.path, me, 40) for me in range(3)])

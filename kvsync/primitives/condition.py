@@ -121,9 +121,10 @@ class Condition(Enterable, Primitive):
         signal's handler too, the lock is held again, unless that fails itself; then the lock's
         error is raised.
 
-        Raises: NotOwnedError without the lock, LeaseLostError; TransactionError inside a
-        transaction; TypeError, ValueError for a bad timeout, a negative one among them; BusyError,
-        ClosedError, StoreReplacedError as any call.
+        Raises: NotOwnedError without the lock, LeaseLostError; DeadlockError if the lock could
+        never be had again, for who has it waits for what this thread holds besides;
+        TransactionError inside a transaction; TypeError, ValueError for a bad timeout, a negative
+        one among them; BusyError, ClosedError, StoreReplacedError as any call.
         """
         seconds = check_wait(timeout)
         self._engine.forbid_in_transaction("wait")
