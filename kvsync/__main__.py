@@ -1,11 +1,8 @@
-"""`python -m kvsync` is the command `kvsync`.
-
-Python imports the package before this: a Ctrl-C in that time it answers with its own traceback.
-"""
+"""`python -m kvsync` is the command `kvsync`."""
 
 import sys
 
-from kvsync_command import main
+from kvsync.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -673,85 +672,3 @@ def test_an_interrupt_is_quiet(path: Path) -> None:
         out, errors = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out, errors) == (130, "", "")
     assert not path.exists()
-
-
-SCRIPT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
-    "scripts"
-]["kvsync"]
-"""Module and function with which the installed script begins."""
-
-STARTS = {
-    "script": "from {} import {} as main; sys.exit(main())".format(*SCRIPT.split(":")),
-    "module": "import runpy; runpy.run_module('kvsync', run_name='__main__', alter_sys=True)",
-}
-
-HOOKED = """
-import os, signal, sys
-how, where, start, *sys.argv[1:] = sys.argv[1:]
-
-class Hook:
-    def find_spec(name, path, target=None):
-        if name == where:
-            print(f"imports {name}", flush=True)
-            try:
-                signal.raise_signal(signal.SIGINT)
-            except KeyboardInterrupt:
-                if how != "swallowed":
-                    raise
-
-if how == "ignored":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-sys.meta_path.insert(0, Hook)
-exec(start)
-"""
-
-
-def interrupted_import(
-    how: str, where: str, start: str, *words: str
-) -> subprocess.CompletedProcess[str]:
-    """The command, which gets a SIGINT in the middle of an import."""
-    return subprocess.run(
-        [sys.executable, "-c", HOOKED, how, where, STARTS[start], *words],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("how", ["raised", "swallowed"])
-@pytest.mark.parametrize(
-    ("start", "where"),
-    [
-        ("script", "kvsync"),
-        ("script", "kvsync.engine.sqlite"),
-        ("script", "psutil"),
-        ("script", "kvsync.cli"),
-        ("script", "click"),
-        ("module", "click"),
-    ],
-)
-def test_an_interrupt_of_its_imports_is_quiet(how: str, start: str, where: str) -> None:
-    """And ends it with the status of any other, even where the imported code would not let it."""
-    done = interrupted_import(how, where, start, "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (130, f"imports {where}\n", "")
-
-
-@pytest.mark.parametrize("start", STARTS)
-def test_who_ignores_interrupts_does_so_from_the_beginning(start: str) -> None:
-    """As what a script runs in the background."""
-    done = interrupted_import("ignored", "click", start, "--version")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["imports click", f"kvsync {kvsync.__version__}"]
-
-
-@pytest.mark.parametrize("start", STARTS)
-def test_once_it_runs_each_verb_answers_interrupts_in_its_own_way(
-    store: kvsync.Store, start: str
-) -> None:
-    """What repeats itself ends well by one."""
-    words = ["locks", "-i", "1000", "--store", store.path]
-    with store.lock("job"):
-        done = interrupted_import("raised", "kvsync.cli.tables", start, *words)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "imports kvsync.cli.tables" in done.stdout

@@ -14,8 +14,7 @@
     demo/               processes that share a store, one of them killed
     stress              the suite that breaks them by the thousand
 
-The script begins in `kvsync_command`, so that Ctrl-C ends it quietly while all this is imported. It
-needs the extra `cli`. Nothing is imported here that comes with it, so that a command without
+It needs the extra `cli`. Nothing is imported here that comes with it, so that a command without
 it can say so, and the demo's processes start quickly.
 """
 

@@ -24,9 +24,9 @@ from functools import partial
 from typing import Any
 
 from kvsync.engine import Engine, Transaction
-from kvsync.engine.doorbell import Doorbell, require_own
+from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BrokenBarrierError, LimitError
-from kvsync.forks import incarnation
+from kvsync.forks import incarnation, require_own
 from kvsync.leftovers import with_cleanup
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check_whole
 from kvsync.primitives.grants import Waiter, waiters
