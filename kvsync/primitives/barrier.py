@@ -126,7 +126,7 @@ class Barrier(Primitive):
         # Who died here with nobody beside it has broken it for nobody.
         self._session.reap(self._tickets.sessions(), patience.left())
         wish = self._tickets.wish(self._session, patience, self._parties)
-        break_off = partial(self._session.undo, partial(self._break_off, wish, incarnation()))
+        break_off = partial(self._session.undo, partial(self._break_off, wish))
         place = with_cleanup(partial(self._wait, wish), break_off)
         if place.state != _THROUGH or place.number is None:
             raise BrokenBarrierError(f"barrier {self._name!r} is broken")
@@ -142,17 +142,16 @@ class Barrier(Primitive):
                 settle = partial(self._settle, wish, place.ticket)
                 place = self._engine.transact(settle, patience=self._tickets.patience(wish))
         if place.state == ACT:
-            self._act()
+            self._act(wish)
             finish = partial(self._finish, wish, place.ticket)
             place = self._engine.transact(finish, patience=self._tickets.patience(wish))
         return place
 
-    def _act(self) -> None:
+    def _act(self, wish: Wish) -> None:
         """A child that was forked in the action, and comes out of it too, acts for nobody."""
         if self._action is not None:
-            process = incarnation()
             self._action()
-            require_own(process)
+        require_own(wish.process)
 
     def _enter(self, wish: Wish, doorbell: Doorbell | None, transaction: Transaction) -> _Place:
         if self.broken:
@@ -212,8 +211,8 @@ class Barrier(Primitive):
         tickets.ring_first(transaction)
         return _Place(state, ticket, self._parties - 1)
 
-    def _break_off(self, wish: Wish, process: int, patience: float | None) -> None:
-        if process == incarnation():  # else the wait is that of a process that forked this one
+    def _break_off(self, wish: Wish, patience: float | None) -> None:
+        if wish.process == incarnation():  # else the wait is that of a process that forked this one
             self._engine.transact(partial(self._forsake, wish), patience=patience)
 
     def _forsake(self, wish: Wish, transaction: Transaction) -> None:
