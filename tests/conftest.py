@@ -47,7 +47,7 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
 def pytest_unconfigure() -> None:
     """What `multiprocessing` would remove at exit: workers of pytest-xdist end without that."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        shutil.rmtree(get_temp_dir())
+        shutil.rmtree(get_temp_dir(), ignore_errors=True)
 
 
 _finished = 0

@@ -207,13 +207,12 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
     """But for the ticket, which is gone. Or it does nothing at all."""
     assert store.session.id  # it has begun, and with it this boot's epoch
     units = Units(store.session, "lock", NAME, 2)
-    mine = {"space": "lock", "name": NAME, "slot": 1, "token": _OURS, "session": _MINE}
     moment = Moment(store, [*others, held], line)
     moment.again()
     before = moment.found()
     rings.clear()
-    grant = Grant(_OURS, NAME, slot=1)
-    handed = units._hand_over(grant, mine, None)
+    grant = Grant(_OURS, NAME, slot=1, session=_MINE)
+    handed = units._hand_over(grant, None)
     after, rung = moment.found(), rings[:]
     event(f"handed over: {bool(handed)}")
     if not handed:
@@ -226,7 +225,7 @@ def test_handing_over_is_what_freeing_and_serving_come_to(
     ]
     moment.again()
     rings.clear()
-    ((expires,),) = units._drop(grant, mine, None)
+    ((expires,),) = units._drop(grant, None)
     assert expires is None or expires > store.engine.boot()
     assert rings == [(bell, SERVED), *others_rung]
     grants, tickets = moment.found()
@@ -243,11 +242,10 @@ def test_what_is_taken_back_is_as_it_was_but_passed(
     assert store.session.id
     units = Units(store.session, "lock", NAME, 2)
     held = Held(1, _OURS, 2, 2, _MINE, None)
-    mine = {"space": "lock", "name": NAME, "slot": 1, "token": _OURS, "session": _MINE}
     moment = Moment(store, [held], line)
     moment.again()
     _, before = moment.found()
-    if not units._hand_over(Grant(_OURS, NAME, slot=1), mine, None):
+    if not units._hand_over(Grant(_OURS, NAME, slot=1, session=_MINE), None):
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Doorbells, "take_back", lambda *_: True)

@@ -511,12 +511,11 @@ def test_what_is_no_doorbell_is_told_nothing(
     other.write_text("untouched")
     (path.parent / f"{path.name}-kvsync" / "doorbells" / "d").mkdir()
     (grant,) = lock._units.held
-    mine = {"space": "lock", "name": NAME, "slot": grant.slot, "token": grant.token}
     change = "update kvsync_ticket set doorbell = :doorbell"
     with asleep(store.lock(NAME).acquire, lock) as waiter:
         (real,) = doorbells(store)
         store.engine.write(change, {"doorbell": doorbell})
-        handed = lock._units._hand_over(grant, {**mine, "session": grant.session}, None)
+        handed = lock._units._hand_over(grant, None)
         assert bool(handed) == is_handed
         assert other.read_text() == "untouched"
         if handed:
@@ -658,7 +657,7 @@ def test_a_child_that_is_forked_after_it_was_read_has_nothing(
 def test_a_child_that_is_forked_after_that_holds_nothing(
     store: kvsync.Store, lock: kvsync.Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the call returns in it too: what it acquired is the parent's."""
+    """Its call ends by an error, be it the last step: what it acquired is the parent's."""
     children: list[int] = []
     rival = store.lock(NAME)
     verify = type(store.engine).verify
@@ -669,13 +668,14 @@ def test_a_child_that_is_forked_after_that_holds_nothing(
 
     def acquire() -> bool:
         try:
-            acquired = rival.acquire()
+            return rival.acquire()
+        except kvsync.ForkError:
             if children == [0]:
                 os._exit(1 if rival.owned() else 7)
+            raise
         finally:
             if children == [0]:
                 os._exit(2)
-        return acquired
 
     with asleep(acquire, lock) as waiter:
         monkeypatch.setattr(type(store.engine), "verify", verify_and_fork)

@@ -44,7 +44,7 @@ _MOMENT = 0.001
 """Seconds. Who has held something for longer is likely to be waited for: `release` tries that
 first."""
 
-_Release = Callable[[Grant, Callable[[], Params], float | None], list[Row]]
+_Release = Callable[[Grant, float | None], list[Row]]
 """A way to give back a grant: its row's parameters, and seconds of patience; returns what went."""
 
 _OTHER_LIMIT = """
@@ -418,41 +418,38 @@ class Units:
     def _release(self, grant: Grant, patience: float | None = None) -> bool:
         """Whether it was still ours. A lease that is over is not, taken by others or not."""
         boot = self._engine.boot()
-
-        def mine() -> Params:
-            grant.require_own()
-            return {
-                "space": self.space,
-                "name": self.name,
-                "slot": grant.slot,
-                "token": grant.token,
-                "session": grant.session,
-                "boot": self._engine.boot(),
-                "since": self._engine.now(),
-            }
-
         ways: tuple[_Release, ...] = self._free_if_nobody_waits, self._hand_over, self._drop
         if grant.units < self.capacity:
             ways = self._free_if_nobody_waits, self._drop  # for there may be other holders
         elif boot - grant.since > _MOMENT:
             ways = self._hand_over, self._free_if_nobody_waits, self._drop
         for way in ways:
-            if rows := way(grant, mine, patience):
+            if rows := way(grant, patience):
                 break
         return any(expires is None or expires > boot for (expires,) in rows)
 
-    def _free_if_nobody_waits(
-        self, _: Grant, mine: Callable[[], Params], patience: float | None
-    ) -> list[Row]:
-        return self._engine.write(FREE_IF_NOBODY_WAITS, mine, patience=patience)
+    def _leaving(self, grant: Grant) -> Params:
+        """What the statements go by that free it, found out when they have their turn."""
+        grant.require_own()
+        return {
+            "space": self.space,
+            "name": self.name,
+            "slot": grant.slot,
+            "token": grant.token,
+            "session": grant.session,
+            "boot": self._engine.boot(),
+            "since": self._engine.now(),
+        }
 
-    def _hand_over(
-        self, grant: Grant, mine: Callable[[], Params], patience: float | None
-    ) -> list[Row]:
+    def _free_if_nobody_waits(self, grant: Grant, patience: float | None) -> list[Row]:
+        leaving = partial(self._leaving, grant)
+        return self._engine.write(FREE_IF_NOBODY_WAITS, leaving, patience=patience)
+
+    def _hand_over(self, grant: Grant, patience: float | None) -> list[Row]:
         rows: list[Row] = []
         self._engine.write(
             HAND_OVER,
-            mine,
+            partial(self._leaving, grant),
             patience=patience,
             sure=True,
             urgent=True,
@@ -464,9 +461,9 @@ class Units:
                 self._engine.doorbells.ring(behind)
         return [(None,) for _ in rows]
 
-    def _drop(self, _: Grant, mine: Callable[[], Params], patience: float | None) -> list[Row]:
+    def _drop(self, grant: Grant, patience: float | None) -> list[Row]:
         def work(transaction: Transaction) -> list[Row]:
-            rows = transaction.execute(FREE, mine())
+            rows = transaction.execute(FREE, self._leaving(grant))
             if not rows:  # we may have given it to others, and been interrupted before we rang
                 ring_granted(self._engine, transaction, self._here)
             self._serve(transaction)
