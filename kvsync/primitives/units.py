@@ -428,18 +428,19 @@ class Units:
                 break
         return any(expires is None or expires > boot for (expires,) in rows)
 
-    def _leaving(self, grant: Grant) -> Params:
+    def _leaving(self, grant: Grant, *, for_another: bool = False) -> Params:
         """What the statements go by that free it, found out when they have their turn."""
         grant.require_own()
-        return {
+        mine: dict[str, Any] = {
             "space": self.space,
             "name": self.name,
             "slot": grant.slot,
             "token": grant.token,
             "session": grant.session,
-            "boot": self._engine.boot(),
-            "since": self._engine.now(),
         }
+        if for_another:
+            mine["boot"], mine["since"] = self._engine.boot(), self._engine.now()
+        return mine
 
     def _free_if_nobody_waits(self, grant: Grant, patience: float | None) -> list[Row]:
         leaving = partial(self._leaving, grant)
@@ -449,7 +450,7 @@ class Units:
         rows: list[Row] = []
         self._engine.write(
             HAND_OVER,
-            partial(self._leaving, grant),
+            partial(self._leaving, grant, for_another=True),
             patience=patience,
             sure=True,
             urgent=True,
