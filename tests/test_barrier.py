@@ -394,8 +394,12 @@ def run_out_of_time(barrier: kvsync.Barrier) -> None:
 
 
 def be_interrupted(barrier: kvsync.Barrier) -> None:
-    def interrupt(_: Wait) -> str:
-        raise KeyboardInterrupt
+    here, until_served = threading.get_ident(), Wait.until_served
+
+    def interrupt(wait: Wait) -> str:
+        if threading.get_ident() == here:  # others may only be about to wait
+            raise KeyboardInterrupt
+        return until_served(wait)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Wait, "until_served", interrupt)

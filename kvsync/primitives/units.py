@@ -45,7 +45,7 @@ _MOMENT = 0.001
 first."""
 
 _Release = Callable[[Grant, float | None], list[Row]]
-"""A way to give back a grant: its row's parameters, and seconds of patience; returns what went."""
+"""A way to give back a grant, with seconds of patience; returns what went."""
 
 _OTHER_LIMIT = """
     select session, capacity from kvsync_grant
