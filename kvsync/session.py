@@ -225,10 +225,8 @@ class Session:
         """Take back what a call left in the store whose exception is being handled.
 
         What cannot be done now is done as soon as it can be; where the store was just found busy,
-        nothing else is tried. In a forked child nothing is taken back that its parent may have.
+        nothing else is tried. That it is its parent's to take back the step says by a ForkError.
         """
-        if isinstance(sys.exception(), ForkError):
-            return
         if isinstance(sys.exception(), BusyError):
             self.undo_later(step)
             return
@@ -240,6 +238,8 @@ class Session:
             except BaseException:
                 step(GATE_PATIENCE)
                 raise
+        except ForkError:
+            pass
         except KvsyncError:
             self.undo_later(step)
 

@@ -157,7 +157,7 @@ def test_who_comes_while_the_action_runs_waits_for_the_next_one(store: kvsync.St
     assert rows(store) == []
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, kvsync.ForkError])
 def test_an_action_that_fails_breaks_it(store: kvsync.Store, error: type[BaseException]) -> None:
     """Its own party gets the error, all the others BrokenBarrierError."""
 
