@@ -36,11 +36,11 @@ _A_HOLDER_WAITS = """
     and other.thread <> '' and other.deadline is null and other.state = 'waiting' limit 1
 """
 _GRAPH = """
-    select 'grant', id, space, name, kind, units, capacity, session, thread,
+    select 'grant', id, space, name, kind, units, capacity, session, attempt, thread,
         case when expires is null then 0 else 1 end
     from kvsync_grant
     union all
-    select 'ticket', id, space, name, kind, units, capacity, session, thread,
+    select 'ticket', id, space, name, kind, units, capacity, session, attempt, thread,
         case when units > 0 and deadline is null and state = 'waiting' then 0 else 1 end
     from kvsync_ticket
 """
@@ -62,6 +62,7 @@ class Edge(NamedTuple):
     units: int
     capacity: int
     session: int
+    attempt: int
     thread: str
     ends: int
 
@@ -118,11 +119,22 @@ class _Graph:
         self._held: dict[str, list[Edge]] = defaultdict(list)
         self._kept: dict[Line, int] = defaultdict(int)  # units that the stuck hold
         for grant in grants:
-            if grant.thread in self._ticket_of:
+            if self._is_kept(grant):
                 self._grants[grant.line].append(grant)
                 self._held[grant.thread].append(grant)
                 self._kept[grant.line] += grant.units
         self._reduce()
+
+    def _is_kept(self, grant: Edge) -> bool:
+        """Whether its thread waits, and so does not give it back.
+
+        What it took since that wait began a signal's handler took in the middle of it, which does
+        not wait. (Of what it took through another handle that cannot be told.)
+        """
+        ticket = self._ticket_of.get(grant.thread)
+        if ticket is None:
+            return False
+        return ticket.session != grant.session or ticket.attempt >= grant.attempt
 
     def _reduce(self) -> None:
         """Let go on whoever can, until nobody can; each ticket and each grant is met once."""

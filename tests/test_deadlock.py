@@ -3,6 +3,8 @@
 import os
 import random
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -546,3 +548,57 @@ def test_a_wait_inside_a_signals_handler_hides_the_one_it_interrupted(
         assert knots(stage) == []
     replace(scene, waiting=(*circle, Waiting(3, 2, "b", 1, False))).write(stage)
     assert [knot.way[0].ticket.id for knot in knots(stage)] == [3]
+
+
+def test_what_a_signals_handler_holds_while_its_thread_waits_is_given_back(
+    store: kvsync.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on, so who waits for that waits for nobody who is stuck."""
+    first, second = store.lock("first"), store.lock("second")
+    has_it, ask = threading.Event(), threading.Event()
+    searching: list[int] = []
+    circle = deadlock.circle
+
+    def search(*line: Any) -> deadlock.Knot | None:
+        found = circle(*line)
+        searching.append(threading.get_ident())
+        return found
+
+    def hold_and_ask() -> None:
+        with first:
+            has_it.set()
+            assert ask.wait(PATIENCE)
+            with second:
+                pass
+
+    def handler(*_: object) -> None:
+        with second:
+            ask.set()
+            eventually(lambda: other.ident in searching or not other.is_alive())
+
+    def interrupt() -> None:
+        eventually(lambda: waiters(store) == 1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def in_time(function: Callable[[], None]) -> None:
+        try:
+            function()
+        except kvsync.DeadlockError as error:
+            told.append(str(error))
+
+    told: list[str] = []
+    other = threading.Thread(target=in_time, args=(hold_and_ask,))
+    interrupter = threading.Thread(target=interrupt)
+    monkeypatch.setattr(deadlock, "circle", search)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        other.start()
+        assert has_it.wait(PATIENCE)
+        interrupter.start()
+        assert first.acquire(timeout=-1)
+        first.release()
+    finally:
+        for thread in (other, interrupter):
+            thread.join(PATIENCE)
+        signal.signal(signal.SIGUSR1, before)
+    assert told == []
