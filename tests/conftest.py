@@ -2,7 +2,6 @@
 
 import gc
 import os
-import shutil
 import signal
 import sqlite3
 import sys
@@ -11,7 +10,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain
 from multiprocessing import forkserver, resource_tracker
-from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +40,6 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
     workers = yield
     told = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
     return workers if told else workers + workers // 2
-
-
-def pytest_unconfigure() -> None:
-    """What `multiprocessing` would remove at exit: workers of pytest-xdist end without that."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shutil.rmtree(get_temp_dir(), ignore_errors=True)
 
 
 _finished = 0
