@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from kvsync.engine.doorbell import Doorbells
+from kvsync.errors import ForkError
 
 multiprocessing.set_forkserver_preload(["kvsync.cli.app", "pytest", "psutil", "tests.processes"])
 
@@ -191,6 +192,26 @@ def in_child(function: Callable[[], Any], fork: Callable[[], int] = os.fork) -> 
         answer = pipe.read()
     os.waitpid(pid, 0)
     return answer
+
+
+def on_both_sides(call: Callable[[], Any], children: list[int]) -> tuple[Any, str]:
+    """Make a call in whose middle this process forks, and notes in `children` what that returned.
+
+    Returns what the call came to here, and, as text, in the child, which comes to its end here.
+    """
+    read, write = os.pipe()
+    got: object = "an error"
+    try:
+        got = call()
+    except ForkError:
+        got = "ForkError"
+    finally:
+        if children == [0]:
+            os.write(write, str(got).encode())
+            os._exit(0)
+        os.close(write)
+    with os.fdopen(read) as pipe:
+        return got, pipe.read()
 
 
 in_raw_child = partial(in_child, fork=ctypes.PyDLL(None).fork)

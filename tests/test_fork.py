@@ -25,7 +25,7 @@ from kvsync.engine import links, setup
 from kvsync.engine.doorbell import Doorbell, Doorbells
 from kvsync.engine.gate import claimed
 from tests.interrupted import after_each_call
-from tests.processes import PATIENCE, in_child, in_raw_child, run_all
+from tests.processes import PATIENCE, in_child, in_raw_child, on_both_sides, run_all
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="looks at Linux's /proc")
 
@@ -405,7 +405,6 @@ def test_a_handler_that_forks_in_a_wait_without_doorbells_gives_the_child_nothin
     """There the wait is a sleep, after which the child would go on as its parent."""
     held, awaited = store.lock("job"), store.lock("job")
     children: list[int] = []
-    read, write = os.pipe()
 
     def install(_: Doorbells) -> Doorbell:
         raise OSError("there are none")
@@ -419,18 +418,9 @@ def test_a_handler_that_forks_in_a_wait_without_doorbells_gives_the_child_nothin
     monkeypatch.setattr(Doorbells, "install", install)
     held.acquire()
     monkeypatch.setattr(time, "sleep", sleep_and_fork)
-    try:
-        got: object = awaited.acquire(timeout=PATIENCE)
-    except kvsync.ForkError:
-        got = "ForkError"
-    finally:
-        if children == [0]:
-            os.write(write, str(got).encode())
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        assert pipe.read() == "ForkError"
+    got, answer = on_both_sides(lambda: awaited.acquire(timeout=PATIENCE), children)
     os.waitpid(children[0], 0)
+    assert answer == "ForkError"
     assert got is True
     awaited.release()
 

@@ -24,7 +24,16 @@ from kvsync.session import Rest
 from kvsync.testing import ManualClock
 from tests.interrupted import at_each_point
 from tests.lines import calling
-from tests.processes import PATIENCE, eventually, expect, in_thread, kill, run_all, running
+from tests.processes import (
+    PATIENCE,
+    eventually,
+    expect,
+    in_thread,
+    kill,
+    on_both_sides,
+    run_all,
+    running,
+)
 from tests.undone import undone
 
 STATE = "select * from kvsync_rate order by name"
@@ -372,7 +381,6 @@ def test_a_child_that_is_forked_in_an_acquire_has_nothing_of_it(
     limiter = still.rate_limiter("slow", 1, per=1)
     assert not used or limiter.try_acquire()
     children: list[int] = []
-    read, write = os.pipe()
 
     def fork(*_: object) -> None:
         if not children:
@@ -398,17 +406,8 @@ def test_a_child_that_is_forked_in_an_acquire_has_nothing_of_it(
         monkeypatch.setattr(rate.RateLimiter, "_may_sleep", after(rate.RateLimiter._may_sleep))
     elif place == "behind":
         monkeypatch.setattr(rate.RateLimiter, "_sleep_until", after(lambda *_: clock.advance(used)))
-    try:
-        got: object = limiter.acquire()
-    except kvsync.ForkError:
-        got = "ForkError"
-    finally:
-        if children == [0]:
-            os.write(write, str(got).encode())
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        assert pipe.read() == "ForkError"
+    got, answer = on_both_sides(limiter.acquire, children)
+    assert answer == "ForkError"
     assert got is True
     assert limiter.retry_after() == 1
 

@@ -46,7 +46,6 @@ class SqliteTransaction:
         self._engine = engine
         self._place = place
         self._path = engine.path
-        self._process = incarnation()
         self._task = current_task()
         self._link: Link | None = None
         self._broken: Exception | None = None
@@ -158,7 +157,7 @@ class SqliteTransaction:
                 "another task of this thread is inside a transaction on this store; a transaction"
                 " must not be left waiting (no await, no switch of greenlets) before it ends"
             )
-        if self._link is None or self._process != incarnation():
+        if self._link is None or not self.is_of_this_process:
             raise ForkError(f"{self._path}: this transaction belongs to the parent process")
         if writing and self.works:
             raise interrupts_a_write(self._path)
@@ -241,7 +240,7 @@ class SqliteTransaction:
 
     @property
     def is_of_this_process(self) -> bool:
-        return self._process == incarnation()
+        return self._place.process == incarnation()
 
     # --- a block whose end was skipped --------------------------------------------------------
 

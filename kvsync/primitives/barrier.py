@@ -26,7 +26,7 @@ from typing import Any
 from kvsync.engine import Engine, Transaction
 from kvsync.engine.doorbell import Doorbell
 from kvsync.errors import BrokenBarrierError, LimitError
-from kvsync.forks import incarnation, require_own
+from kvsync.forks import require_own
 from kvsync.leftovers import with_cleanup
 from kvsync.primitives.arguments import UNSET, Seconds, Unset, check_wait, check_whole
 from kvsync.primitives.grants import Waiter, waiters
@@ -212,8 +212,7 @@ class Barrier(Primitive):
         return _Place(state, ticket, self._parties - 1)
 
     def _break_off(self, wish: Wish, patience: float | None) -> None:
-        if wish.process == incarnation():  # else the wait is that of a process that forked this one
-            self._engine.transact(partial(self._forsake, wish), patience=patience)
+        self._engine.transact(partial(self._forsake, wish), patience=patience)
 
     def _forsake(self, wish: Wish, transaction: Transaction) -> None:
         """Leave; who was not told that it is through breaks the barrier."""

@@ -53,7 +53,6 @@ from kvsync.errors import (
     BusyError,
     ClosedError,
     CounterOverflowError,
-    ForkError,
     TransactionError,
 )
 from kvsync.forks import incarnation, require_own
@@ -256,8 +255,8 @@ class RateLimiter(Primitive):
                 self._sleep_until(slot.due, attempt)
                 require_own(attempt.process)
             return slot is not None
-        except (BusyError, TransactionError, ForkError):
-            raise  # from before the commit, or it was the parent's
+        except (BusyError, TransactionError):
+            raise  # from before the commit
         except BaseException:
             self._store.session.undo(partial(self._undo, attempt))
             raise
@@ -333,10 +332,9 @@ class RateLimiter(Primitive):
     def _give_back(self, attempt: _Attempt, transaction: Transaction) -> None:
         """As if it had never been taken, if the row is still as the attempt left it.
 
-        Not in a child that was forked meanwhile, by a signal's handler: it is the parent's.
+        Raises: ForkError in a child that was forked meanwhile, by a signal's handler.
         """
-        if attempt.process != incarnation():
-            return
+        require_own(attempt.process)
         here = {"name": self._name, "undone": attempt.number}
         if attempt.before is None:
             transaction.execute(
